@@ -1,0 +1,43 @@
+"""The one family of errors that users see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class QuenchedError(ValueError):
+    """Bad input or an unsupported request, in one line: the thing, what was expected, the nearest choice."""
+
+
+class AmbiguousExpression(QuenchedError, AttributeError):
+    """An expression that mathematics and numpy would read differently (an AttributeError so that probing stays safe)."""
+
+
+class NotCovered(QuenchedError):
+    """A declaration that no reading covers: says at which step and term the derivation stopped."""
+
+
+class ConvergenceError(QuenchedError):
+    """A solver did not converge. Carries the history of residuals.
+
+    Attributes
+    ----------
+    residuals : tuple of float
+        Norm of the residual at every iteration, dimensionless unless the message says otherwise.
+    """
+
+    def __init__(self, message: str, residuals: Iterable[float] = ()) -> None:
+        super().__init__(message)
+        self.residuals = tuple(float(r) for r in residuals)
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint naming the nearest of `choices`, or all of them when none is near."""
+    names = sorted(str(c) for c in choices)
+    if not names:
+        return "there are none"
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "choose from " + ", ".join(repr(n) for n in names)
