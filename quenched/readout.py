@@ -1,0 +1,359 @@
+"""What a solved state says about an observable: standard names, declared expressions, named functionals.
+
+A declared mean is evaluated on the Gaussian law of the solved arguments: each term of its body must be a product of
+functions of at most two arguments at two times, ⟨f(u_a(t₁)) g(u_b(t₂))⟩; others are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sympy import Add, Dummy, Expr, Mul, Symbol, expand, lambdify
+
+from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.fields import At, Field
+from quenched.theory.naming import Output, field_names, standard_names, unbind
+from quenched.theory.observables import Critical, Lyapunov, Mean
+from quenched.theory.problem import PotentialProblem, SiteFunction, StationaryGaussian, U
+from quenched.theory.spaces import t, tau
+
+if TYPE_CHECKING:
+    from quenched.numerics import Branch
+    from quenched.theory.model import Model
+
+Array = "NDArray[np.float64]"
+#: Names of scalar observables that every solved state has besides its standard curves.
+GROWTH = "lyapunov"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number or a curve with its error estimate.
+
+    Attributes
+    ----------
+    value, error : float or array of shape (k,)
+    axis : name of the curve's argument: ``tau`` (lag, in the declaration's unit of time) or ``omega`` (angular
+        frequency); None for a number
+    at : array of shape (k,), or None for a number
+    """
+
+    value: Any
+    error: Any
+    axis: str | None = None
+    at: Any = None
+
+
+@dataclass(frozen=True)
+class State:
+    """One branch together with what is needed to evaluate observables on it."""
+
+    model: Model
+    problem: StationaryGaussian
+    potential: PotentialProblem | None
+    values: Mapping[Symbol, float]
+    branch: Branch
+
+    def argument(self, name: str) -> int:
+        """Index of the Gaussian argument that is the field printed as `name`."""
+        names = [a.name for a in self.problem.arguments]
+        if name not in names:
+            raise NotCovered(f"the derivation has no Gaussian law for {name!r} (it has {', '.join(names)})")
+        return names.index(name)
+
+
+def names_of(state: State) -> list[str]:
+    """Every observable of the state: standard names, then the declared ones."""
+    standard = [n for n, (_, what) in standard_names(state.model).items() if _has(state, what)]
+    return list(dict.fromkeys([*standard, GROWTH, *state.model.observables]))
+
+
+def _has(state: State, what: Field | Output) -> bool:
+    if isinstance(what, Output):
+        return _site_function(state, what.body) is not None
+    return field_names(state.model)[what] in [a.name for a in state.problem.arguments]
+
+
+def evaluate(state: State, name: str) -> Quantity:
+    """The observable called `name`.
+
+    Raises
+    ------
+    QuenchedError
+        Unknown name.
+    NotCovered
+        The law of the state does not give this observable.
+    """
+    if name in state.model.observables:
+        return _declared(state, state.model.observables[name])
+    standard = standard_names(state.model)
+    if name in standard:
+        kind, what = standard[name]
+        return _STANDARD[kind](state, what)
+    if name == GROWTH:
+        return _number(state.branch.growth)
+    raise QuenchedError(f"no observable {name!r}: {nearest(name, names_of(state))}")
+
+
+def _number(number: Any) -> Quantity:
+    return Quantity(float(number.value), float(number.error))
+
+
+# --- standard observables ------------------------------------------------------------------------------------------
+
+
+def _autocorrelation(state: State, fld: Field) -> Quantity:
+    """⟨x(t)x(t+τ)⟩ = C(τ) + m²."""
+    a, b = state.argument(field_names(state.model)[fld]), state.branch
+    mean, spread = float(b.mean[a]), float(b.mean_error[a])
+    error = np.asarray(b.covariance_error[a, a]) + 2 * abs(mean) * spread
+    return Quantity(np.asarray(b.covariance[a, a]) + mean**2, error, "tau", np.asarray(b.tau))
+
+
+def _second_moment(state: State, fld: Field) -> Quantity:
+    """⟨x²⟩."""
+    a, b = state.argument(field_names(state.model)[fld]), state.branch
+    mean, spread = float(b.mean[a]), float(b.mean_error[a])
+    return Quantity(float(b.variance[a]) + mean**2, float(b.variance_error[a]) + 2 * abs(mean) * spread)
+
+
+def _mean(state: State, fld: Field) -> Quantity:
+    a = state.argument(field_names(state.model)[fld])
+    return Quantity(float(state.branch.mean[a]), float(state.branch.mean_error[a]))
+
+
+def _response(state: State, fld: Field) -> Quantity:
+    name = field_names(state.model)[fld]
+    if name not in state.branch.response:
+        raise NotCovered(f"the derivation has no response function of {name!r}")
+    at, value = state.branch.response[name][:2]
+    error = state.branch.response[name][2] if len(state.branch.response[name]) > 2 else np.full(len(at), 1e-12)
+    return Quantity(np.asarray(value), np.asarray(error), "tau", np.asarray(at))
+
+
+def _spectrum(state: State, fld: Field) -> Quantity:
+    a = state.argument(field_names(state.model)[fld])
+    omega, spectra = state.branch.spectrum[:2]
+    value = np.real(np.asarray(_pair(state, spectra, (a, a))))
+    error = _pair(state, state.branch.spectrum[2], (a, a)) if len(state.branch.spectrum) > 2 else None
+    spread = np.max(np.asarray(state.branch.covariance_error[a, a])) * (state.branch.tau[-1] - state.branch.tau[0])
+    return Quantity(value, np.full(len(value), spread) if error is None else error, "omega", np.asarray(omega))
+
+
+def _pair(state: State, table: Any, pair: tuple[int, int]) -> Any:
+    """An entry of something that is kept per pair, by key or in the order of the problem's pairs."""
+    return table[pair] if isinstance(table, Mapping) else table[state.problem.pairs.index(pair)]
+
+
+def _output(state: State, out: Output) -> Quantity:
+    """⟨ψ(t)ψ(t+τ)⟩ of what a coupling reads."""
+    found = _site_function(state, out.body)
+    assert found is not None  # names_of offers only those
+    f, a = found
+    return _two_times(state, (f, a), (f, a), state.branch.tau)
+
+
+def _output_now(state: State, out: Output) -> Quantity:
+    curve = _output(state, out)
+    return Quantity(float(curve.value[0]), float(curve.error[0]))
+
+
+_STANDARD: dict[str, Callable[[State, Any], Quantity]] = {
+    "C": _autocorrelation,
+    "C0": _second_moment,
+    "mean": _mean,
+    "R": _response,
+    "S": _spectrum,
+    "C_out": _output,
+    "C_out0": _output_now,
+}
+
+
+# --- averages over the law of the state ----------------------------------------------------------------------------
+
+
+def _site_function(state: State, body: Expr) -> tuple[SiteFunction, int] | None:
+    """`body` as a function of one argument of the problem, or None."""
+    fields = sorted(body.atoms(Field), key=lambda f: f.name)
+    names = [a.name for a in state.problem.arguments]
+    if len(fields) != 1 or body.atoms(At) or field_names(state.model).get(fields[0]) not in names:
+        return None
+    index = names.index(field_names(state.model)[fields[0]])
+    return SiteFunction("f", body.xreplace({fields[0]: U})), index
+
+
+def _one_time(state: State, site: tuple[SiteFunction, int]) -> Quantity:
+    from quenched import numerics
+
+    f, a = site
+    b = state.branch
+    value, error = numerics.average1(f, b.mean[a], b.variance[a], state.values)
+    return Quantity(float(value), float(error) + _sensitivity1(state, f, a))
+
+
+def _two_times(state: State, first: tuple[SiteFunction, int], second: tuple[SiteFunction, int], lags: Any) -> Quantity:
+    """⟨f(u_a(t)) g(u_b(t+τ))⟩ at the lags of the state."""
+    from quenched import numerics
+
+    (f, a), (g, b) = first, second
+    branch = state.branch
+    c, spread = _covariance(state, a, b)
+    if np.ndim(lags) == 0:
+        c, spread = np.interp(float(lags), branch.tau, c), np.interp(float(lags), branch.tau, spread)
+    args = (branch.mean[a], branch.mean[b], branch.variance[a], branch.variance[b])
+    value, error = numerics.average2(f, g, *args, c, state.values)
+    # Price's theorem bounds how errors of the covariance and of the variances pass through the average.
+    slope, _ = numerics.average2(f.diff(), g.diff(), *args, c, state.values)
+    total = np.asarray(error) + np.abs(slope) * np.asarray(spread)
+    total = total + np.abs(_sensitivity2(state, first, second, c))
+    if np.ndim(lags) == 0:
+        return Quantity(float(value), float(total))
+    return Quantity(np.asarray(value), total, "tau", np.asarray(branch.tau))
+
+
+def _covariance(state: State, a: int, b: int) -> tuple[Any, Any]:
+    """C_ab(τ) on the lags of the state, with its error."""
+    pair = (a, b) if (a, b) in state.branch.covariance else (b, a)
+    if pair not in state.branch.covariance:
+        names = [state.problem.arguments[k].name for k in (a, b)]
+        raise NotCovered(f"the derivation has no covariance of {names[0]} and {names[1]}")
+    return np.asarray(state.branch.covariance[pair]), np.asarray(state.branch.covariance_error[pair])
+
+
+def _sensitivity1(state: State, f: SiteFunction, a: int) -> float:
+    """How far ⟨f⟩ moves when mean and variance move by their errors."""
+    from quenched import numerics
+
+    b = state.branch
+    base, _ = numerics.average1(f, b.mean[a], b.variance[a], state.values)
+    moved, _ = numerics.average1(f, b.mean[a] + b.mean_error[a], b.variance[a] + b.variance_error[a], state.values)
+    return abs(float(moved) - float(base))
+
+
+def _sensitivity2(state: State, first: tuple[SiteFunction, int], second: tuple[SiteFunction, int], c: Any) -> Any:
+    """How far ⟨f g⟩ moves when means and variances move by their errors, the covariance held."""
+    from quenched import numerics
+
+    (f, a), (g, b) = first, second
+    br = state.branch
+    here = (br.mean[a], br.mean[b], br.variance[a], br.variance[b])
+    there = (
+        *(br.mean[a] + br.mean_error[a], br.mean[b] + br.mean_error[b]),
+        *(br.variance[a] + br.variance_error[a], br.variance[b] + br.variance_error[b]),
+    )
+    base, _ = numerics.average2(f, g, *here, c, state.values)
+    moved, _ = numerics.average2(f, g, *there, c, state.values)
+    return np.asarray(moved) - np.asarray(base)
+
+
+# --- declared expressions ------------------------------------------------------------------------------------------
+
+
+def _declared(state: State, expr: Expr) -> Quantity:
+    """An expression of means, or a named functional."""
+    if isinstance(expr, Lyapunov):
+        return _number(state.branch.growth)
+    if isinstance(expr, Critical):
+        return _critical(state, expr)
+    means = sorted(expr.atoms(Mean), key=str)
+    if expr.atoms(Lyapunov, Critical) or not means:
+        raise NotCovered(f"no theory formula for the observable {expr}")
+    return _combine(state, expr, {node: _mean_node(state, node) for node in means})
+
+
+def _critical(state: State, expr: Critical) -> Quantity:
+    from quenched import numerics
+
+    parameter, condition = expr.args[0], expr.args[1]
+    if not isinstance(condition, Lyapunov):
+        raise NotCovered(f"no theory formula for {expr}: only Critical(parameter, Lyapunov(field)) is built")
+    return _number(numerics.critical(state.problem, state.potential, parameter, dict(state.values)))
+
+
+def _combine(state: State, expr: Expr, parts: Mapping[Expr, Quantity]) -> Quantity:
+    """`expr` with its means replaced by their values; errors to first order, added up."""
+    slots = {node: Dummy() for node in parts}
+    function = lambdify(list(slots.values()), expr.xreplace({**slots, **_floats(state)}), "numpy")
+    values = [parts[node].value for node in slots]
+    value = function(*values)
+    error: Any = 0.0
+    for k, node in enumerate(slots):
+        moved = [v + parts[node].error if j == k else v for j, v in enumerate(values)]
+        error = error + np.abs(function(*moved) - value)
+    curve = next((q for q in parts.values() if q.axis is not None), None)
+    if curve is None:
+        return Quantity(float(value), float(error))
+    return Quantity(np.asarray(value), np.asarray(error), curve.axis, curve.at)
+
+
+def _floats(state: State) -> dict[Symbol, Any]:
+    return dict(state.values)
+
+
+def _mean_node(state: State, node: Mean) -> Quantity:
+    """⟨body⟩ as a sum over its terms."""
+    terms = [_term(state, term, node) for term in Add.make_args(expand(unbind(node.args[0])))]
+    return reduce(_add, terms)
+
+
+def _add(left: Quantity, right: Quantity) -> Quantity:
+    curve = left if left.axis else right
+    return Quantity(left.value + right.value, left.error + right.error, curve.axis, curve.at)
+
+
+def _term(state: State, term: Expr, whole: Expr) -> Quantity:
+    """One product: its constant factors times the average of functions of at most two arguments."""
+    constant, groups = _grouped(term, whole)
+    scale = float(constant.xreplace(_floats(state)))
+    sites = [(time, _site_or_refuse(state, body, whole)) for time, body in groups]
+    match sites:
+        case []:
+            found = Quantity(1.0, 0.0)
+        case [(_, site)]:
+            found = _one_time(state, site)
+        case [(first, site), (second, other)]:
+            lag = expand(second - first)
+            if lag in (tau, -tau):
+                found = _two_times(state, site, other, state.branch.tau)
+            elif not lag.free_symbols:
+                found = _two_times(state, site, other, abs(float(lag)))
+            else:
+                raise NotCovered(f"the times in {whole} differ by {lag}, expected tau or a number")
+        case _:
+            raise NotCovered(f"{whole} needs the joint law of {len(sites)} quantities: at most two are covered")
+    return Quantity(scale * found.value, abs(scale) * found.error, found.axis, found.at)
+
+
+def _grouped(term: Expr, whole: Expr) -> tuple[Expr, list[tuple[Expr, Expr]]]:
+    """Constant factor, and the other factors gathered by field and time (with their fields at that time)."""
+    constant: list[Expr] = []
+    groups: dict[tuple[Field, Expr], list[Expr]] = {}
+    for factor in Mul.make_args(term):
+        fields = {(f, t) for f in _bare_fields(factor)} | {(a.field, a.time) for a in factor.atoms(At)}
+        if not fields:
+            constant.append(factor)
+        elif len(fields) == 1:
+            groups.setdefault(next(iter(fields)), []).append(factor.replace(lambda e: isinstance(e, At), _field_of))
+        else:
+            raise NotCovered(f"{factor} in {whole} mixes {len(fields)} quantities in one function")
+    ordered = sorted(groups.items(), key=lambda item: (str(item[0][0]), str(item[0][1])))
+    return Mul(*constant), [(time, Mul(*factors)) for (_, time), factors in ordered]
+
+
+def _bare_fields(expr: Expr) -> set[Field]:
+    return expr.replace(lambda e: isinstance(e, At), lambda e: Dummy()).atoms(Field)
+
+
+def _field_of(node: At) -> Field:
+    return node.field
+
+
+def _site_or_refuse(state: State, body: Expr, whole: Expr) -> tuple[SiteFunction, int]:
+    found = _site_function(state, body)
+    if found is None:
+        raise NotCovered(f"{body} in {whole} is not a function of one Gaussian argument of the derivation")
+    return found

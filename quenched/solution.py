@@ -1,0 +1,264 @@
+"""A solved theory: observables by name with errors, all branches, one xarray dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quenched.readout import Quantity, State, evaluate, names_of
+from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.observables import Critical
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from quenched.numerics import Branch as RawBranch
+    from quenched.numerics import RawSolution
+    from quenched.theory_object import Theory
+
+_LONG = {
+    "C": "autocorrelation ⟨x(t)x(t+τ)⟩",
+    "R": "response",
+    "S": "power spectrum",
+    "mean": "mean",
+    "lyapunov": "largest Lyapunov exponent",
+}
+
+
+class Branch:
+    """One solution of the self-consistency.
+
+    Attributes
+    ----------
+    label, kind : how it is called; ``trivial``, ``static``, ``dynamic`` or ``noisy``
+    stable : bool
+        Whether the network stays near it.
+    growth : Quantity
+        Growth rate of a perturbation of the network (its largest Lyapunov exponent), per unit of the model's time.
+    names : list of str
+        Its observables.
+    shared : frozenset of str
+        Those that are the same for all branches (where a transition lies).
+    """
+
+    def __init__(
+        self,
+        label: str,
+        kind: str,
+        stable: bool,
+        growth: Quantity,
+        names: list[str],
+        get: Callable[[str], Quantity],
+        shared: frozenset[str] = frozenset(),
+    ) -> None:
+        self.label, self.kind, self.stable, self.growth, self.names = label, kind, stable, growth, names
+        self.shared = shared
+        self._get = get
+        self._known: dict[str, Quantity] = {}
+
+    def quantity(self, name: str) -> Quantity:
+        """An observable with its error."""
+        if name not in self.names:
+            raise QuenchedError(f"no observable {name!r}: {nearest(name, self.names)}")
+        if name not in self._known:
+            self._known[name] = self._get(name)
+        return self._known[name]
+
+    def quantities(self, skip: Collection[str] = ()) -> dict[str, Quantity]:
+        """All observables that the theory gives; those without a formula are left out (see `missing`)."""
+        found = {}
+        for name in self.names:
+            if name in skip:
+                continue
+            try:
+                found[name] = self.quantity(name)
+            except NotCovered:
+                continue
+        return found
+
+    def missing(self) -> dict[str, str]:
+        """Declared observables without a theory formula, with the reason."""
+        reasons = {}
+        for name in self.names:
+            try:
+                self.quantity(name)
+            except NotCovered as error:
+                reasons[name] = str(error)
+        return reasons
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        return _array(name, self.quantity(name))
+
+    def __repr__(self) -> str:
+        state = "stable" if self.stable else "unstable"
+        return f"{self.label} ({self.kind}, {state}, growth {self.growth.value:.6g} ± {self.growth.error:.1g})"
+
+
+class Solution:
+    """The state that the dynamics reaches, and all other branches.
+
+    Examples
+    --------
+    ``sol["C_x"]`` is a `xarray.DataArray` over the lag ``tau``; ``float(sol["C_x0"])`` a number, with its error in
+    ``sol.error("C_x0")``.
+    """
+
+    def __init__(self, branches: list[Branch], main: int, values: dict[str, float], provenance: dict[str, str]) -> None:
+        self.branches = branches
+        self.parameters = values
+        self.provenance = provenance
+        self._main = main
+
+    @classmethod
+    def of(cls, theory: Theory, values: Mapping[Any, float], raw: RawSolution) -> Solution:
+        """Join what the solver found with the declaration's names."""
+        from quenched import __version__
+
+        branches = [_branch(theory, values, b) for b in raw.branches]
+        provenance = {
+            "model": theory.model.name or "model",
+            "key": theory.model.key(),
+            "version": __version__,
+            "mutant": theory.mutant or "",
+        }
+        return cls(branches, raw.main, {str(k): float(v) for k, v in values.items()}, provenance)
+
+    @property
+    def main(self) -> Branch:
+        """The branch that the dynamics reaches."""
+        return self.branches[self._main]
+
+    @property
+    def names(self) -> list[str]:
+        """Observables, standard and declared."""
+        return self.main.names
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        return self.main[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def quantity(self, name: str) -> Quantity:
+        """An observable of the main branch with its error."""
+        return self.main.quantity(name)
+
+    def error(self, name: str) -> Any:
+        """Error estimate of an observable (a number, or an array for a curve)."""
+        return self.main.quantity(name).error
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """All observables of the main branch, ``NAME`` and ``NAME_error``, with parameters and provenance."""
+        import xarray as xr
+
+        data: dict[str, xr.DataArray] = {}
+        for name, quantity in self.main.quantities().items():
+            data[name] = _array(name, quantity)
+            data[f"{name}_error"] = _array(f"{name}_error", Quantity(quantity.error, 0, quantity.axis, quantity.at))
+        attributes = {
+            **self.provenance,
+            "branch": self.main.label,
+            "branches": json.dumps([summary(b) for b in self.branches], allow_nan=False),
+            "main": self._main,
+            "time unit": "one unit of time of the declaration (one step of a map)",
+            **{f"parameter {name}": value for name, value in self.parameters.items()},
+        }
+        return xr.Dataset(data, attrs=attributes)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the dataset as NetCDF; `quenched.load` reads it back."""
+        from quenched.files import write_atomically
+
+        data = self.dataset
+        return write_atomically(path, lambda draft: data.to_netcdf(draft, engine="h5netcdf"))
+
+    def plot(self, names: list[str] | None = None) -> Any:
+        """Plot the curves; returns the matplotlib figure."""
+        from quenched.plots import plot_solution
+
+        return plot_solution(self, names)
+
+    def __repr__(self) -> str:
+        numbers = {n: q for n, q in self.main.quantities().items() if q.axis is None}
+        rows = [f"  {n} = {q.value:.10g} ± {q.error:.1g}" for n, q in numbers.items()]
+        given = ", ".join(f"{k} = {v:g}" for k, v in self.parameters.items())
+        others = [f"  other branch: {b!r}" for b in self.branches if b is not self.main]
+        return "\n".join([f"{self.provenance['model']} at {given}: {self.main!r}", *rows, *others])
+
+
+def load(path: str | Path) -> Solution:
+    """Read a solution that `Solution.save` wrote.
+
+    Raises
+    ------
+    QuenchedError
+        No such file, or not a solution.
+    """
+    import xarray as xr
+
+    if not Path(path).is_file():
+        raise QuenchedError(f"no file {str(path)!r}")
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as opened:
+            data = opened.load()
+        summaries = json.loads(data.attrs["branches"])
+    except (OSError, KeyError, ValueError) as error:
+        raise QuenchedError(f"{str(path)!r} is not a saved solution: {error}") from None
+    stored = {str(name): _quantity(data, str(name)) for name in data if not str(name).endswith("_error")}
+    main = int(data.attrs["main"])
+    branches = [_loaded(row, stored if k == main else None) for k, row in enumerate(summaries)]
+    prefix = "parameter "
+    values = {str(k)[len(prefix) :]: float(v) for k, v in data.attrs.items() if str(k).startswith(prefix)}
+    provenance = {k: str(data.attrs[k]) for k in ("model", "key", "version", "mutant")}
+    return Solution(branches, main, values, provenance)
+
+
+def _branch(theory: Theory, values: Mapping[Any, float], raw: RawBranch) -> Branch:
+    state = State(theory.model, theory.problem, theory.potential, values, raw)
+    growth = Quantity(float(raw.growth.value), float(raw.growth.error))
+    names = names_of(state)
+    shared = frozenset(n for n, e in theory.model.observables.items() if e.atoms(Critical))
+    return Branch(raw.label, raw.kind, bool(raw.stable), growth, names, lambda name: evaluate(state, name), shared)
+
+
+def summary(branch: Branch) -> dict[str, Any]:
+    """What of a branch goes into JSON: its kind and its own numbers."""
+    numbers = {n: q for n, q in branch.quantities(skip=branch.shared).items() if q.axis is None}
+    return {
+        "label": branch.label,
+        "kind": branch.kind,
+        "stable": branch.stable,
+        "growth": {"value": branch.growth.value, "error": branch.growth.error},
+        "observables": {n: {"value": q.value, "error": q.error} for n, q in numbers.items()},
+    }
+
+
+def _loaded(row: dict[str, Any], stored: dict[str, Quantity] | None) -> Branch:
+    numbers = {n: Quantity(q["value"], q["error"]) for n, q in row["observables"].items()}
+    known = stored if stored is not None else numbers
+    growth = Quantity(row["growth"]["value"], row["growth"]["error"])
+    return Branch(row["label"], row["kind"], row["stable"], growth, list(known), known.__getitem__)
+
+
+def _array(name: str, quantity: Quantity) -> xr.DataArray:
+    import numpy as np
+    import xarray as xr
+
+    attributes = {"error": float(np.max(quantity.error)), "long_name": _LONG.get(name.split("_")[0], name)}
+    if quantity.axis is None:
+        return xr.DataArray(float(quantity.value), name=name, attrs=attributes)
+    values = np.broadcast_to(np.asarray(quantity.value, float), np.shape(quantity.at))
+    unit = "model time" if quantity.axis == "tau" else "1 / model time"
+    at = xr.Variable(quantity.axis, np.asarray(quantity.at, float), {"units": unit})
+    return xr.DataArray(values, coords={quantity.axis: at}, dims=(quantity.axis,), name=name, attrs=attributes)
+
+
+def _quantity(data: xr.Dataset, name: str) -> Quantity:
+    value, error = data[name], data[f"{name}_error"]
+    if not value.dims:
+        return Quantity(float(value), float(error))
+    axis = str(value.dims[0])
+    return Quantity(value.values, error.values, axis, data[axis].values)

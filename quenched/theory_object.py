@@ -1,0 +1,201 @@
+"""`derive` and the `Theory` that it returns: the derivation, and the verbs that use its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quenched.theory.errors import NotCovered, QuenchedError
+
+if TYPE_CHECKING:
+    from quenched.solution import Solution, Sweep
+    from quenched.theory.derivation import Derivation
+    from quenched.theory.model import Model
+    from quenched.theory.problem import PotentialProblem, StationaryGaussian
+
+Params = Mapping[Any, float] | None
+
+
+def start(model: Model) -> Any:
+    """The copied action of a model, to derive step by step (`.average()`, `.order_parameters()`, `.saddle()`, …)."""
+    from quenched.theory.derivation import start as begin
+
+    return begin(model)
+
+
+def derive(model: Model, params: Params = None, **fix: Any) -> Theory:
+    """The N → ∞ theory of a model, derived step by step.
+
+    Parameters
+    ----------
+    model : Model
+        The declaration.
+    params, **fix
+        Parameters to fix before deriving (with η free a site may not be Gaussian, with η = 0 it is).
+
+    Raises
+    ------
+    QuenchedError
+        Something that is no model, or an unknown parameter.
+    NotCovered
+        No reading covers the model: the message says at which step and term the derivation stopped.
+    """
+    from quenched.theory.derivation import derive as run
+
+    if not hasattr(model, "eqs"):
+        raise QuenchedError(f"derive takes a declaration (Dynamics, Map), got {type(model).__name__}")
+    fixed = {str(name): value for name, value in (params or {}).items()} | fix
+    return Theory(run(model, **fixed))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a model the theory covers, each gap with its reason."""
+
+    solver: str
+    observables: dict[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return self.solver == "covered" and all(v == "covered" for v in self.observables.values())
+
+    def __str__(self) -> str:
+        rows = [("solver", self.solver), *self.observables.items()]
+        return "\n".join(f"{name}: {what}" for name, what in rows)
+
+
+class Theory:
+    """The N → ∞ theory of one declaration.
+
+    Attributes
+    ----------
+    derivation : Derivation
+        The steps, each with title, rule, assumption, before, after and dropped terms.
+    model : Model
+        The declaration (with what was fixed).
+    mutant : str or None
+        Name of the deliberate error that this theory carries, None for the derived one.
+    """
+
+    def __init__(self, derivation: Derivation, mutant: str | None = None) -> None:
+        self.derivation = derivation
+        self.mutant = mutant
+
+    @property
+    def model(self) -> Model:
+        """The declaration that the theory is of."""
+        model: Model = self.derivation.model
+        return model
+
+    @property
+    def equations(self) -> Any:
+        """The self-consistency equations, as printed lines."""
+        return self.derivation.equations
+
+    @property
+    def order_parameters(self) -> Any:
+        """The order parameters that the average over the disorder left."""
+        return self.derivation.order_parameters
+
+    @property
+    def problem(self) -> StationaryGaussian:
+        """What the solvers get.
+
+        Raises
+        ------
+        NotCovered
+            The derivation ends before a problem that a solver takes.
+        """
+        if self.derivation.problem is None:
+            raise NotCovered(str(self.derivation.refusal or "the derivation ends in no problem that a solver takes"))
+        problem: StationaryGaussian = self.derivation.problem
+        return problem
+
+    @property
+    def potential(self) -> PotentialProblem | None:
+        """The conservative particle that the problem reduces to, where it does."""
+        return self.derivation.potential
+
+    @property
+    def coverage(self) -> Coverage:
+        """What the theory covers; a refusal names its step, its term and the nearest declaration that is covered."""
+        solver = "covered" if self.derivation.problem is not None else str(self.derivation.refusal)
+        return Coverage(solver, dict.fromkeys(self.model.observables, solver))
+
+    def values(self, params: Params = None, **keywords: float) -> dict[Any, float]:
+        """The complete assignment of parameters; an unknown or missing one is an error."""
+        return dict(self.model.values(params, **keywords))
+
+    def solve(self, params: Params = None, *, lags: Any = None, tol: float | None = None, **keywords: Any) -> Solution:
+        """Solve the self-consistency.
+
+        Parameters
+        ----------
+        params, **keywords
+            Values by symbol or by name; what is left out takes the declaration's default.
+        lags : array of shape (k,), optional
+            Lags τ ≥ 0 of all curves, in the declaration's unit of time (steps of a map).
+        tol : float, optional
+            Accuracy asked for, relative.
+
+        Returns
+        -------
+        Solution
+            Every observable with an error estimate; all branches.
+
+        Raises
+        ------
+        ConvergenceError
+            Nothing converged; carries the history of residuals.
+        """
+        from quenched import numerics
+        from quenched.solution import Solution
+
+        if "N" in keywords:
+            raise QuenchedError("the saddle of this theory does not keep N: solve(N=...) is not built yet")
+        values = self.values(params, **keywords)
+        options = {} if tol is None else {"tol": tol}
+        raw = numerics.solve(self.problem, self.potential, values, lags=lags, **options)
+        return Solution.of(self, values, raw)
+
+    def sweep(self, params: Params = None, **keywords: Any) -> Sweep:
+        """Solve at all combinations of the values given as lists, in order, each started from its neighbour."""
+        from quenched.sweeping import sweep
+
+        return sweep(self, {**{str(k): v for k, v in (params or {}).items()}, **keywords})
+
+    def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
+        """Largest growth rate of a perturbation, with its error, for every branch by label (per unit time)."""
+        solution = self.solve(params, **keywords)
+        return {b.label: (b.growth.value, b.growth.error) for b in solution.branches}
+
+    def fluctuations(self) -> Any:
+        """Fluctuations of order 1/N about the saddle (not built yet)."""
+        raise QuenchedError("fluctuations() is a fixed public name that is not built yet")
+
+    def export(self, path: str | Path) -> Path:
+        """Write a standalone solver (numpy, scipy, numba) that a person can read and run."""
+        from quenched import numerics
+        from quenched.files import write_text
+
+        return write_text(path, numerics.export(self.problem, self.potential))
+
+    def _repr_latex_(self) -> str:
+        return str(self.derivation.latex())
+
+    def _repr_html_(self) -> str:
+        from quenched.rendering import derivation_html
+
+        return derivation_html(self.derivation)
+
+    def __repr__(self) -> str:
+        name = self.model.name or "model"
+        return f"Theory of {name}\n{self.derivation.text()}"
+
+    def __rich__(self) -> Any:
+        from quenched.rendering import derivation_rich
+
+        return derivation_rich(self.derivation)
