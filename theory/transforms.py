@@ -1,0 +1,113 @@
+"""Transformations of declarations, so that theory and simulation both get them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sympy import Basic, Expr, sqrt
+
+from .couplings import Gaussian, Iid, RandomMatrix
+from .errors import QuenchedError
+from .fields import Field, UnitSymbol
+from .model import Map, Model, rebuild
+from .spaces import as_scalar
+from .substitute import substitute
+
+
+def discretise(model: Model, dt: Any) -> Model:
+    """The Euler–Maruyama map of a flow, x ← x + dt·drift + √dt·noise.
+
+    Parameters
+    ----------
+    model : Dynamics
+    dt : positive number or parameter
+        Time step, in the flow's unit of time.
+
+    Returns
+    -------
+    Map
+        With `dt` set; ``t`` and delays in its expressions remain times of the flow, one step advances ``t`` by `dt`.
+
+    Raises
+    ------
+    QuenchedError
+        For a model that is a map already, or a step that is not positive.
+    """
+    if model.clock != "flow":
+        raise QuenchedError("discretise takes a flow (Dynamics), got a map")
+    step = as_scalar(dt, "dt")
+    if step.is_positive is not True:
+        raise QuenchedError(f"dt should be positive, got {step}: declare a symbol with positive=True")
+    scaled: dict[Basic, Any] = {}
+    for noise in model.noises:
+        scaled[noise], scaled[noise.bind()] = noise / sqrt(step), noise.bind() / sqrt(step)
+    eqs = {x: x + (step * substitute(rhs, scaled)).expand(deep=False) for x, rhs in model.eqs.items()}
+    return rebuild(Map, eqs, model.name, model.defaults, model.observables, step)
+
+
+def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
+    """n copies of the whole system, x[1] … x[n].
+
+    Parameters
+    ----------
+    model : Model
+    n : int
+        Number of copies, at least 2.
+    share : iterable of matrices, quenched quantities and noises, optional
+        What is the same in all copies; everything else is drawn afresh for each. Default: all matrices and quenched
+        quantities, no noise.
+
+    Raises
+    ------
+    QuenchedError
+        For n < 2, a model that consists of copies already, or something to share that is not in the model.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or n < 2:
+        raise QuenchedError(f"copies needs a whole number of copies, at least 2, got {n!r}")
+    if any(x.copy is not None for x in model.fields):
+        raise QuenchedError("the model consists of copies already")
+    random: tuple[Basic, ...] = (*model.matrices, *model.quenched, *model.noises)
+    shared = [*model.matrices, *model.quenched] if share is None else list(share)
+    for thing in shared:
+        if thing not in random:
+            raise QuenchedError(f"cannot share {thing}: the model's disorder is {', '.join(map(str, random)) or 'empty'}")
+    eqs: dict[Field, Expr] = {}
+    for k in range(1, n + 1):
+        renamed = _copy_names(model, k, shared)
+        eqs.update({x[k]: substitute(rhs, renamed) for x, rhs in model.eqs.items()})
+    return rebuild(type(model), eqs, model.name, model.defaults, None, model.dt)
+
+
+def _copy_names(model: Model, k: int, shared: list[Any]) -> Mapping[Basic, Any]:
+    """What stands for each field and each unshared random quantity in copy k."""
+    names: dict[Basic, Any] = {}
+    own: list[UnitSymbol] = [*model.fields, *(s for s in (*model.quenched, *model.noises) if s not in shared)]
+    for symbol in own:
+        names[symbol], names[symbol.bind()] = symbol[k], symbol.bind()[k]
+    for matrix in model.matrices:
+        if matrix not in shared:
+            names[matrix] = _renamed(matrix, k)
+    return names
+
+
+def _renamed(matrix: RandomMatrix, k: int) -> RandomMatrix:
+    name = f"{matrix.name}[{k}]"
+    if isinstance(matrix, Gaussian):
+        pairs = [(_renamed(other, k), rho) for other, rho in matrix.correlation.items()]
+        return Gaussian(
+            name,
+            matrix.variance,
+            matrix.mean,
+            matrix.symmetry,
+            (matrix.rows, matrix.cols),
+            matrix.diagonal,
+            matrix.redraw,
+            pairs,
+        )
+    if isinstance(matrix, Iid):
+        return Iid(name, matrix.law, (matrix.rows, matrix.cols), matrix.redraw)
+    raise QuenchedError(f"cannot draw {matrix} afresh for each copy")
+
+
+__all__ = ["copies", "discretise"]
