@@ -15,7 +15,7 @@ import numpy as np
 from sympy import Add, Dummy, Expr, Mul, Symbol, expand, lambdify
 
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
-from quenched.theory.fields import At, Field
+from quenched.theory.fields import At, Field, UnitSymbol
 from quenched.theory.naming import Output, field_names, standard_names, unbind
 from quenched.theory.observables import Critical, Lyapunov, Mean
 from quenched.theory.problem import PotentialProblem, SiteFunction, StationaryGaussian, U
@@ -178,7 +178,7 @@ _STANDARD: dict[str, Callable[[State, Any], Quantity]] = {
 
 def _site_function(state: State, body: Expr) -> tuple[SiteFunction, int] | None:
     """`body` as a function of one argument of the problem, or None."""
-    fields = sorted(body.atoms(Field), key=lambda f: f.name)
+    fields = list(body.atoms(UnitSymbol))
     names = [a.name for a in state.problem.arguments]
     if len(fields) != 1 or body.atoms(At) or field_names(state.model).get(fields[0]) not in names:
         return None
@@ -268,7 +268,7 @@ def _declared(state: State, expr: Expr) -> Quantity:
 def _critical(state: State, expr: Critical) -> Quantity:
     from quenched import numerics
 
-    parameter, condition = expr.args[0], expr.args[1]
+    parameter, condition = expr.parameter, expr.condition
     if not isinstance(condition, Lyapunov):
         raise NotCovered(f"no theory formula for {expr}: only Critical(parameter, Lyapunov(field)) is built")
     return _number(numerics.critical(state.problem, state.potential, parameter, dict(state.values)))
@@ -296,7 +296,7 @@ def _floats(state: State) -> dict[Symbol, Any]:
 
 def _mean_node(state: State, node: Mean) -> Quantity:
     """⟨body⟩ as a sum over its terms."""
-    terms = [_term(state, term, node) for term in Add.make_args(expand(unbind(node.args[0])))]
+    terms = [_term(state, term, node) for term in Add.make_args(expand(unbind(node.body)))]
     return reduce(_add, terms)
 
 

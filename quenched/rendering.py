@@ -1,13 +1,14 @@
-"""A derivation in HTML (MathML, no network), Markdown and in a rich terminal."""
+"""Printed formulas: in HTML (MathML, no network), Markdown, LaTeX and in a rich terminal."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quenched.theory.derivation import Derivation
-    from quenched.theory.record import Line, Step
+    from quenched.theory.record import Line
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -17,10 +18,48 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 """
 
 
+class Lines(tuple["Line", ...]):
+    """Printed equations: a tuple of lines that renders in a terminal and in a notebook."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "\n".join(line.text + (f"    ({line.comment})" if line.comment else "") for line in self)
+
+    def _repr_html_(self) -> str:
+        return "".join(_line_html(line, "line") for line in self)
+
+    def _repr_latex_(self) -> str:
+        rows = " \\\\\n".join(line.latex.replace("&", "").replace("=", "&=", 1) for line in self)
+        return f"$$\\begin{{aligned}}\n{rows}\n\\end{{aligned}}$$"
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What is printed of one step."""
+
+    title: str
+    assumption: str
+    lines: tuple[Line, ...]
+    dropped: tuple[Line, ...] = ()
+
+
+def _blocks(derivation: Derivation) -> list[_Block]:
+    """The declaration, the steps, and the steps that do not apply."""
+    from quenched.theory.lower import Declaration
+    from quenched.theory.record import Line
+
+    blocks = [_Block("Declaration", "", tuple(Declaration(derivation.model).lines()))]
+    for step in derivation.steps:
+        blocks.append(_Block(step.title, step.assumption, tuple(step.after.lines()), tuple(step.dropped)))
+    for title, reason in derivation.refusals:
+        blocks.append(_Block(f"Does not apply: {title}", "", (Line(reason, ""),)))
+    return blocks
+
+
 def derivation_html(derivation: Derivation) -> str:
     """The steps as an HTML fragment."""
-    steps = [_step_html(k, step) for k, step in enumerate(derivation.steps)]
-    return f'<div class="derivation">{"".join(steps)}</div>'
+    return f'<div class="derivation">{"".join(_block_html(k, b) for k, b in enumerate(_blocks(derivation)))}</div>'
 
 
 def page(title: str, body: str) -> str:
@@ -31,7 +70,7 @@ def page(title: str, body: str) -> str:
 
 def derivation_markdown(derivation: Derivation) -> str:
     """The steps in Markdown with LaTeX displays."""
-    return "\n\n".join(_step_markdown(k, step) for k, step in enumerate(derivation.steps)) + "\n"
+    return "\n\n".join(_block_markdown(k, b) for k, b in enumerate(_blocks(derivation))) + "\n"
 
 
 def derivation_rich(derivation: Derivation) -> Any:
@@ -41,12 +80,12 @@ def derivation_rich(derivation: Derivation) -> Any:
     from rich.text import Text
 
     parts: list[Any] = []
-    for k, step in enumerate(derivation.steps):
-        parts.append(Text(f"{k}. {step.title}", style="bold"))
-        if step.assumption:
-            parts.append(Padding(Text(f"assuming {step.assumption}", style="italic dim"), (0, 0, 0, 3)))
-        rows = [_line_rich(line, "") for line in step.after.lines()]
-        rows += [_line_rich(line, "dropped: ") for line in step.dropped]
+    for k, block in enumerate(_blocks(derivation)):
+        parts.append(Text(f"{k}. {block.title}", style="bold"))
+        if block.assumption:
+            parts.append(Padding(Text(f"assuming {block.assumption}", style="italic dim"), (0, 0, 0, 3)))
+        rows = [_line_rich(line, "") for line in block.lines]
+        rows += [_line_rich(line, "dropped: ") for line in block.dropped]
         parts.extend(Padding(row, (0, 0, 0, 3)) for row in rows)
     return Group(*parts)
 
@@ -61,12 +100,12 @@ def _line_rich(line: Line, prefix: str) -> Any:
     return text
 
 
-def _step_html(k: int, step: Step) -> str:
-    head = f"<h3>{k}. {escape(step.title)}</h3>"
-    if step.assumption:
-        head += f'<div class="assuming">Assuming {escape(step.assumption)}.</div>'
-    rows = "".join(_line_html(line, "line") for line in step.after.lines())
-    gone = "".join(_line_html(line, "line dropped") for line in step.dropped)
+def _block_html(k: int, block: _Block) -> str:
+    head = f"<h3>{k}. {escape(block.title)}</h3>"
+    if block.assumption:
+        head += f'<div class="assuming">Assuming {escape(block.assumption)}.</div>'
+    rows = "".join(_line_html(line, "line") for line in block.lines)
+    gone = "".join(_line_html(line, "line dropped") for line in block.dropped)
     return f'<section class="step">{head}{rows}{gone}</section>'
 
 
@@ -85,12 +124,12 @@ def mathml(line: Line) -> str:
     return str(convert(line.latex.replace("&", "")))
 
 
-def _step_markdown(k: int, step: Step) -> str:
-    rows = [f"### {k}. {step.title}"]
-    if step.assumption:
-        rows.append(f"*Assuming {step.assumption}.*")
-    rows += [_line_markdown(line, "") for line in step.after.lines()]
-    rows += [_line_markdown(line, "Dropped: ") for line in step.dropped]
+def _block_markdown(k: int, block: _Block) -> str:
+    rows = [f"### {k}. {block.title}"]
+    if block.assumption:
+        rows.append(f"*Assuming {block.assumption}.*")
+    rows += [_line_markdown(line, "") for line in block.lines]
+    rows += [_line_markdown(line, "Dropped: ") for line in block.dropped]
     return "\n\n".join(rows)
 
 

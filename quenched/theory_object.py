@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
@@ -91,14 +92,15 @@ class Theory:
         return model
 
     @property
-    def equations(self) -> Any:
-        """The self-consistency equations, as printed lines."""
-        return self.derivation.equations
+    def equations(self) -> Lines:
+        """The self-consistency equations, in the last form that the derivation reached."""
+        return Lines(self.derivation.equations)
 
     @property
-    def order_parameters(self) -> Any:
-        """The order parameters that the average over the disorder left."""
-        return self.derivation.order_parameters
+    def order_parameters(self) -> Lines:
+        """The order parameters that the average over the disorder left, by name."""
+        named = self.derivation.named_parameters
+        return Lines(named.lines() if named else ())
 
     @property
     def problem(self) -> StationaryGaussian:
@@ -187,8 +189,6 @@ class Theory:
         return str(self.derivation.latex())
 
     def _repr_html_(self) -> str:
-        from quenched.rendering import derivation_html
-
         return derivation_html(self.derivation)
 
     def __repr__(self) -> str:
@@ -196,6 +196,4 @@ class Theory:
         return f"Theory of {name}\n{self.derivation.text()}"
 
     def __rich__(self) -> Any:
-        from quenched.rendering import derivation_rich
-
         return derivation_rich(self.derivation)

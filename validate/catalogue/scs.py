@@ -1,4 +1,4 @@
-"""Sompolinsky, Crisanti, Sommers, PRL 61, 259 (1988); with white noise: Schuecker, Goedeke, Helias, arXiv:1603.01880."""
+"""Sompolinsky, Crisanti, Sommers, PRL 61, 259 (1988); with noise: Schuecker, Goedeke, Helias, arXiv:1603.01880."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,9 @@ def scs(phi: Callable[[Expr], Expr] = tanh) -> Dynamics:
     """Random rate network x' = -x + J φ(x) + noise of strength s2 (J = 0 gives ⟨x²⟩ = s2)."""
     g, s2 = symbols("g s2", nonnegative=True)
     x, J = Field("x"), Gaussian("J", variance=g**2)
-    net = Dynamics({x: -x + J @ phi(x) + sqrt(2 * s2) * WhiteNoise("xi")}, name="scs")
-    net.observe(
+    equations = {x: -x + J @ phi(x) + sqrt(2 * s2) * WhiteNoise("xi")}
+    net = Dynamics(equations, name="scs", defaults={g: 2, s2: 0})
+    return net.observe(
         C_x=mean(x(t) * x(t + tau)),
         C_phi=mean(phi(x(t)) * phi(x(t + tau))),
         C_x0=mean(x**2),
@@ -20,5 +21,3 @@ def scs(phi: Callable[[Expr], Expr] = tanh) -> Dynamics:
         lyapunov=Lyapunov(x),
         g_c=Critical(g, Lyapunov(x)),
     )
-    net.defaults.update({g: 2, s2: 0})
-    return net
