@@ -123,6 +123,8 @@ class StationaryGaussian:
     noise, static : one entry a pair
     closure : how many of the leading `pairs` the sources need (the rest are read off afterwards)
     responses : name → transfer function in `DT` of a field to a perturbation of its own equation
+    characteristic : polynomials in `DT` whose roots are the modes of a unit left alone; all must decay
+        (Re < 0 for a flow, |·| < 1 for a map), otherwise there is no stationary state
     """
 
     clock: Clock
@@ -138,6 +140,7 @@ class StationaryGaussian:
     static: tuple[Expr, ...]
     closure: int
     responses: dict[str, Expr] = field(default_factory=dict, hash=False)
+    characteristic: tuple[Expr, ...] = ()
 
 
 @dataclass(frozen=True)

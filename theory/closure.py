@@ -1,0 +1,346 @@
+"""Step 7a: close the equations of Gaussian units on their means and two-time covariances.
+
+The filters of the units act on either time of a covariance; what they act on are Gaussian averages of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from sympy import Add, Expr, Function, Rational, S, Symbol, cancel, fraction, together
+
+from quenched.theory.distributions import Normal
+from quenched.theory.errors import NotCovered
+from quenched.theory.fields import At, Field, Quenched
+from quenched.theory.linear import LinearUnit, LinearUnits, NeedsTrajectories
+from quenched.theory.lower import CopiedAction
+from quenched.theory.problem import DS, DT, Argument, Label, OnePoint, SiteFunction, StationaryGaussian, TwoPoint, U
+from quenched.theory.readoff import Contribution, EffectiveProcess
+from quenched.theory.record import Form, Line, Rule
+from quenched.theory.render import latex, signed_sum, text
+
+
+@dataclass(frozen=True)
+class GaussianClosure(Form):
+    """Means and two-time covariances of Gaussian units, closed on averages of their outputs."""
+
+    name: ClassVar[str] = "two-time equations"
+    problem: StationaryGaussian
+    units: LinearUnits
+
+    def lines(self) -> list[Line]:
+        p = self.problem
+        out = [_mean_line(p, a) for a in range(len(p.arguments)) if _has_mean(p, a)]
+        out += [two_time_line(p, k) for k in range(len(p.pairs))]
+        return out
+
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        p = self.problem
+        for kind in ("gain", "mean_gain"):
+            rows = getattr(p, kind)
+            for i, row in enumerate(rows):
+                for j, value in enumerate(row):
+                    if value == 0:
+                        continue
+                    for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
+                        changed = (*row[:j], new, *row[j + 1 :])
+                        yield f"{kind}[{i}][{j}] {label}", self._with(**{kind: (*rows[:i], changed, *rows[i + 1 :])})
+        for kind in ("noise", "static"):
+            values = getattr(p, kind)
+            for i, value in enumerate(values):
+                if value != 0:
+                    for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
+                        yield f"{kind}[{i}] {label}", self._with(**{kind: (*values[:i], new, *values[i + 1 :])})
+
+    def _with(self, **change: object) -> GaussianClosure:
+        return replace(self, problem=replace(self.problem, **change))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Close(Rule):
+    """Write the covariances of linear Gaussian units through averages of their outputs."""
+
+    title: ClassVar[str] = "Two-time equations"
+    assumption: ClassVar[str] = "units are Gaussian, so means and covariances are the whole law"
+
+    def __call__(self, before: Form) -> GaussianClosure:
+        assert isinstance(before, LinearUnits)
+        return GaussianClosure(_Closure(before).run(), before)
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """A linear combination of a unit's fields on which an output depends."""
+
+    population: str
+    weights: tuple[tuple[str, Expr], ...]
+
+
+class _Closure:
+    """Builds the problem from linear units and the read-off of their local fields."""
+
+    def __init__(self, units: LinearUnits) -> None:
+        self.process: EffectiveProcess = units.process
+        self.action: CopiedAction = units.process.action
+        self.units: dict[str, LinearUnit] = {u.population: u for u in units.units}
+        self.arguments: list[_Argument] = []
+        self.functions: dict[str, tuple[SiteFunction, int]] = {}
+        self.labels: dict[Quenched, Symbol] = {}
+        self.ones: list[OnePoint] = []
+        self.twos: list[TwoPoint] = []
+
+    def run(self) -> StationaryGaussian:
+        self._find_labels()
+        self._find_functions()
+        for parts in [*self.process.mean.values()]:
+            for c in parts:
+                self._one(c)
+        for parts in self.process.covariance.values():
+            for c in parts:
+                self._two(c), self._two(c, flip=True)
+        pairs, closure = self._pairs()
+        return StationaryGaussian(
+            clock="map" if self.action.clock == "map" else "flow",
+            parameters=self.action.parameters,
+            labels=tuple(Label(s, q.law) for q, s in self.labels.items()),
+            arguments=tuple(Argument(self._name(a), a.population, self._constant(a)) for a in self.arguments),
+            pairs=pairs,
+            one_points=tuple(self.ones),
+            two_points=tuple(self.twos),
+            mean_gain=tuple(self._mean_row(a) for a in self.arguments),
+            gain=tuple(self._gain_row(a, b) for a, b in pairs),
+            noise=tuple(self._noise(a, b) for a, b in pairs),
+            static=tuple(self._static(a, b) for a, b in pairs),
+            closure=closure,
+            responses=self._responses(),
+            characteristic=tuple(u.characteristic for u in self.units.values()),
+        )
+
+    # -- labels ---------------------------------------------------------------------------------------------------
+    def _find_labels(self) -> None:
+        """Quenched numbers stay labels unless they are Gaussian and enter units only additively."""
+        inside = {q for o in self.action.of_role("output") if o.definition for q in o.definition.atoms(Quenched)}
+        added = {q for u in self.units.values() for e in u.drive.values() for q in e.atoms(Quenched)}
+        for q in sorted(inside | added, key=lambda q: q.name):
+            additive = all(not e.diff(q).atoms(Quenched) for u in self.units.values() for e in u.drive.values())
+            if q in inside or not isinstance(q.law, Normal) or not additive:
+                self.labels[q] = Symbol(q.name, real=True)
+
+    # -- outputs and their arguments --------------------------------------------------------------------------------
+    def _find_functions(self) -> None:
+        for out in self.action.of_role("output"):
+            assert out.definition is not None
+            function, argument = self._reduce(out.name, out.definition, out.population.name)
+            self.functions[out.name] = (function, self._argument(argument))
+        for state in self.action.of_role("state"):
+            self._argument(_Argument(state.population.name, ((state.name, S.One),)))
+
+    def _argument(self, argument: _Argument) -> int:
+        if argument not in self.arguments:
+            self.arguments.append(argument)
+        return self.arguments.index(argument)
+
+    def _reduce(self, name: str, body: Expr, population: str) -> tuple[SiteFunction, _Argument]:
+        """Write an output as a function of one linear combination of its unit's fields."""
+        if body.atoms(At):
+            raise NotCovered(f"the output {name} = {body} reads a field at another time: not built yet")
+        names = {f.symbol: f.name for f in self.action.fields.values() if f.role in ("state", "local")}
+        used = sorted((s for s in names if body.has(s)), key=lambda s: list(names).index(s))
+        labelled = body.xreplace(self.labels)
+        if not used:
+            return SiteFunction(name, labelled), self._any(population)
+        first, rest = used[0], used[1:]
+        slope = labelled.diff(first)
+        weights = [(names[first], S.One)]
+        shifted = labelled
+        for other in rest:
+            ratio = cancel(together(labelled.diff(other) / slope)).simplify()
+            if ratio.atoms(Field) or any(ratio.has(s) for s in names):
+                raise NeedsTrajectories(f"the output {name} = {body} depends on several fields of a unit separately")
+            weights.append((names[other], ratio))
+            shifted = shifted.xreplace({first: first - ratio * other})
+        function = shifted.xreplace({first: U})
+        if rest:
+            function = function.simplify()
+        return SiteFunction(name, function), _Argument(population, tuple(weights))
+
+    def _any(self, population: str) -> _Argument:
+        state = next(f for f in self.action.of_role("state") if f.population.name == population)
+        return _Argument(population, ((state.name, S.One),))
+
+    def _name(self, arg: _Argument) -> str:
+        combo = Add(*(w * self.action.fields[f].symbol for f, w in arg.weights))
+        return text(combo) if len(arg.weights) > 1 else arg.weights[0][0]
+
+    # -- averages -----------------------------------------------------------------------------------------------------
+    def _one(self, c: Contribution) -> int:
+        assert c.op is not None
+        ((psi, _),) = c.op.atoms
+        f, a = self.functions[psi]
+        return _index(self.ones, OnePoint(f, a))
+
+    def _two(self, c: Contribution, flip: bool = False) -> int:
+        """Index of ⟨ψ(t) ψ'(s)⟩ for a contribution to Cov(h_u(t), h_v(s)); `flip` swaps the times."""
+        assert c.op is not None
+        if c.kernels:
+            raise NotCovered("couplings that are redrawn between steps: their closure is not built yet")
+        (first, s1), (second, _) = c.op.atoms
+        slots = (first, second) if c.at[s1] == 0 else (second, first)
+        if flip:
+            slots = slots[::-1]
+        (f, a), (g, b) = self.functions[slots[0]], self.functions[slots[1]]
+        return _index(self.twos, TwoPoint(f, a, g, b))
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+    def _pairs(self) -> tuple[tuple[tuple[int, int], ...], int]:
+        need = {(min(s.a, s.b), max(s.a, s.b)) for s in self.twos}
+        need |= {(i, i) for s in self.twos for i in (s.a, s.b)} | {(s.a, s.a) for s in self.ones}
+        count = len(self.arguments)
+        same = [
+            (i, j)
+            for i in range(count)
+            for j in range(i, count)
+            if self.arguments[i].population == self.arguments[j].population
+        ]
+        first = sorted(need)
+        return (*first, *(p for p in same if p not in need)), len(first)
+
+    def _transfer(self, a: _Argument, h: str) -> Expr:
+        return Add(*(w * self.units[a.population].transfer.get((f, h), S.Zero) for f, w in a.weights))
+
+    def _mean_row(self, a: _Argument) -> tuple[Expr, ...]:
+        row = [S.Zero] * len(self.ones)
+        still = S.Zero if self.action.clock == "flow" else S.One
+        for h, parts in self.process.mean.items():
+            gain = self._transfer(a, h).subs(DT, still)
+            for c in parts:
+                row[self._one(c)] += gain * c.coef
+        return tuple(row)
+
+    def _gain_row(self, i: int, j: int) -> tuple[Expr, ...]:
+        a, b = self.arguments[i], self.arguments[j]
+        row = [S.Zero] * len(self.twos)
+        for (u, v), parts in self.process.covariance.items():
+            ways = [(u, v, False)] if u == v else [(u, v, False), (v, u, True)]
+            for left, right, flip in ways:
+                gain = self._transfer(a, left) * self._transfer(b, right).subs(DT, DS)
+                if gain != 0:
+                    for c in parts:
+                        row[self._two(c, flip)] += gain * c.coef
+        return tuple(row)
+
+    def _noise(self, i: int, j: int) -> Expr:
+        a, b = self.arguments[i], self.arguments[j]
+        unit = self.units[a.population]
+        names = sorted({x for _, x in unit.noise})
+        total = S.Zero
+        for x in names:
+            ta = Add(*(w * unit.noise.get((f, x), S.Zero) for f, w in a.weights))
+            tb = Add(*(w * unit.noise.get((f, x), S.Zero) for f, w in b.weights)).subs(DT, DS)
+            total += ta * tb
+        return total
+
+    def _drive(self, a: _Argument) -> Expr:
+        return Add(*(w * self.units[a.population].drive.get(f, S.Zero) for f, w in a.weights))
+
+    def _constant(self, a: _Argument) -> Expr:
+        drive = self._drive(a).xreplace(self.labels)
+        return drive.xreplace({q: q.law.mean_() for q in drive.atoms(Quenched)})
+
+    def _static(self, i: int, j: int) -> Expr:
+        da, db = self._drive(self.arguments[i]), self._drive(self.arguments[j])
+        normal = sorted((da.atoms(Quenched) | db.atoms(Quenched)) - set(self.labels), key=lambda q: q.name)
+        return Add(*(da.diff(q) * db.diff(q) * q.law.variance_() for q in normal))
+
+    def _responses(self) -> dict[str, Expr]:
+        """Response of each state to a kick in its own equation, read off through the unit's own modes."""
+        out: dict[str, Expr] = {}
+        for unit in self.units.values():
+            for state in (f for f in unit.fields if self.action.fields[f].role == "state"):
+                out[f"R_{state}"] = unit.own_response[state]
+        return out
+
+
+def _index(items: list, item: object) -> int:  # type: ignore[type-arg]
+    if item not in items:
+        items.append(item)
+    return items.index(item)
+
+
+# -- printing ---------------------------------------------------------------------------------------------------------
+def _has_mean(p: StationaryGaussian, a: int) -> bool:
+    return p.arguments[a].constant != 0 or any(e != 0 for e in p.mean_gain[a])
+
+
+def average_print(f: SiteFunction, x: str, g: SiteFunction | None = None, y: str = "") -> tuple[str, str]:
+    """⟨f(x) g(y)⟩ in both notations, by name."""
+    names = [(f, x)] + ([(g, y)] if g else [])
+    plain = " ".join(f"{text(_fsym(h))}({z})" for h, z in names)
+    tex = r"\, ".join(f"{_flatex(h)}({_argtex(z)})" for h, z in names)
+    return f"⟨{plain}⟩", rf"\langle {tex} \rangle"
+
+
+def _fsym(f: SiteFunction) -> Symbol:
+    return Symbol(f.name.rstrip("'")) if not f.name.endswith("'") else Symbol(f.name)
+
+
+def _flatex(f: SiteFunction) -> str:
+    stem = f.name.rstrip("'")
+    return latex(Function(stem)(U)).split(r"{\left")[0] + "'" * (len(f.name) - len(stem))
+
+
+def _argtex(z: str) -> str:
+    stem, mark = (z[:-1], "'") if z.endswith("′") else (z, "")
+    return latex(Symbol(stem)) + mark if stem.isidentifier() else stem + mark
+
+
+def _mean_line(p: StationaryGaussian, a: int) -> Line:
+    arg = p.arguments[a]
+    pieces = [] if arg.constant == 0 else [(S.One, text(arg.constant), latex(arg.constant))]
+    for gain, one in zip(p.mean_gain[a], p.one_points, strict=True):
+        if gain != 0:
+            pieces.append((gain, *average_print(one.f, p.arguments[one.a].name)))
+    plain, tex = signed_sum(pieces)
+    return Line(f"⟨{arg.name}⟩ = {plain}", rf"\langle {_argtex(arg.name)} \rangle = {tex}", "mean")
+
+
+def common_filter(p: StationaryGaussian, k: int) -> Expr:
+    """The least common denominator of everything that drives pair k: L(D_t, D_s) with L·C = sources."""
+    from sympy import lcm
+
+    dens = [fraction(together(e))[1] for e in (*p.gain[k], p.noise[k]) if e != 0]
+    out: Expr = S.One
+    for den in dens:
+        out = lcm(out, den)
+    return out.factor()
+
+
+def pair_name(p: StationaryGaussian, k: int) -> tuple[str, str]:
+    a, b = (p.arguments[i].name for i in p.pairs[k])
+    return (f"C_{a}", f"C_{{{_argtex(a)}}}") if a == b else (f"C_{a},{b}", f"C_{{{_argtex(a)},{_argtex(b)}}}")
+
+
+def two_time_line(p: StationaryGaussian, k: int) -> Line:
+    """L(D_t, D_s) C(t, s) = Σ coefficient · average + noise δ + static."""
+    denominator = common_filter(p, k)
+    pieces = []
+    for gain, two in zip(p.gain[k], p.two_points, strict=True):
+        if gain != 0:
+            shown = average_print(two.f, p.arguments[two.a].name, two.g, p.arguments[two.b].name + "′")
+            pieces.append((cancel(gain * denominator), *shown))
+    if p.noise[k] != 0:
+        delta = ("δ(t−s)", r"\delta(t-s)") if p.clock == "flow" else ("δ_{t,s}", r"\delta_{ts}")
+        pieces.append((cancel(p.noise[k] * denominator), *delta))
+    if p.static[k] != 0:
+        still = {DT: S.Zero, DS: S.Zero} if p.clock == "flow" else {DT: S.One, DS: S.One}
+        pieces.append(
+            (S.One, text(p.static[k] * denominator.subs(still)), latex(p.static[k] * denominator.subs(still)))
+        )
+    plain, tex = signed_sum(pieces)
+    name, name_tex = pair_name(p, k)
+    left, left_tex = (
+        ("", "") if denominator == 1 else (f"[{text(denominator)}] ", rf"\left[{latex(denominator)}\right] ")
+    )
+    return Line(f"{left}{name}(t,s) = {plain}", f"{left_tex}{name_tex}(t,s) = {tex}")

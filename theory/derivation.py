@@ -1,0 +1,234 @@
+"""Derivations: the verbs that apply rules to a declaration, and their default path.
+
+``start(net)`` gives the copied action; every verb returns a new `Derivation` with one more step. ``derive(net)`` walks the
+default path as far as the declaration allows and says where it stopped and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from quenched.theory.average import Average
+from quenched.theory.closure import Close, GaussianClosure
+from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, TwoCopies
+from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.linear import SolveUnits, why_not_gaussian
+from quenched.theory.lower import CopiedAction, Declaration, Lower
+from quenched.theory.potential import ConservativeForm, IntegrateOnce
+from quenched.theory.problem import PotentialProblem, StationaryGaussian
+from quenched.theory.readoff import EffectiveProcess, ReadOff
+from quenched.theory.record import Form, Line, Rule, Step
+from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
+from quenched.theory.stationary import CloseAverages, ClosedAverages, Stationary, StationaryState
+from quenched.theory.vanish import LargestTime
+
+if TYPE_CHECKING:
+    from quenched.theory.model import Model
+
+F = TypeVar("F", bound=Form)
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A declaration and the steps taken from it.
+
+    Attributes
+    ----------
+    model : the declaration
+    steps : the record, in order
+    refusals : steps that do not apply to this declaration, each (title, reason)
+    """
+
+    model: Model
+    steps: tuple[Step, ...] = ()
+    refusals: tuple[tuple[str, str], ...] = ()
+
+    # -- what has been reached --------------------------------------------------------------------------------------
+    @property
+    def form(self) -> Form:
+        """The form that the last step reached (the declaration itself before any step)."""
+        return self.steps[-1].after if self.steps else Declaration(self.model)
+
+    def find(self, kind: type[F]) -> F | None:
+        """The latest form of a kind, or None."""
+        return next((s.after for s in reversed(self.steps) if isinstance(s.after, kind)), None)
+
+    def _need(self, kind: type[F], verb: str) -> F:
+        found = self.find(kind)
+        if found is None:
+            raise QuenchedError(
+                f"{verb} needs a form that is not reached yet: {kind.name}; steps so far: {self.titles()}"
+            )
+        return found
+
+    def titles(self) -> list[str]:
+        return [s.title for s in self.steps]
+
+    @property
+    def problem(self) -> StationaryGaussian | None:
+        """The stationary self-consistency problem, if the derivation reached one."""
+        state = self.find(StationaryState)
+        return state.problem if state else None
+
+    @property
+    def potential(self) -> PotentialProblem | None:
+        """The conservative form, if there is one."""
+        found = self.find(ConservativeForm)
+        return found.potential if found else None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why there is no solvable problem, or None if there is one."""
+        if self.problem is not None:
+            return None
+        return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
+
+    @property
+    def named_parameters(self) -> OrderParameters | None:
+        """The order parameters with their names."""
+        return self.find(OrderParameters)
+
+    @property
+    def equations(self) -> list[Line]:
+        """The self-consistency equations, in the last form reached."""
+        for kind in (StationaryState, GaussianClosure, EffectiveProcess, CopiedAction):
+            found = self.find(kind)
+            if found is not None:
+                extra = self.find(ConservativeForm)
+                return found.lines() + (extra.lines() if extra and kind is StationaryState else [])
+        return []
+
+    # -- verbs ----------------------------------------------------------------------------------------------------------
+    def apply(self, rule: Rule, before: Form | None = None) -> Derivation:
+        """Take one step with any rule, from the present form unless another is given."""
+        step = Step(rule, before if before is not None else self.form)
+        _ = step.after  # compute now, so that a refusal is raised here
+        return replace(self, steps=(*self.steps, step))
+
+    def average(self) -> Derivation:
+        return self.apply(Average(), self._need(CopiedAction, "average"))
+
+    def order_parameters(self) -> Derivation:
+        return self.apply(NameOrderParameters())
+
+    def saddle(self) -> Derivation:
+        return self.apply(Saddle(), self._need(OrderParameters, "saddle"))
+
+    def largest_time(self) -> Derivation:
+        return self.apply(LargestTime())
+
+    def read_off(self) -> Derivation:
+        return self.apply(ReadOff())
+
+    def units(self) -> Derivation:
+        """Solve affine units for their transfer functions."""
+        return self.apply(SolveUnits(), self._need(EffectiveProcess, "units"))
+
+    def close(self) -> Derivation:
+        """Close on means and covariances, and evaluate Gaussian averages by the rule table."""
+        ready = self if self.find(GaussianClosure) else (self if self._has_units() else self.units()).apply(Close())
+        return ready.apply(CloseAverages(), ready._need(GaussianClosure, "close"))
+
+    def _has_units(self) -> bool:
+        from quenched.theory.linear import LinearUnits
+
+        return isinstance(self.form, LinearUnits)
+
+    def ansatz(self, rule: Rule | None = None) -> Derivation:
+        """Impose an ansatz on the copies (default: stationarity)."""
+        return self.apply(rule or Stationary(), self._need(ClosedAverages, "ansatz"))
+
+    def potential_form(self) -> Derivation:
+        """Find the conserved energy of the stationary equation."""
+        return self.apply(IntegrateOnce(), self._need(StationaryState, "potential_form"))
+
+    def copies(self) -> Derivation:
+        """Double the system and linearise the difference between the copies."""
+        return self.apply(DoubleCopies(), self._need(StationaryState, "copies"))
+
+    def schroedinger(self) -> Derivation:
+        potential = self._need(ConservativeForm, "schroedinger").potential
+        return self.apply(AsSchroedinger(potential), self._need(TwoCopies, "schroedinger"))
+
+    def fixed_points(self) -> Derivation:
+        return self.apply(FindFixedPoints(), self._need(StationaryState, "fixed_points"))
+
+    def refuse(self, title: str, reason: str) -> Derivation:
+        """Record that a step does not apply."""
+        return replace(self, refusals=(*self.refusals, (title, reason)))
+
+    # -- print ------------------------------------------------------------------------------------------------------------
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    def text(self) -> str:
+        """All steps in plain text, numbered from 0 (the declaration)."""
+        blocks = ["0. Declaration\n" + "\n".join(f"  {line.text}" for line in Declaration(self.model).lines())]
+        blocks += [f"{k}. {step.text()}" for k, step in enumerate(self.steps, start=1)]
+        blocks += [f"not applicable: {title}: {reason}" for title, reason in self.refusals]
+        return "\n".join(blocks)
+
+    def latex(self) -> str:
+        """All steps in LaTeX, ready for a paper."""
+        head = "\\paragraph{Declaration.}\n\\begin{align}\n"
+        head += (
+            " \\\\\n".join(line.latex.replace("=", "&=", 1) for line in Declaration(self.model).lines())
+            + "\n\\end{align}"
+        )
+        return "\n\n".join([head, *(step.latex() for step in self.steps)])
+
+    def bibtex(self) -> str:
+        """The sources of the steps taken, as BibTeX entries."""
+        from quenched.theory.sources import bibtex
+
+        return bibtex(key for step in self.steps for key in step.source.split(",") if key)
+
+    def __repr__(self) -> str:
+        return self.text()
+
+
+def start(model: Model, values: Mapping[object, object] | None = None, **fixed: object) -> Derivation:
+    """The copied action of a declaration, with parameters fixed first if any are given."""
+    if values or fixed:
+        model = model.fix(values, **fixed)
+    return Derivation(model).apply(Lower())
+
+
+def derive(model: Model, values: Mapping[object, object] | None = None, **fixed: object) -> Derivation:
+    """Derive the N → ∞ theory of a declared dynamics.
+
+    Parameters
+    ----------
+    model : Dynamics or Map
+    values, fixed : parameters to fix before deriving (a symbol that is zero may simplify the site problem)
+
+    Returns
+    -------
+    Derivation
+        As far as the declaration allows; `refusals` says which steps do not apply and why.
+
+    Raises
+    ------
+    NotCovered
+        If the declaration has no place in the copied action at all.
+    """
+    d = start(model, values, **fixed).average().order_parameters().saddle().largest_time().read_off()
+    process = d.find(EffectiveProcess)
+    assert process is not None
+    reason = why_not_gaussian(process)
+    if reason:
+        return d.refuse("Gaussian units as linear filters", reason)
+    try:
+        d = d.units().close().ansatz()
+    except NotCovered as stop:
+        return d.refuse("Two-time equations", str(stop))
+    try:
+        d = d.potential_form()
+    except NotCovered as stop:
+        d = d.refuse(IntegrateOnce.title, str(stop))
+    d = d.copies()
+    if d.potential is not None:
+        d = d.schroedinger()
+    return d.fixed_points()

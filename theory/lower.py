@@ -1,0 +1,261 @@
+"""Step 1: lower a declaration into the copied action.
+
+Every `J @ ψ` gets its local field h and its conjugate ĥ, so that whatever the unit does with h, the exponent stays
+linear in the couplings: Σ_c ĥ_i(c) (h_i − Σ_j J_ij ψ_j)(c), summed over copies c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from sympy import Expr, I, Symbol, default_sort_key
+
+from quenched.theory.couplings import Apply, Transpose
+from quenched.theory.errors import NotCovered
+from quenched.theory.fields import Field
+from quenched.theory.laws import Law, averaging_law, law_of
+from quenched.theory.naming import applications, coupling_outputs, field_names, unbind
+from quenched.theory.observables import Mean
+from quenched.theory.record import Form, Line, Rule
+from quenched.theory.render import equation_line, latex, text
+from quenched.theory.spaces import Population
+
+if TYPE_CHECKING:
+    from quenched.theory.model import Model
+
+Role = Literal["state", "local", "hat", "output"]
+
+
+@dataclass(frozen=True)
+class SiteField:
+    """A field of one site: its name in terms, role, population, printed symbol and (for outputs) its definition."""
+
+    name: str
+    role: Role
+    population: Population
+    symbol: Symbol
+    definition: Expr | None = None
+
+
+@dataclass(frozen=True)
+class Use:
+    """One occurrence of a coupling: the exponent contains coef · Σ_c row_i(c) J_ij col_j(c).
+
+    `row` and `col` are products of fields at local dummies; the dummy 0 of both ends is the same copy.
+    """
+
+    coupling: str
+    coef: Expr
+    row: tuple[tuple[str, int], ...]
+    col: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class CopiedAction(Form):
+    """Site equations plus uses of couplings: the exponent of the copied generating functional.
+
+    Attributes
+    ----------
+    clock : "flow", "map" or "none" (no dynamics: the weight of a site is given elsewhere)
+    fields : every field by name
+    equations : (state name, right-hand side in states, local fields, noises, quenched numbers)
+    uses, laws : occurrences of the couplings and their laws
+    parameters : free symbols of the declaration
+    """
+
+    name: ClassVar[str] = "copied action"
+    clock: str
+    fields: dict[str, SiteField]
+    equations: tuple[tuple[str, Expr], ...]
+    uses: tuple[Use, ...]
+    laws: tuple[Law, ...]
+    parameters: tuple[Symbol, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash((self.clock, self.equations, self.uses))
+
+    def of_role(self, role: Role, population: Population | None = None) -> list[SiteField]:
+        """Fields of one role, in order of declaration."""
+        keep = [f for f in self.fields.values() if f.role == role]
+        return [f for f in keep if population is None or f.population == population]
+
+    @property
+    def populations(self) -> tuple[Population, ...]:
+        """Every population with a field, in order of appearance."""
+        return tuple(dict.fromkeys(f.population for f in self.fields.values()))
+
+    def lines(self) -> list[Line]:
+        return self.site_lines() + [self._use_line(use) for use in self.uses]
+
+    def site_lines(self) -> list[Line]:
+        """Equations of motion and outputs of one site, fields under their unique names."""
+        step = {"flow": ("d{}/dt", r"\frac{{d {}}}{{dt}}"), "map": ("{}(n+1)", "{}(n+1)"), "none": ("{}", "{}")}
+        plain, tex = step[self.clock]
+        names = {f.symbol: Symbol(f.name) for f in self.of_role("state")}
+        out = []
+        for name, rhs in self.equations:
+            shown = rhs.xreplace(names)
+            out.append(
+                Line(
+                    f"{plain.format(text(Symbol(name)))} = {text(shown)}",
+                    f"{tex.format(latex(Symbol(name)))} = {latex(shown)}",
+                )
+            )
+        for f in self.of_role("output"):
+            if f.definition is not None:
+                out.append(equation_line(f.symbol, f.definition.xreplace(names), "output"))
+        return out
+
+    def _use_line(self, use: Use) -> Line:
+        row = " ".join(text(self.fields[a].symbol) + "_i(c)" for a, _ in use.row)
+        col = " ".join(text(self.fields[a].symbol) + "_j(c)" for a, _ in use.col)
+        rtex = " ".join(latex(self.fields[a].symbol) + "^i_c" for a, _ in use.row)
+        ctex = " ".join(latex(self.fields[a].symbol) + "^j_c" for a, _ in use.col)
+        coef, tcoef = ("-i", "-i") if use.coef == -I else (text(use.coef), latex(use.coef))
+        return Line(
+            f"exponent: {coef} Σ_c Σ_ij {row} {use.coupling}_ij {col}",
+            rf"\text{{exponent}} \ni {tcoef} \sum_c \sum_{{ij}} {rtex}\, {latex(Symbol(use.coupling))}_{{ij}}\, {ctex}",
+        )
+
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        for k, use in enumerate(self.uses):
+            rest = self.uses[:k] + self.uses[k + 1 :]
+            yield f"use {k + 1} dropped", replace(self, uses=rest)
+            scaled = replace(use, coef=use.coef * 11 / 10)
+            yield f"use {k + 1} × 1.1", replace(self, uses=(*self.uses[:k], scaled, *self.uses[k + 1:]))
+        for k, (name, rhs) in enumerate(self.equations):
+            for j, piece in enumerate(rhs.as_ordered_terms()):
+                for label, value in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
+                    new = (*self.equations[:k], (name, value), *self.equations[k + 1:])
+                    yield f"term {j + 1} of {name} {label}", replace(self, equations=new)
+
+
+@dataclass(frozen=True)
+class Declaration(Form):
+    """Step 0: the declaration itself, printed back with explicit indices."""
+
+    name: ClassVar[str] = "declaration"
+    model: Model
+
+    def lines(self) -> list[Line]:
+        from quenched.theory.indices import indexed, indexed_latex
+
+        tex = indexed_latex(self.model)
+        rows = tex.splitlines() if isinstance(tex, str) else list(tex)
+        plain = indexed(self.model)
+        return [Line(a, b) for a, b in zip(plain, rows, strict=len(rows) == len(plain))]
+
+
+@dataclass(frozen=True)
+class Lower(Rule):
+    """Give every `J @ ψ` its local field and conjugate."""
+
+    title: ClassVar[str] = "Copied action"
+    assumption: ClassVar[str] = ""
+    source: ClassVar[str] = "martin1973,dedominicis1978"
+
+    def __call__(self, before: Form) -> CopiedAction:
+        assert isinstance(before, Declaration)
+        return lower(before.model)
+
+
+def lower(model: Model) -> CopiedAction:
+    """Lower a declared dynamics into its copied action.
+
+    Raises
+    ------
+    NotCovered
+        For constructs without a place in the action (finite populations, several copies in one expression).
+    """
+    for pop in model.populations:
+        if pop.size is not None:
+            raise NotCovered(
+                f"population {pop.name!r} has a finite size: a mean-field limit needs fraction=, not size="
+            )
+    return _Lowering(model).run()
+
+
+class _Lowering:
+    """Collects fields, uses and laws while it rewrites right-hand sides."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.fields: dict[str, SiteField] = {}
+        self.uses: list[Use] = []
+        self.laws: dict[str, Law] = {}
+        self.locals: dict[Expr, Symbol] = {}
+
+    def run(self) -> CopiedAction:
+        for fld, name in field_names(self.model).items():
+            self.fields[name] = SiteField(name, "state", fld.population, fld)
+        nodes = applications(self.model)
+        outputs = {(o.body, o.population): o.name for o in coupling_outputs(self.model)}
+        for k, node in enumerate(nodes):
+            label = "h" if len(nodes) == 1 else f"h_{k + 1}"
+            self._couple(node, label, outputs[unbind(node.body), node.cols])
+        equations = tuple((field_names(self.model)[f], self._site(rhs, f)) for f, rhs in self.model.eqs.items())
+        return CopiedAction(
+            self.model.clock,
+            self.fields,
+            equations,
+            tuple(self.uses),
+            tuple(self.laws.values()),
+            tuple(self.model.parameters),
+        )
+
+    def _couple(self, node: Apply, label: str, output: str) -> None:
+        matrix = node.matrix
+        flipped = isinstance(matrix, Transpose)
+        atom = matrix.args[0] if flipped else matrix
+        self.laws.setdefault(atom.name, law_of(atom))
+        self._output(output, unbind(node.body), node.cols)
+        hat = self._local(label, node.rows)
+        self.locals[node] = self.fields[label].symbol
+        self.locals[unbind(node)] = self.fields[label].symbol
+        ends = (((hat, 0),), ((output, 0),))
+        self.uses.append(Use(atom.name, -I, *(ends[::-1] if flipped else ends)))
+
+    def _local(self, label: str, population: Population) -> str:
+        """Make a local field and its conjugate; the name of the conjugate."""
+        hat = "hat_" + label
+        self.fields[label] = SiteField(label, "local", population, Symbol(label, real=True))
+        self.fields[hat] = SiteField(hat, "hat", population, Symbol(r"\hat{h}" + label[1:], real=True))
+        return hat
+
+    def _output(self, name: str, body: Expr, population: Population) -> None:
+        if name not in self.fields:
+            definition = self._site(body, None)
+            self.fields[name] = SiteField(name, "output", population, Symbol(name, real=True), definition)
+
+    def _site(self, expr: Expr, owner: Field | None) -> Expr:
+        """An expression of one site: couplings and means replaced by their local fields."""
+        swap: dict[Expr, Expr] = {}
+        for node in expr.atoms(Mean):
+            swap[node] = self._mean(node, owner)
+        outer = [n for n in expr.atoms(Apply)]
+        swap |= {n: self.locals[n] for n in outer if n in self.locals}
+        return expr.xreplace(swap)
+
+    def _mean(self, node: Mean, owner: Field | None) -> Symbol:
+        """A population mean inside an equation is the deterministic coupling 1/(fN)."""
+        if owner is None:
+            raise NotCovered(f"{node} inside a coupling or another mean: write it as a field of its own")
+        body = unbind(node.body)
+        count = sum(1 for law in self.laws if law.startswith("mean_")) + 1
+        key = (node, owner.population)
+        if key in self.locals:  # type: ignore[comparison-overlap]
+            return self.locals[key]  # type: ignore[index]
+        label, output, law = f"h_m{count}", f"psi_{count}", f"mean_{count}"
+        self._output(output, body, node.population)
+        hat = self._local(label, owner.population)
+        self.laws[law] = averaging_law(law, owner.population, node.population)
+        self.uses.append(Use(law, -I, ((hat, 0),), ((output, 0),)))
+        self.locals[key] = self.fields[label].symbol  # type: ignore[index]
+        return self.fields[label].symbol
+
+
+def sorted_symbols(symbols: set[Symbol]) -> tuple[Symbol, ...]:
+    """Symbols in a reproducible order."""
+    return tuple(sorted(symbols, key=default_sort_key))

@@ -1,0 +1,74 @@
+"""The literature behind the rules, as BibTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SOURCES: dict[str, dict[str, str]] = {
+    "martin1973": {
+        "author": "Martin, P. C. and Siggia, E. D. and Rose, H. A.",
+        "title": "Statistical dynamics of classical systems",
+        "journal": "Physical Review A",
+        "volume": "8",
+        "pages": "423",
+        "year": "1973",
+    },
+    "dedominicis1978": {
+        "author": "De Dominicis, C.",
+        "title": "Dynamics as a substitute for replicas in systems with quenched random impurities",
+        "journal": "Physical Review B",
+        "volume": "18",
+        "pages": "4913",
+        "year": "1978",
+    },
+    "sompolinsky1982": {
+        "author": "Sompolinsky, H. and Zippelius, A.",
+        "title": "Relaxational dynamics of the Edwards-Anderson model and the mean-field theory of spin-glasses",
+        "journal": "Physical Review B",
+        "volume": "25",
+        "pages": "6860",
+        "year": "1982",
+    },
+    "sompolinsky1988": {
+        "author": "Sompolinsky, H. and Crisanti, A. and Sommers, H. J.",
+        "title": "Chaos in random neural networks",
+        "journal": "Physical Review Letters",
+        "volume": "61",
+        "pages": "259",
+        "year": "1988",
+    },
+    "schuecker2018": {
+        "author": "Schuecker, J. and Goedeke, S. and Helias, M.",
+        "title": "Optimal sequence memory in driven random networks",
+        "journal": "Physical Review X",
+        "volume": "8",
+        "pages": "041029",
+        "year": "2018",
+        "eprint": "1603.01880",
+    },
+    "price1958": {
+        "author": "Price, R.",
+        "title": "A useful theorem for nonlinear devices having Gaussian inputs",
+        "journal": "IRE Transactions on Information Theory",
+        "volume": "4",
+        "pages": "69",
+        "year": "1958",
+    },
+    "girko1985": {
+        "author": "Girko, V. L.",
+        "title": "Circular law",
+        "journal": "Theory of Probability and its Applications",
+        "volume": "29",
+        "pages": "694",
+        "year": "1985",
+    },
+}
+
+
+def bibtex(keys: Iterable[str]) -> str:
+    """BibTeX entries of the given keys, each once, in order."""
+    entries = []
+    for key in dict.fromkeys(keys):
+        rows = ",\n".join(f"  {name} = {{{value}}}" for name, value in SOURCES[key].items())
+        entries.append(f"@article{{{key},\n{rows}\n}}")
+    return "\n\n".join(entries)
