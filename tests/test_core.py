@@ -38,7 +38,7 @@ def the_site(d: Derivation) -> SiteProblem:
     return found
 
 
-# -- the same steps on other copies -----------------------------------------------------------------------------------
+# -- the same steps on other copies ------------------------------------------------------------------------
 def test_steps_do_not_know_what_a_copy_is() -> None:
     """Sherrington–Kirkpatrick: replicas go through the functions that times go through, up to the saddle."""
     beta, j, j0 = symbols("beta J J_0", positive=True)
@@ -74,7 +74,7 @@ def test_bipartite_patterns_give_both_site_sums() -> None:
     assert {tuple(sorted(f.population for f in t.factors)) for t in terms} == {("mode", "units")}
 
 
-# -- effective processes ------------------------------------------------------------------------------------------------
+# -- effective processes -----------------------------------------------------------------------------------
 def test_covariance_and_memory_of_partial_symmetry() -> None:
     p = process(Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta, mean=mu) @ tanh(x)}))
     ((cov,),) = [v for v in p.covariance.values()]
@@ -143,7 +143,7 @@ def test_dropped_terms_are_listed_with_reasons() -> None:
     assert all(any(i.startswith("hat") for i, _ in t.atoms) for t in the_site(d).terms)
 
 
-# -- closures -------------------------------------------------------------------------------------------------------------
+# -- closures ----------------------------------------------------------------------------------------------
 def scs(phi=tanh) -> Dynamics:  # type: ignore[no-untyped-def]
     return Dynamics({x: -x + Gaussian("J", variance=g**2) @ phi(x) + sqrt(2 * s2) * WhiteNoise("xi")})
 
@@ -252,7 +252,7 @@ def test_fixing_a_parameter_first_simplifies_the_site() -> None:
     assert derive(net, eta=0).problem is not None
 
 
-# -- the record -----------------------------------------------------------------------------------------------------------
+# -- the record --------------------------------------------------------------------------------------------
 def test_the_record_prints_and_verbs_can_be_steered() -> None:
     d = derive(scs())
     text = d.text()
@@ -272,7 +272,7 @@ def test_derivations_are_reproducible() -> None:
     assert derive(scs()).text() == derive(scs()).text()
 
 
-# -- canonical form -------------------------------------------------------------------------------------------------------
+# -- canonical form ----------------------------------------------------------------------------------------
 def test_canonical_form_ignores_the_names_of_copies() -> None:
     ring = [Factor("units", (("a", i), ("b", (i + 1) % 5))) for i in range(5)]
     moved = [Factor("units", tuple((n, (3 * c + 1) % 5) for n, c in f.atoms)) for f in reversed(ring)]

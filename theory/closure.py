@@ -118,7 +118,7 @@ class _Closure:
             characteristic=tuple(u.characteristic for u in self.units.values()),
         )
 
-    # -- labels ---------------------------------------------------------------------------------------------------
+    # -- labels ---------------------------------------------------------------------------------------------
     def _find_labels(self) -> None:
         """Quenched numbers stay labels unless they are Gaussian and enter units only additively."""
         inside = {q for o in self.action.of_role("output") if o.definition for q in o.definition.atoms(Quenched)}
@@ -128,7 +128,7 @@ class _Closure:
             if q in inside or not isinstance(q.law, Normal) or not additive:
                 self.labels[q] = Symbol(q.name, real=True)
 
-    # -- outputs and their arguments --------------------------------------------------------------------------------
+    # -- outputs and their arguments ------------------------------------------------------------------------
     def _find_functions(self) -> None:
         for out in self.action.of_role("output"):
             assert out.definition is not None
@@ -174,7 +174,7 @@ class _Closure:
         combo = Add(*(w * self.action.fields[f].symbol for f, w in arg.weights))
         return text(combo) if len(arg.weights) > 1 else arg.weights[0][0]
 
-    # -- averages -----------------------------------------------------------------------------------------------------
+    # -- averages -------------------------------------------------------------------------------------------
     def _one(self, c: Contribution) -> int:
         assert c.op is not None
         ((psi, _),) = c.op.atoms
@@ -193,7 +193,7 @@ class _Closure:
         (f, a), (g, b) = self.functions[slots[0]], self.functions[slots[1]]
         return _index(self.twos, TwoPoint(f, a, g, b))
 
-    # -- rows ---------------------------------------------------------------------------------------------------------
+    # -- rows -----------------------------------------------------------------------------------------------
     def _pairs(self) -> tuple[tuple[tuple[int, int], ...], int]:
         need = {(min(s.a, s.b), max(s.a, s.b)) for s in self.twos}
         need |= {(i, i) for s in self.twos for i in (s.a, s.b)} | {(s.a, s.a) for s in self.ones}
@@ -269,7 +269,7 @@ def _index(items: list, item: object) -> int:  # type: ignore[type-arg]
     return items.index(item)
 
 
-# -- printing ---------------------------------------------------------------------------------------------------------
+# -- printing ----------------------------------------------------------------------------------------------
 def _has_mean(p: StationaryGaussian, a: int) -> bool:
     return p.arguments[a].constant != 0 or any(e != 0 for e in p.mean_gain[a])
 

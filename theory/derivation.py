@@ -1,7 +1,7 @@
 """Derivations: the verbs that apply rules to a declaration, and their default path.
 
-``start(net)`` gives the copied action; every verb returns a new `Derivation` with one more step. ``derive(net)`` walks the
-default path as far as the declaration allows and says where it stopped and why.
+``start(net)`` gives the copied action; every verb returns a new `Derivation` with one more step.
+``derive(net)`` walks the default path as far as the declaration allows and says where it stopped and why.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Derivation:
     steps: tuple[Step, ...] = ()
     refusals: tuple[tuple[str, str], ...] = ()
 
-    # -- what has been reached --------------------------------------------------------------------------------------
+    # -- what has been reached ------------------------------------------------------------------------------
     @property
     def form(self) -> Form:
         """The form that the last step reached (the declaration itself before any step)."""
@@ -100,7 +100,7 @@ class Derivation:
                 return found.lines() + (extra.lines() if extra and kind is StationaryState else [])
         return []
 
-    # -- verbs ----------------------------------------------------------------------------------------------------------
+    # -- verbs ----------------------------------------------------------------------------------------------
     def apply(self, rule: Rule, before: Form | None = None) -> Derivation:
         """Take one step with any rule, from the present form unless another is given."""
         step = Step(rule, before if before is not None else self.form)
@@ -159,7 +159,7 @@ class Derivation:
         """Record that a step does not apply."""
         return replace(self, refusals=(*self.refusals, (title, reason)))
 
-    # -- print ------------------------------------------------------------------------------------------------------------
+    # -- print ----------------------------------------------------------------------------------------------
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
 

@@ -11,7 +11,7 @@ class QuenchedError(ValueError):
 
 
 class AmbiguousExpression(QuenchedError, AttributeError):
-    """An expression that mathematics and numpy would read differently (an AttributeError so that probing stays safe)."""
+    """An expression that mathematics and numpy read differently (an AttributeError, so that probing stays safe)."""
 
 
 class NotCovered(QuenchedError):

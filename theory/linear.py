@@ -95,7 +95,7 @@ class LinearUnits(Form):
                         continue
                     for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
                         changed = replace(unit, **{kind: table | {key: new}})
-                        units = (*self.units[:k], changed, *self.units[k + 1:])
+                        units = (*self.units[:k], changed, *self.units[k + 1 :])
                         yield f"{kind} of {key} {label}", replace(self, units=units)
 
 
@@ -196,7 +196,8 @@ def _affine(rhs: Expr, owner: str, variables: list[Symbol]) -> tuple[list[Expr],
         bad = [s for s in unit if c.has(s)]
         if bad:
             raise NeedsTrajectories(
-                f"the equation of {owner} is not affine: the coefficient of {v} depends on {bad[0]}, so units are not Gaussian"
+                f"the equation of {owner} is not affine: the coefficient of {v} depends on {bad[0]}, "
+                "so units are not Gaussian"
             )
     rest = (rhs - sum((c * v for c, v in zip(coefs, variables, strict=True)), S.Zero)).expand()
     left = [s for s in set(variables) if rest.has(s)]

@@ -124,11 +124,11 @@ class CopiedAction(Form):
             rest = self.uses[:k] + self.uses[k + 1 :]
             yield f"use {k + 1} dropped", replace(self, uses=rest)
             scaled = replace(use, coef=use.coef * 11 / 10)
-            yield f"use {k + 1} × 1.1", replace(self, uses=(*self.uses[:k], scaled, *self.uses[k + 1:]))
+            yield f"use {k + 1} × 1.1", replace(self, uses=(*self.uses[:k], scaled, *self.uses[k + 1 :]))
         for k, (name, rhs) in enumerate(self.equations):
             for j, piece in enumerate(rhs.as_ordered_terms()):
                 for label, value in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
-                    new = (*self.equations[:k], (name, value), *self.equations[k + 1:])
+                    new = (*self.equations[:k], (name, value), *self.equations[k + 1 :])
                     yield f"term {j + 1} of {name} {label}", replace(self, equations=new)
 
 

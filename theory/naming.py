@@ -62,8 +62,8 @@ def field_names(model: Model) -> dict[Field, str]:
 def standard_names(model: Model) -> dict[str, tuple[str, Field | Output]]:
     """Standard observables of a rate network: name → (kind, what it is measured on).
 
-    Kinds: ``C`` (⟨x(t)x(t+τ)⟩ over lags τ), ``C0`` (⟨x²⟩), ``mean`` (⟨x⟩), ``R`` (response), ``S`` (spectrum) of fields,
-    ``C_out`` and ``C_out0`` of coupling outputs.
+    Kinds: ``C`` (⟨x(t)x(t+τ)⟩ over lags τ), ``C0`` (⟨x²⟩), ``mean`` (⟨x⟩), ``R`` (response), ``S`` (spectrum) of
+    fields, ``C_out`` and ``C_out0`` of coupling outputs.
     """
     names: dict[str, tuple[str, Field | Output]] = {}
     for fld, label in field_names(model).items():

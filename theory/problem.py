@@ -81,7 +81,7 @@ class TwoPoint:
 
 @dataclass(frozen=True)
 class Label:
-    """A quenched number per unit that stays inside the averages: its symbol and its law (see `theory.distributions`)."""
+    """A quenched number per unit that stays inside the averages: its symbol and its law."""
 
     symbol: Symbol
     law: object

@@ -142,7 +142,8 @@ def read_off(problem: SiteProblem) -> EffectiveProcess:
             _mean_or_memory(term, hats[0], rest, mean, memory)
         else:
             raise NotCovered(
-                f"site term {text(term.coef)}·{[a for a, _ in term.atoms]}: local fields are not Gaussian with additive memory"
+                f"site term {text(term.coef)}·{[a for a, _ in term.atoms]}: "
+                "local fields are not Gaussian with additive memory"
             )
     return EffectiveProcess(
         problem.action,
