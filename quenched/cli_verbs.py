@@ -189,7 +189,7 @@ def _print_run(result: Any, model: Any, values: dict[str, Any], options: argpars
 
     found = {}
     for name, sample in result.observables.items():
-        mean, error = sample.mean(), sample.error()
+        mean, error = sample.mean, sample.error
         scalar = sample.lags is None
         found[name] = Quantity(
             float(mean[0]) if scalar else mean,

@@ -76,17 +76,15 @@ def derivation_markdown(derivation: Derivation) -> str:
 def derivation_rich(derivation: Derivation) -> Any:
     """The steps for a terminal."""
     from rich.console import Group
-    from rich.padding import Padding
     from rich.text import Text
 
     parts: list[Any] = []
     for k, block in enumerate(_blocks(derivation)):
         parts.append(Text(f"{k}. {block.title}", style="bold"))
         if block.assumption:
-            parts.append(Padding(Text(f"assuming {block.assumption}", style="italic dim"), (0, 0, 0, 3)))
-        rows = [_line_rich(line, "") for line in block.lines]
-        rows += [_line_rich(line, "dropped: ") for line in block.dropped]
-        parts.extend(Padding(row, (0, 0, 0, 3)) for row in rows)
+            parts.append(Text(f"   assuming {block.assumption}", style="italic dim"))
+        parts += [_line_rich(line, "   ") for line in block.lines]
+        parts += [_line_rich(line, "   dropped: ") for line in block.dropped]
     return Group(*parts)
 
 

@@ -1,0 +1,108 @@
+"""What one writes by hand for the random rate network: the code that the generated solvers are measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import solve_ivp
+from scipy.interpolate import CubicSpline
+from scipy.linalg import eigh_tridiagonal
+from scipy.optimize import brentq
+from scipy.special import roots_hermitenorm
+
+Array = NDArray[np.float64]
+
+
+def log_cosh(u: Array) -> Array:
+    """∫ tanh, without overflow."""
+    return np.logaddexp(u, -u) - np.log(2)
+
+
+def hermite(order: int) -> tuple[Array, Array]:
+    """Nodes and normalised weights of the standard normal law."""
+    z, w = roots_hermitenorm(order)
+    return z, w / w.sum()
+
+
+def variance(g: float, order: int = 200) -> float:
+    """Δ0 from the energy condition: Gauss–Hermite and Brent."""
+    z, w = hermite(order)
+
+    def energy(v: float) -> float:
+        potential = log_cosh(np.sqrt(v) * z)
+        return v**2 / 2 - g**2 * float(w @ potential**2 - (w @ potential) ** 2)
+
+    return float(brentq(energy, 1e-3, 2 * g**2, xtol=1e-13, rtol=1e-14))
+
+
+def two_point(c: float, v: float, nodes: tuple[Array, Array], derivative: bool = False) -> float:
+    """⟨φ(u)φ(v)⟩ or ⟨φ'(u)φ'(v)⟩ by nested Gauss–Hermite."""
+    z, w = nodes
+    inner = np.sqrt(max(v - abs(c), 0.0)) * z
+    outer = np.sqrt(abs(c)) * z
+    f = (lambda u: 1 - np.tanh(u) ** 2) if derivative else np.tanh
+    left = f(outer[:, None] + inner) @ w
+    right = left if c >= 0 else f(-outer[:, None] + inner) @ w
+    return float(w @ (left * right))
+
+
+def autocorrelation(g: float, horizon: float = 30.0) -> tuple[Array, Array]:
+    """Δ(τ) by shooting Δ'' = Δ − g²f(Δ) from the top."""
+    nodes = hermite(32)
+    top = variance(g)
+
+    def newton(_: float, y: Array) -> list[float]:
+        c = min(max(y[0], -top), top)
+        return [y[1], y[0] - g**2 * two_point(c, top, nodes)]
+
+    found = solve_ivp(newton, (0, horizon), [top, 0.0], rtol=1e-8, atol=1e-10, dense_output=True)
+    tau = np.linspace(0, horizon, 301)
+    return tau, found.sol(tau)[0]
+
+
+def lyapunov(g: float, size: int = 2000) -> float:
+    """λ from finite differences of the Schrödinger problem on the shot orbit."""
+    nodes = hermite(32)
+    tau, delta = autocorrelation(g)
+    top = delta[0]
+    coarse = np.array([two_point(min(max(c, 0.0), top), top, nodes, derivative=True) for c in delta])
+    step = tau[-1] / size
+    grid = np.arange(size) * step
+    well = 1 - g**2 * CubicSpline(tau, coarse)(grid)
+    off = np.full(size - 1, -1 / step**2)
+    off[0] *= np.sqrt(2)
+    lowest = eigh_tridiagonal(2 / step**2 + well, off, select="i", select_range=(0, 0))[0][0]
+    return float(-1 + np.sqrt(1 - lowest))
+
+
+def fourier_iteration(g: float, size: int = 1024, horizon: float = 60.0, tol: float = 1e-8) -> tuple[float, int]:
+    """Δ0 and the number of sweeps of the damped Fourier fixed point, kernel by 24 × 24 Gauss–Hermite."""
+    z, w = hermite(24)
+    step = 2 * horizon / size
+    omega = 2 * np.pi * np.fft.rfftfreq(size, step)
+    tau = np.minimum(np.arange(size), size - np.arange(size)) * step
+    c = g**2 * np.exp(-tau / 3)
+    for sweep in range(1, 1001):
+        v = c[0]
+        outer = np.sqrt(np.clip(np.abs(c), 0, v))
+        inner = np.sqrt(np.clip(v - np.abs(c), 0, None))
+        mean = np.tanh(outer[:, None, None] * z[:, None] + inner[:, None, None] * z) @ w
+        source = g**2 * np.sign(c) * ((mean**2) @ w)
+        new = np.fft.irfft(np.fft.rfft(source) / (1 + omega**2), size)
+        if np.max(np.abs(new - c)) < tol:
+            return float(new[0]), sweep
+        c = 0.5 * (c + new)
+    return float(c[0]), 1000
+
+
+def simulate(g: float, size: int, trajectories: int, dtype: type, duration: float, dt: float) -> float:
+    """Heun steps of x' = −x + J tanh(x) in numpy; returns ⟨x²⟩ at the end."""
+    rng = np.random.default_rng(0)
+    J = (g / np.sqrt(size) * rng.standard_normal((size, size))).astype(dtype)
+    x = rng.standard_normal((size, trajectories)).astype(dtype)
+    h = dtype(dt)
+    for _ in range(round(duration / dt)):
+        slope = J @ np.tanh(x) - x
+        there = x + h * slope
+        x = x + h / 2 * (slope + J @ np.tanh(there) - there)
+    return float(np.mean(np.square(x)))

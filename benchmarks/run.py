@@ -1,0 +1,190 @@
+"""Print a table of ratios: hand-written baselines against the project, in one run on one machine.
+
+Run as ``make bench`` or ``python benchmarks/run.py [name ...]``; one BLAS thread unless the environment says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import baselines
+import numpy as np
+
+G = 1.5
+EXACT = {"Δ0": 0.7476863806, "λ": 0.04674622}
+
+
+@dataclass
+class Row:
+    """One line of the table: what, ours, theirs (seconds), and the errors of both where there is a reference."""
+
+    what: str
+    ours: float
+    theirs: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        ratio = "" if self.theirs is None else f"{self.theirs / self.ours:8.2f}"
+        theirs = "" if self.theirs is None else f"{self.theirs:11.4f}"
+        return f"{self.what:<44}{self.ours:11.4f}{theirs:>11}{ratio:>8}  {self.note}"
+
+
+def timed(work: Callable[[], Any], repeat: int = 3) -> tuple[float, Any]:
+    """Shortest wall time of a few calls, and the last result."""
+    times, result = [], None
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - begin)
+    return min(times), result
+
+
+def _fresh(code: str, cache: str | None = None) -> float:
+    """Wall time of a new interpreter that runs `code`."""
+    environment = {**os.environ, **({"QUENCHED_CACHE_DIR": cache} if cache else {})}
+    return timed(lambda: subprocess.run([sys.executable, "-c", code], check=True, env=environment), 1 if cache else 3)[
+        0
+    ]
+
+
+def importing() -> list[Row]:
+    """`import quenched` against an empty interpreter, and against sympy."""
+    empty = _fresh("pass")
+    return [
+        Row(
+            "import quenched",
+            max(_fresh("import quenched") - empty, 1e-4),
+            _fresh("import sympy") - empty,
+            "vs import sympy",
+        ),
+    ]
+
+
+def deriving() -> list[Row]:
+    """The whole derivation, first in its process and again."""
+    from quenched import catalogue, derive
+
+    begin = time.perf_counter()
+    derive(catalogue["scs"]())
+    first = time.perf_counter() - begin
+    again, _ = timed(lambda: derive(catalogue["scs"]()))
+    return [Row("derive, first in a process", first), Row("derive, again", again)]
+
+
+def cold() -> list[Row]:
+    """A new process that derives and solves: with an empty cache (compiles), then with a full one."""
+    code = "from quenched import catalogue, derive; derive(catalogue['scs']()).solve(g=1.5)['C_x0']"
+    with tempfile.TemporaryDirectory() as cache:
+        compiling = _fresh(code, cache)
+        loading = _fresh(code, cache)
+    return [Row("new process: derive, compile, solve", compiling), Row("new process: derive, load, solve", loading)]
+
+
+def solving() -> list[Row]:
+    """Warm solves of Δ0, Δ(τ) and λ against hand-written code."""
+    from quenched import catalogue, derive
+
+    theory = derive(catalogue["scs"]())
+    theory.solve(g=G)
+    ours, solution = timed(lambda: theory.solve(g=G))
+    value, growth = float(solution["C_x0"]), float(solution["lyapunov"])
+    brent, v = timed(lambda: baselines.variance(G))
+    shooting, (_, curve) = timed(lambda: baselines.autocorrelation(G), 1)
+    matrix, rate = timed(lambda: baselines.lyapunov(G), 1)
+    fourier, (other, sweeps) = timed(lambda: baselines.fourier_iteration(G), 1)
+    error = f"errors {abs(value - EXACT['Δ0']):.0e}, {abs(growth - EXACT['λ']):.0e}"
+    return [
+        Row("solve: Δ0, Δ(τ), λ, all branches", ours, brent + shooting + matrix, f"{error}; theirs is the sum below"),
+        Row("  by hand: Δ0, Gauss–Hermite and Brent", ours, brent, f"error {abs(v - EXACT['Δ0']):.0e}"),
+        Row("  by hand: Δ(τ), shooting", ours, shooting, f"Δ0 {abs(curve[0] - EXACT['Δ0']):.0e}"),
+        Row("  by hand: λ, finite differences", ours, matrix, f"error {abs(rate - EXACT['λ']):.0e}"),
+        Row("  by hand: Fourier iteration", ours, fourier, f"{sweeps} sweeps, error {abs(other - EXACT['Δ0']):.0e}"),
+        *_parts(theory),
+    ]
+
+
+def _parts(theory: Any) -> list[Row]:
+    """The stages that the solver names, if it does."""
+    from quenched import numerics
+
+    stage = getattr(numerics, "energy_root", None)
+    if stage is None:
+        return []
+    values = theory.values(g=G)
+    ours, _ = timed(lambda: stage(theory.potential, values))
+    return [Row("solve: Δ0 only", ours, timed(lambda: baselines.variance(G))[0])]
+
+
+def sweeping() -> list[Row]:
+    """100 gains: Δ0 and λ."""
+    from quenched import catalogue, derive
+
+    theory = derive(catalogue["scs"]())
+    gains = np.linspace(1.1, 3, 100)
+    theory.solve(g=2)
+    ours, _ = timed(lambda: theory.sweep(g=gains), 1)
+    by_hand, _ = timed(lambda: [baselines.lyapunov(g) for g in gains[::20]], 1)
+    return [Row("sweep of 100 gains", ours, 20 * by_hand, "theirs: 5 gains × 20")]
+
+
+def simulating() -> list[Row]:
+    """N = 2000, 10 units of time, Heun 0.05, against numpy in both precisions."""
+    from quenched import catalogue, simulate
+
+    net = catalogue["scs"]()
+    duration, dt, rows = 10.0, 0.05, []
+    for trajectories in (1, 16):
+        by_hand = {
+            dtype.__name__: timed(lambda t=dtype: baselines.simulate(2.0, 2000, trajectories, t, duration, dt), 1)[0]
+            for dtype in (np.float64, np.float32)
+        }
+        for name, theirs in by_hand.items():
+            ours = _run(simulate, net, trajectories, name, duration, dt)
+            rows.append(
+                Row(f"simulate N=2000, {trajectories} trajectories, {name}", ours, theirs, "vs numpy, same type")
+            )
+    return rows
+
+
+def _run(simulate: Callable[..., Any], net: Any, trajectories: int, dtype: str, duration: float, dt: float) -> float:
+    """Wall time of one realisation without its set-up: the difference between two durations."""
+
+    def work(length: float) -> float:
+        settings = {"N": 2000, "trials": 1, "seed": 0, "dt": dt, "burn": dt, "store": False, "progress": False}
+        return timed(lambda: simulate(net, duration=length, trajectories=trajectories, dtype=dtype, **settings), 1)[0]
+
+    work(4 * dt)
+    return max(work(duration) - work(4 * dt), 1e-4)
+
+
+SECTIONS = {
+    "import": importing,
+    "derive": deriving,
+    "cold": cold,
+    "solve": solving,
+    "sweep": sweeping,
+    "simulate": simulating,
+}
+
+
+def main(chosen: list[str]) -> None:
+    """Print the table."""
+    print(f"{'':<44}{'ours / s':>11}{'theirs / s':>11}{'ratio':>8}")
+    for name in chosen or SECTIONS:
+        for row in SECTIONS[name]():
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
