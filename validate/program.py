@@ -1,0 +1,78 @@
+"""What the generator hands to the simulator: readable array code and the tables that it indexes.
+
+Plain data without sympy, so that a realisation can be sent to any worker process.
+"""
+
+from __future__ import annotations
+
+import linecache
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+NoiseKind = Literal["none", "additive", "multiplicative", "nonlinear"]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One channel at time t + sign·τ + offset (offset in steps, resolved when the step is known)."""
+
+    channel: int
+    sign: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Average over units, trajectories and time of a product of channels, or of `combine` of them."""
+
+    factors: tuple[Factor, ...]
+    combine: str | None = None
+
+    @property
+    def lagged(self) -> bool:
+        """Whether it depends on τ."""
+        return any(f.sign for f in self.factors)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Generated source and its tables.
+
+    Attributes
+    ----------
+    source : str
+        Functions ``rhs``, ``channels``, ``start``, ``observables`` and the ``combine_k`` of inseparable moments.
+    tangent : bool
+        Whether the state carries tangent vectors in its second half of rows.
+    populations : names of the index spaces; other tables refer to them by position.
+    fields, noises, quenched : (label, population) in the order of the state, noise and disorder tables.
+    parameters : names in the order of ``env.parameters`` (``N`` included).
+    matrices : labels of the atoms.
+    buffers : (population, with tangent) of the arrays that couplings read.
+    channels : population of every recorded channel, −1 for one number.
+    autonomous : False when time occurs explicitly.
+    """
+
+    source: str
+    tangent: bool
+    populations: tuple[str, ...]
+    fields: tuple[tuple[str, int], ...]
+    noises: tuple[tuple[str, int], ...]
+    quenched: tuple[tuple[str, int], ...]
+    parameters: tuple[str, ...]
+    matrices: tuple[str, ...]
+    buffers: tuple[tuple[int, bool], ...]
+    channels: tuple[int, ...]
+    autonomous: bool
+    noise_kind: NoiseKind
+
+
+@lru_cache(maxsize=64)
+def load(source: str) -> dict[str, Any]:
+    """Compile generated source once a process; tracebacks show its lines."""
+    name = f"<generated simulation {abs(hash(source)):x}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    namespace: dict[str, Any] = {}
+    exec(compile(source, name, "exec"), namespace)
+    return namespace

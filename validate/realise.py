@@ -1,0 +1,316 @@
+"""One realisation of a finite network: draw the disorder, integrate, measure. Runs in worker processes; no sympy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quenched.theory.errors import QuenchedError
+from quenched.validate.integrators import SCHEMES, Scratch
+from quenched.validate.measure import Lags, Recorder
+from quenched.validate.program import Moment, Program, load
+from quenched.validate.sampling import Law, MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
+
+Array = NDArray[Any]
+
+#: A state beyond this is taken for diverged.
+HUGE = 1e8
+#: Up to this many columns a matrix–vector product each is faster than a matrix product (which packs the matrix first).
+FEW_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything that one realisation depends on, as plain data."""
+
+    program: Program
+    moments: tuple[Moment, ...]
+    curves: dict[str, bool]
+    sizes: tuple[int, ...]
+    parameters: tuple[float, ...]
+    matrices: tuple[MatrixSpec, ...]
+    vectors: tuple[VectorSpec, ...]
+    initial: tuple[Law | None, ...]
+    clock: str
+    scheme: str
+    dt: float
+    time_unit: float
+    burn: int
+    window: int
+    lags: Lags
+    delays: tuple[int, ...]
+    trajectories: int
+    dtype: str
+    seed: int
+    N: int
+    realisation: int = 0
+    substeps: int = 1
+
+    def number(self, realisation: int) -> Task:
+        """The same task for another realisation."""
+        return replace(self, realisation=realisation)
+
+
+class Network:
+    """A drawn network: what generated functions see as ``env``.
+
+    Attributes
+    ----------
+    trajectories : rows of the state that are trajectories (tangent vectors follow)
+    parameters, quenched, buffers, slices : tables of the program
+    """
+
+    def __init__(self, task: Task) -> None:
+        program = task.program
+        self.task, self.trajectories, self.parameters = task, task.trajectories, task.parameters
+        self._names = dict(zip(program.parameters, task.parameters, strict=True))
+        edges = np.cumsum([0] + [task.sizes[p] for _, p in program.fields])
+        self.slices = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.rows = task.trajectories * (2 if program.tangent else 1)
+        self.shape = (self.rows, int(edges[-1]))
+        self.dtype = np.dtype(task.dtype)
+        self.buffers = [
+            np.zeros((self.rows if moving else task.trajectories, task.sizes[p]), self.dtype)
+            for p, moving in program.buffers
+        ]
+        self._streams: dict[str, np.random.Generator] = {}
+        self._fixed: dict[Any, Array] = {}
+        self.matrices = self._draw_matrices([m for m in task.matrices])
+        self.quenched = [sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law) for v in task.vectors]
+        self._history = np.zeros((max(task.delays) + 1, *self.shape)) if task.delays else None
+        self._step = 0
+
+    def stream(self, name: str) -> np.random.Generator:
+        """The generator of a named random object, made once."""
+        if name not in self._streams:
+            self._streams[name] = stream(self.task.seed, self.task.N, self.task.realisation, name)
+        return self._streams[name]
+
+    def _draw_matrices(self, specs: list[MatrixSpec]) -> list[Array]:
+        drawn = sample_matrices(specs, lambda name: self.stream(f"matrix:{name}"))
+        return [np.ascontiguousarray(drawn[s.name], self.dtype) for s in specs]
+
+    def refresh(self) -> None:
+        """Draw afresh what is declared with ``redraw``."""
+        fresh = [(k, s) for k, s in enumerate(self.task.matrices) if s.fresh]
+        if fresh:
+            for (k, _), matrix in zip(fresh, self._draw_matrices([s for _, s in fresh]), strict=True):
+                self.matrices[k] = matrix
+        for k, spec in enumerate(self.task.vectors):
+            if spec.fresh:
+                self.quenched[k] = sample_law(self.stream(f"quenched:{spec.name}"), (spec.size,), spec.law)
+
+    # -- called by generated code
+
+    def parameter(self, name: str) -> float:
+        """Value of a parameter by name."""
+        return self._names[name]
+
+    def multiply(self, matrix: int, transposed: bool, vectors: Array) -> Array:
+        """Σ_j J_ij ψ_j for every row ψ of `vectors`; the same rounding whatever the platform's thread count."""
+        J = self.matrices[matrix].T if transposed else self.matrices[matrix]
+        if len(vectors) <= FEW_COLUMNS:
+            out = np.empty((len(vectors), J.shape[0]), self.dtype)
+            for row, vector in zip(out, vectors, strict=True):
+                np.dot(J, vector, out=row)
+            return out
+        if self.dtype == np.float32:
+            return np.ascontiguousarray((J @ vectors.T).T)
+        return np.matmul(vectors, J.T)
+
+    def fixed(self, matrix: int, transposed: bool, vector: Any) -> Array:
+        """A coupling applied to disorder that never changes: computed once."""
+        key = (matrix, transposed, np.asarray(vector).tobytes())
+        if key not in self._fixed:
+            J = self.matrices[matrix].T if transposed else self.matrices[matrix]
+            self._fixed[key] = J @ np.broadcast_to(np.asarray(vector, self.dtype), J.shape[1:])
+        return self._fixed[key]
+
+    def mean(self, values: Any, population: int) -> Any:
+        """Average over units for every row (numbers without units stay)."""
+        if np.ndim(values) == 0 or np.shape(values)[-1] != self.task.sizes[population]:
+            return values
+        return np.mean(values, axis=-1, keepdims=True)
+
+    def past(self, delay: int, stage: int) -> Array:
+        """The state `delays[delay]` steps before the present stage."""
+        assert self._history is not None
+        index = self._step + stage - self.task.delays[delay]
+        return self._history[index % len(self._history)]
+
+    # -- history of delayed fields
+
+    def remember(self, step: int, y: Array) -> None:
+        """Note the state at the beginning of a step; before the start it was the initial state."""
+        self._step = step
+        if self._history is not None:
+            if step == 0:
+                self._history[:] = y
+            self._history[step % len(self._history)] = y
+
+    def rescale_past(self, factors: Array) -> None:
+        """Rescale remembered tangent vectors with the present ones."""
+        if self._history is not None:
+            self._history[:, self.trajectories :] *= factors
+
+
+def initial_state(net: Network, functions: dict[str, Any]) -> Array:
+    """Start values: declared laws and expressions, standard normal by default, and a random tangent vector."""
+    task, B = net.task, net.trajectories
+    y = np.zeros(net.shape)
+    for (name, _), law, where in zip(task.program.fields, task.initial, net.slices, strict=True):
+        if law is not None:
+            y[:B, where] = sample_law(net.stream(f"initial:{name}"), (B, where.stop - where.start), law)
+    functions["start"](net, 0.0, y)
+    if task.program.tangent:
+        y[B:] = net.stream("tangent").standard_normal((B, net.shape[1]))
+        y[B:] /= np.linalg.norm(y[B:], axis=1, keepdims=True)
+    return y
+
+
+class Noise:
+    """White noise of the declared names, one draw a step (or the sum of several finer steps, for common noise)."""
+
+    def __init__(self, net: Network) -> None:
+        task = net.task
+        self._rng = net.stream("noise")
+        sizes = [task.sizes[p] for _, p in task.program.noises]
+        self._block = np.zeros((net.trajectories, sum(sizes)))
+        self._spare = np.zeros_like(self._block)
+        edges = np.cumsum([0, *sizes])
+        self.parts = [self._block[:, a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self._substeps = task.substeps
+        scale = 1.0 if task.clock == "map" else 1 / np.sqrt(task.dt)
+        self._scale = scale / np.sqrt(task.substeps)
+
+    def draw(self) -> list[Array]:
+        """The noise of the next step, one array (trajectories, units) a name."""
+        if self.parts:
+            self._rng.standard_normal(out=self._block)
+            for _ in range(self._substeps - 1):
+                self._rng.standard_normal(out=self._spare)
+                self._block += self._spare
+            self._block *= self._scale
+        return self.parts
+
+
+class Growth:
+    """Accumulates the growth of the tangent vectors and renormalises them."""
+
+    def __init__(self, net: Network, start: int) -> None:
+        self._net, self._start = net, start
+        self._last: int | None = None
+        self._sum = np.zeros(net.trajectories)
+        self._steps = 0
+
+    def renormalise(self, step: int, y: Array) -> None:
+        """Bring the tangent vectors of `y` back to norm one; count their growth after the transient."""
+        tangent = y[self._net.trajectories :]
+        norm = np.linalg.norm(tangent, axis=1, keepdims=True)
+        factors = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
+        tangent *= factors
+        self._net.rescale_past(factors)
+        if self._last is not None and self._last >= self._start:
+            with np.errstate(divide="ignore"):
+                self._sum += np.log(norm[:, 0])
+            self._steps += step - self._last
+        self._last = step
+
+    def rate(self) -> float:
+        """Growth rate a step, averaged over trajectories."""
+        return float(np.mean(self._sum) / self._steps) if self._steps else float("nan")
+
+
+def realise(task: Task) -> dict[str, NDArray[np.float64]]:
+    """Simulate one realisation.
+
+    Returns
+    -------
+    dict name → array (k,)
+        Observables (k lags or 1), and ``elapsed`` in seconds.
+
+    Raises
+    ------
+    QuenchedError
+        When the state diverges.
+    """
+    began = time.perf_counter()
+    functions = load(task.program.source)
+    with np.errstate(all="ignore"):
+        net = Network(task)
+        recorder, growth = integrate(net, functions)
+        out = observables(net, functions, recorder, growth)
+    out["elapsed"] = np.array([time.perf_counter() - began])
+    return out
+
+
+def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth]:
+    """Run the transient and the measurement window."""
+    task = net.task
+    step, scratch, noise = SCHEMES[task.scheme].step, Scratch(net.shape), Noise(net)
+    rhs: Callable[..., None] = _bind(functions["rhs"], net)
+    recorder, growth = Recorder(task.lags, task.moments, net, functions), Growth(net, task.burn)
+    fresh = any(s.fresh for s in (*task.matrices, *task.vectors))
+    advance = 1.0 if task.clock == "map" and task.time_unit == 1 else task.dt
+    y = initial_state(net, functions)
+    for n in range(task.burn + task.window + task.lags.ahead + task.lags.behind + 1):
+        if fresh and n:
+            net.refresh()
+        if n % task.lags.stride == 0:
+            check_finite(y, n * advance, task)
+            if task.program.tangent:
+                growth.renormalise(n, y)
+        net.remember(n, y)
+        if n >= task.burn:
+            recorder.record(n - task.burn, n * advance, y)
+        y = step(rhs, n * advance, task.dt, y, noise.draw(), scratch)
+    return recorder, growth
+
+
+def _bind(rhs: Callable[..., None], net: Network) -> Callable[..., None]:
+    def bound(t: float, y: Array, noise: list[Array], stage: int, out: Array) -> None:
+        rhs(net, t, y, noise, stage, out)
+
+    return bound
+
+
+def check_finite(y: Array, now: float, task: Task) -> None:
+    """Refuse to go on with a state that has diverged."""
+    rows = y[: task.trajectories]
+    size = float(np.max(np.abs(rows))) if rows.size else 0.0
+    if not size < HUGE:
+        hint = (
+            "the map has no bounded state here"
+            if task.clock == "map"
+            else f"smaller dt than {task.dt:g}, or no bounded state"
+        )
+        raise QuenchedError(f"the simulation diverged at t = {now:g} (|state| > {HUGE:g}): {hint}")
+
+
+def observables(
+    net: Network, functions: dict[str, Any], recorder: Recorder, growth: Growth
+) -> dict[str, NDArray[np.float64]]:
+    """Observables of one realisation from its averaged moments (or, with explicit time, from each time's)."""
+    task = net.task
+    rate = growth.rate() / (1.0 if task.clock == "map" else task.dt)
+    each_time = not task.program.autonomous
+    moments = recorder.series() if each_time else recorder.averages()
+    out = {}
+    for name, value in functions["observables"](net, moments, rate).items():
+        array = np.asarray(value, float)
+        if each_time and array.ndim == 2:
+            array = array.mean(axis=0)
+        width = len(task.lags.steps) if task.curves[name] else 1
+        out[name] = np.array(np.broadcast_to(np.atleast_1d(array), (width,)))
+    return out
+
+
+def all_realisations(task: Task, indices: range) -> Iterator[tuple[int, dict[str, NDArray[np.float64]]]]:
+    """Realisations one after the other in this process."""
+    for k in indices:
+        yield k, realise(task.number(k))

@@ -1,0 +1,497 @@
+"""The front of the simulator: from a declaration to samples of its observables."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sympy import Dummy, Expr, Symbol
+
+from quenched.theory.couplings import Gaussian
+from quenched.theory.distributions import Law as DeclaredLaw
+from quenched.theory.errors import QuenchedError, nearest
+from quenched.theory.fields import Field
+from quenched.theory.model import Model
+from quenched.theory.spaces import N as SIZE
+from quenched.theory.spaces import Population
+from quenched.validate.estimators import Run, Sample
+from quenched.validate.generate import Tables, generate, label, leaves
+from quenched.validate.integrators import SCHEMES
+from quenched.validate.measure import Lags
+from quenched.validate.measured import Plan
+from quenched.validate.program import Program
+from quenched.validate.realisations import Progress, dask_executor, progress_bar, run
+from quenched.validate.realise import Task
+from quenched.validate.sampling import Law, MatrixSpec, VectorSpec
+from quenched.validate.store import Store, as_store, key_of
+
+Values = dict[Symbol, float]
+FloatArray = NDArray[np.float64]
+
+
+def simulate(
+    model: Model,
+    N: int,
+    trials: int = 8,
+    seed: int = 0,
+    params: Mapping[Any, Any] | None = None,
+    *,
+    dt: float | None = None,
+    duration: float | None = None,
+    burn: float | None = None,
+    lags: ArrayLike | None = None,
+    dtype: str = "float64",
+    trajectories: int = 1,
+    scheme: str | None = None,
+    lyapunov: bool = True,
+    first: int = 0,
+    substeps: int = 1,
+    executor: Executor | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    progress: bool | Progress = False,
+    store: Store | str | os.PathLike[str] | bool | None = None,
+    fresh: bool = False,
+    **named: Any,
+) -> Run:
+    """Simulate finite networks of a declared model.
+
+    Parameters
+    ----------
+    model : Model
+    N : int
+        Reference size; a population has its fraction of N units, rounded (see `Run.sizes`).
+    trials : int
+        Number R of realisations, each with its own disorder, initial states and noise.
+    seed : int
+        Realisation k depends only on (seed, N, k) and the settings of the simulation.
+    params, **named : values of parameters by symbol or name
+    dt : float, optional
+        Time step of a flow; default a tenth of its fastest declared relaxation time.
+    duration, burn : float, optional
+        Measurement window and transient, in units of time (steps of a map; time for a discretised flow).
+    lags : array, optional
+        Lags τ of curves, multiples of dt.
+    dtype : "float64" or "float32"
+        Precision of couplings and of what they read; state and averages are double. Single precision is faster.
+    trajectories : int
+        Trajectories (initial states and noises) a network, averaged into one value.
+    scheme : "heun", "euler" or "rk4", optional
+        Default: Heun; Euler–Maruyama (Itô) when noise multiplies the state.
+    lyapunov : bool
+        Whether to carry tangent vectors.
+    first : int
+        Index k of the first realisation.
+    substeps : int
+        Noise of a step is the sum of this many draws, so runs at dt with 2 and at dt/2 with 1 share their noise.
+    executor : concurrent.futures.Executor, optional
+    scheduler : str, optional
+        Address of a running Dask scheduler.
+    workers : int, optional
+        Processes of the default pool (1: this process).
+    progress : bool or function (finished, total)
+    store : folder, Store, or False
+        Where finished realisations are kept; the user's cache directory unless given.
+    fresh : bool
+        Compute again what the store has.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    QuenchedError
+        For bad settings, unknown or missing parameters, or a diverging state.
+    KeyboardInterrupt
+        On Ctrl-C; finished realisations are in the store and a second start goes on from them.
+    """
+    check_counts(N=N, trials=trials, trajectories=trajectories, substeps=substeps)
+    problem = prepare(
+        model, N, seed, params, named, dt, duration, burn, lags, dtype, trajectories, scheme, lyapunov, substeps
+    )
+    indices = range(first, first + trials)
+    keys = [key_of(problem.identity | {"realisation": k}) for k in indices]
+    with ExitStack() as stack:
+        if scheduler is not None:
+            executor = stack.enter_context(dask_executor(scheduler))
+        bar = progress if callable(progress) else stack.enter_context(progress_bar(f"N = {N}", bool(progress)))
+        results = run(problem.task, indices, keys, as_store(store), executor, bar, fresh, workers)
+    return problem.collect(results, tuple(indices))
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse numbers that are not positive whole numbers."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise QuenchedError(f"{name} should be a positive whole number, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model with all its numbers: ready to run."""
+
+    task: Task
+    plan: Plan
+    identity: dict[str, Any]
+    parameters: dict[str, float]
+    sizes: dict[str, tuple[float, int]]
+    unit: float
+
+    def collect(self, results: list[dict[str, FloatArray]], indices: tuple[int, ...]) -> Run:
+        """The run of finished realisations."""
+        task, plan = self.task, self.plan
+        lags = np.array(task.lags.steps) * self.unit
+        observables = {
+            name: Sample(np.array([r[name] for r in results]), lags if curve else None, plan.estimators[name])
+            for name, (_, curve) in plan.observables.items()
+        }
+        names = ("scheme", "dtype", "trajectories", "substeps", "clock")
+        settings = {n: getattr(task, n) for n in names} | {"stride": task.lags.stride * self.unit}
+        return Run(
+            observables,
+            task.N,
+            self.unit,
+            task.window * self.unit,
+            task.burn * self.unit,
+            task.seed,
+            indices,
+            self.parameters,
+            self.sizes,
+            settings,
+            dict(plan.unmeasured),
+            float(sum(r["elapsed"][0] for r in results)),
+        )
+
+
+def prepare(
+    model: Model,
+    N: int,
+    seed: int,
+    params: Mapping[Any, Any] | None,
+    named: Mapping[str, Any],
+    dt: float | None,
+    duration: float | None,
+    burn: float | None,
+    lags: ArrayLike | None,
+    dtype: str,
+    trajectories: int,
+    scheme: str | None,
+    lyapunov: bool,
+    substeps: int,
+) -> Problem:
+    """Put numbers into the generated program."""
+    if dtype not in ("float32", "float64"):
+        raise QuenchedError(f"dtype should be 'float64' or 'float32', got {dtype!r}")
+    check_supported(model)
+    values = model.values(params, **named)
+    program, tables, plan = generate(model, lyapunov)
+    numbers = Numbers(values, N)
+    scheme = choose_scheme(model, program, tables, scheme)
+    clock = Clock.of(model, tables, numbers, dt, duration, burn)
+    offsets = tuple(clock.steps(numbers(o), f"time {o} of an observable") for o in plan.offsets)
+    moments = tuple(plan.moments)
+    steps = clock.lag_steps(lags)
+    sizes = {p.name: numbers.size(p) for p in tables.populations}
+    task = Task(
+        program=program,
+        moments=moments,
+        curves={name: curve for name, (_, curve) in plan.observables.items()},
+        sizes=tuple(n for _, n in sizes.values()),
+        parameters=tuple(numbers(p) for p in tables.parameters),
+        matrices=tuple(matrix_spec(m, numbers) for m in tables.matrices),
+        vectors=tuple(
+            VectorSpec(label(q), numbers.size(q.population)[1], numbers.law(q.law), q.redraw is not None)
+            for q in tables.quenched
+        ),
+        initial=tuple(initial_law(f, numbers) for f in tables.fields),
+        clock=model.clock,
+        scheme=scheme,
+        dt=clock.dt,
+        time_unit=clock.unit,
+        burn=clock.burn,
+        window=clock.window,
+        lags=Lags.of(steps, offsets, clock.stride, moments),
+        delays=tuple(clock.delay_steps(numbers(d), d) for d in tables.delays),
+        trajectories=trajectories,
+        dtype=dtype,
+        seed=seed,
+        N=N,
+        substeps=substeps,
+    )
+    parameters = {p.name: v for p, v in values.items()}
+    identity = {"model": model.key(), "version": package_version(), "task": replace(task, realisation=0)}
+    return Problem(task, plan, identity, parameters, sizes, clock.unit)
+
+
+def package_version() -> str:
+    """Version of the installed package: part of every stored key."""
+    try:
+        return version("quenched")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def check_supported(model: Model) -> None:
+    """Parts of the language that the simulator does not cover."""
+    for f in model.fields:
+        if f.each is not None:
+            raise QuenchedError(f"field {f} has an extra copy index (each=): the simulator does not cover it")
+    for thing in (*model.matrices, *model.quenched):
+        if thing.redraw is not None and model.clock == "flow":
+            raise QuenchedError(f"{thing.name} is drawn afresh at every {thing.redraw}: that needs a Map, not a flow")
+        if thing.redraw == "sample":
+            raise QuenchedError(f"{thing.name} is drawn afresh for every sample: the simulator knows steps and layers")
+
+
+def choose_scheme(model: Model, program: Program, tables: Tables, wanted: str | None) -> str:
+    """The time step that suits the model, or the wanted one if it can be used."""
+    if model.clock == "map":
+        if wanted not in (None, "map"):
+            raise QuenchedError(f"a map is iterated as it stands: scheme={wanted!r} is for flows")
+        return "map"
+    multiplicative = program.noise_kind == "multiplicative"
+    if wanted is None:
+        return "euler" if multiplicative else "heun"
+    if wanted not in SCHEMES or wanted == "map":
+        raise QuenchedError(f"unknown scheme {wanted!r}; {nearest(str(wanted), [s for s in SCHEMES if s != 'map'])}")
+    if multiplicative and wanted != "euler":
+        raise QuenchedError(f"noise multiplies the state: scheme 'euler' (Itô) is right, {wanted!r} is not")
+    if not SCHEMES[wanted].noise and (tables.noises or tables.delays):
+        raise QuenchedError(f"scheme {wanted!r} is for flows without noise and delays: use 'heun'")
+    return wanted
+
+
+# ---------------------------------------------------------------- numbers
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Turns declared expressions into numbers."""
+
+    values: Values
+    N: int
+
+    def __call__(self, expr: Expr) -> float:
+        """Value of an expression in parameters and N."""
+        out = expr.subs({**self.values, SIZE: self.N})
+        if not out.is_number or out.is_extended_real is False:
+            raise QuenchedError(f"{expr} has no real value here (got {out})")
+        return float(out)
+
+    def size(self, population: Population) -> tuple[float, int]:
+        """Declared size of a population and the number of units used."""
+        wanted = self(population.count)
+        used = round(wanted)
+        if used < 1:
+            raise QuenchedError(
+                f"population {population.name} would have {wanted:g} units at N = {self.N}: use a larger N"
+            )
+        return wanted, used
+
+    def law(self, law: DeclaredLaw) -> Law:
+        """A law with numbers for its parameters."""
+        parts = [self.law(a) if isinstance(a, DeclaredLaw) else self(a) for a in law.args]
+        return (type(law).__name__, *parts)
+
+
+def matrix_spec(atom: Any, numbers: Numbers) -> MatrixSpec:
+    """A coupling matrix with numbers: entries of an extensive row sum scale with N, finite ones stay as declared."""
+    rows, cols = numbers.size(atom.rows)[1], numbers.size(atom.cols)[1]
+    scale = 1.0 if atom.cols.size is not None else float(numbers.N)
+    fresh = atom.redraw is not None
+    if not isinstance(atom, Gaussian):
+        return MatrixSpec(label(atom), rows, cols, law=numbers.law(atom.law), scale=1 / math.sqrt(scale), fresh=fresh)
+    variance = numbers(atom.variance)
+    if variance < 0:
+        raise QuenchedError(f"variance of {atom.name} is negative: {variance:g}")
+    return MatrixSpec(
+        label(atom),
+        rows,
+        cols,
+        variance=variance / scale,
+        mean=numbers(atom.mean) / scale,
+        symmetry=numbers(atom.symmetry),
+        diagonal=None if atom.diagonal is None else 0.0,
+        fresh=fresh,
+        correlation=tuple((label(other), numbers(rho)) for other, rho in atom.correlation.items()),
+    )
+
+
+def initial_law(fld: Field, numbers: Numbers) -> Law | None:
+    """Law of the initial state; None when it is an expression that the program evaluates."""
+    if fld.initial is None:
+        return ("Normal", 0.0, 1.0)
+    return numbers.law(fld.initial) if isinstance(fld.initial, DeclaredLaw) else None
+
+
+# ---------------------------------------------------------------- time
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Step and durations in steps.
+
+    Attributes
+    ----------
+    dt : step of the integrator (of a discretised flow: its declared step)
+    unit : time that one step advances (1 for a plain map)
+    burn, window, stride : steps
+    span : longest default lag in units of time
+    """
+
+    dt: float
+    unit: float
+    burn: int
+    window: int
+    stride: int
+    span: float
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        tables: Tables,
+        numbers: Numbers,
+        dt: float | None,
+        duration: float | None,
+        burn: float | None,
+    ) -> Clock:
+        fast, slow = time_scales(model, tables, numbers)
+        declared = None if model.dt is None else numbers(model.dt)
+        if model.clock == "map":
+            if dt is not None and (declared is None or not math.isclose(dt, declared)):
+                raise QuenchedError(
+                    f"dt = {dt:g} does not apply: the model is a map" + (f" with dt = {declared:g}" if declared else "")
+                )
+            step = declared or 1.0
+            if declared is None:
+                fast = slow = 1.0
+        else:
+            step = round_down(fast / 10) if dt is None else check_positive("dt", dt)
+        window = max(300 * fast, 20 * slow) if duration is None else check_positive("duration", duration)
+        before = max(100 * fast, 5 * slow) if burn is None else check_positive("burn", burn, zero=True)
+        stride = max(1, round(fast / 2 / step))
+        span = 20 * fast
+        if window < step:
+            raise QuenchedError(f"duration = {window:g} is shorter than one step of {step:g}")
+        return cls(step, step, round(before / step), round(window / step), stride, span)
+
+    def steps(self, time: float, what: str) -> int:
+        """A time as a number of steps."""
+        count = round(time / self.unit)
+        if abs(count * self.unit - time) > 1e-6 * max(self.unit, abs(time)):
+            raise QuenchedError(f"{what} = {time:g} should be a multiple of the step {self.unit:g}")
+        return count
+
+    def delay_steps(self, delay: float, expr: Expr) -> int:
+        """A delay as a number of steps, at least one."""
+        count = self.steps(delay, f"delay {expr}")
+        if count < 1:
+            raise QuenchedError(f"delay {expr} = {delay:g} should be positive, at least one step of {self.unit:g}")
+        return count
+
+    def lag_steps(self, lags: ArrayLike | None) -> tuple[int, ...]:
+        """Lags as numbers of steps."""
+        if lags is None:
+            return tuple(range(0, round(self.span / self.unit) + 1, self.stride))
+        array = np.atleast_1d(np.asarray(lags, float))
+        if array.ndim != 1 or not array.size or np.any(array < 0) or not np.all(np.isfinite(array)):
+            raise QuenchedError("lags should be a list of non-negative numbers")
+        return tuple(self.steps(float(lag), "lag") for lag in array)
+
+
+def check_positive(name: str, value: float, zero: bool = False) -> float:
+    """A finite positive number (or zero where allowed)."""
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise QuenchedError(f"{name} should be a positive number, got {value!r}")
+    return number
+
+
+def round_down(value: float) -> float:
+    """The next smaller of 1, 2, 5 × powers of ten."""
+    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
+    return float(f"{next(f for f in (5, 2, 1) if f * power <= value * (1 + 1e-9)) * power:.3g}")
+
+
+def time_scales(model: Model, tables: Tables, numbers: Numbers) -> tuple[float, float]:
+    """Fastest and slowest declared relaxation time of single units, 1 where none is declared.
+
+    Taken from ∂(right-hand side)/∂(own field) at zero fields and mean disorder: enough to choose default steps.
+    """
+    times = []
+    for f, rhs in model.eqs.items():
+        stand_in = {leaf: Dummy(real=True) for leaf in leaves(rhs)}
+        slope = rhs.xreplace(stand_in).diff(stand_in[f]) if f in stand_in else None
+        if slope is None:
+            continue
+        disorder = {stand_in[q]: q.law.mean_() for q in tables.quenched if q in stand_in}
+        point = slope.subs(disorder).subs({d: 0 for d in stand_in.values()}).subs({**numbers.values, SIZE: numbers.N})
+        rest = {s: 0 for s in point.free_symbols}
+        value = complex(point.subs(rest).evalf()) if point.subs(rest).is_number else 0j
+        rate = (
+            abs(value.real) if model.clock == "flow" else abs(1 - value.real) / (numbers(model.dt) if model.dt else 1)
+        )
+        if math.isfinite(rate) and rate > 1e-9:
+            times.append(1 / rate)
+    return (min(times), max(times)) if times else (1.0, 1.0)
+
+
+# ---------------------------------------------------------------- bias of the time step
+
+
+@dataclass(frozen=True)
+class StepBias:
+    """Change of an observable between dt and dt/2, with common disorder and noise.
+
+    Attributes
+    ----------
+    difference, error : arrays (k,)
+        Mean of (value at dt) − (value at dt/2) over realisations and its standard error.
+    bias : array (k,)
+        Estimated bias at dt, difference / (1 − 2^−order).
+    """
+
+    difference: FloatArray
+    error: FloatArray
+    bias: FloatArray
+
+
+def step_bias(model: Model, N: int, dt: float, **settings: Any) -> tuple[dict[str, StepBias], Run, Run]:
+    """Separate the bias of the time step by halving it.
+
+    Parameters
+    ----------
+    model, N, **settings : as for `simulate`
+    dt : float
+        The coarse step; the fine one is half of it, and both see the same noise.
+
+    Returns
+    -------
+    dict name → StepBias, coarse run, fine run
+    """
+    coarse = simulate(model, N, dt=dt, substeps=2, **settings)
+    fine = simulate(model, N, dt=dt / 2, **settings, **({} if "lags" in settings else {"lags": _lags_of(coarse)}))
+    order = SCHEMES[coarse.settings["scheme"]].order or 1
+    out = {}
+    for name, sample in coarse.observables.items():
+        rows = sample.values - fine.observables[name].values
+        count = len(rows)
+        error = rows.std(axis=0, ddof=1) / math.sqrt(count) if count > 1 else np.full(rows.shape[1], np.inf)
+        difference = rows.mean(axis=0)
+        out[name] = StepBias(difference, error, difference / (1 - 2.0**-order))
+    return out, coarse, fine
+
+
+def _lags_of(run: Run) -> FloatArray | None:
+    lags: Iterable[FloatArray] = (s.lags for s in run.observables.values() if s.lags is not None)
+    return next(iter(lags), None)
