@@ -22,14 +22,14 @@ _WHERE = {
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise",
     "unbuilt": (
-        "Box Circulant Data Entrywise FixedPoints Flat Gibbs Landscape Layers Positive Sparse Spectrum Spherical Spikes "
-        "Stable backward freeze grad jacobian zero_temperature"
+        "Box Circulant Data Entrywise FixedPoints Flat Gibbs Landscape Layers Positive Sparse Spectrum Spherical "
+        "Spikes Stable backward freeze grad jacobian zero_temperature"
     ),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

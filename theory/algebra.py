@@ -7,22 +7,22 @@ A matrix expression is always in canonical form: a sum of terms *scalar × word*
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from sympy import Basic, Expr, S, Tuple, default_sort_key
 
-from .errors import AmbiguousExpression, QuenchedError
-from .fields import open_leaves, population_of
-from .spaces import Population, as_expr, as_population, units
+from quenched.theory.errors import AmbiguousExpression, QuenchedError
+from quenched.theory.fields import open_leaves, population_of
+from quenched.theory.spaces import Population, as_expr, as_population, units
 
 #: Attributes that sympy's scalar functions ask of their argument; a matrix has none of them.
-_SCALAR_PROBES = frozenset(
-    "is_zero is_nonzero is_extended_real is_real is_positive is_negative is_nonnegative is_nonpositive is_finite "
-    "is_infinite is_extended_positive is_extended_negative is_extended_nonnegative is_extended_nonpositive is_imaginary "
-    "is_extended_nonzero is_integer is_rational is_even is_odd is_complex is_commutative is_polar is_irrational is_algebraic "
-    "is_prime is_hermitian as_base_exp as_coeff_Mul as_coeff_Add as_coefficient as_real_imag as_independent "
-    "as_numer_denom could_extract_minus_sign is_constant as_coeff_mul as_leading_term".split()
-)
+_SCALAR_PROBES = """
+    is_zero is_extended_real is_real is_positive is_negative is_nonnegative is_nonpositive is_finite is_infinite
+    is_extended_positive is_extended_negative is_extended_nonnegative is_extended_nonpositive is_imaginary is_integer
+    is_comparable is_polar _eval_power as_base_exp as_coeff_Mul as_coeff_Add as_coefficient
+    as_real_imag as_independent as_numer_denom could_extract_minus_sign is_constant as_coeff_mul
+    extract_multiplicatively
+"""
 
 
 class Matrix(Basic):
@@ -68,9 +68,11 @@ class Matrix(Basic):
     def __add__(self, other: Any) -> Matrix:
         if isinstance(other, Matrix):
             if (self.rows, self.cols) != (other.rows, other.cols):
-                raise QuenchedError(f"cannot add {self} {_space(self)} and {other} {_space(other)}: different populations")
+                raise QuenchedError(
+                    f"cannot add {self} {_space(self)} and {other} {_space(other)}: different populations"
+                )
             return combine([*self.terms, *other.terms], self.rows, self.cols)
-        if isinstance(other, (int, float)) and other == 0 or other is S.Zero:
+        if (isinstance(other, (int, float)) and other == 0) or other is S.Zero:
             return self  # the builtin sum() starts from 0
         raise QuenchedError(f"cannot add the matrix {self} and the number {other}: write eye, as in {self} - 2*eye()")
 
@@ -91,7 +93,9 @@ class Matrix(Basic):
 
     def __mul__(self, other: Any) -> Matrix:
         if isinstance(other, Matrix):
-            raise QuenchedError(f"{self}*{other} (entry by entry) is not built yet; the matrix product is {self} @ {other}")
+            raise QuenchedError(
+                f"{self}*{other} (entry by entry) is not built yet; the matrix product is {self} @ {other}"
+            )
         scalar = _as_factor(other, self)
         return combine([(scalar * c, word) for c, word in self.terms], self.rows, self.cols)
 
@@ -113,13 +117,18 @@ class Matrix(Basic):
         raise QuenchedError(f"{other}**{self} has no meaning")
 
     def __abs__(self) -> Matrix:
-        raise AmbiguousExpression(f"abs({self}) acts on a matrix: functions of entries are not built yet")
+        _not_a_number(self)
+
+    def _eval_Abs(self) -> Matrix:
+        _not_a_number(self)
 
     def __getitem__(self, index: Any) -> Matrix:
         raise QuenchedError(f"{self}[{index}]: entries are not addressed one by one; copies of fields are, as in x[1]")
 
     def __call__(self, *args: Any) -> Any:
-        raise QuenchedError(f"{self}(...) has no meaning: write {self} @ x, or redraw=\"step\" for a fresh matrix each step")
+        raise QuenchedError(
+            f'{self}(...) has no meaning: write {self} @ x, or redraw="step" for a fresh matrix each step'
+        )
 
     def __bool__(self) -> bool:
         return True
@@ -134,21 +143,12 @@ class Matrix(Basic):
                 )
             products = [(a * b, v + w) for a, v in self.terms for b, w in other.terms]
             return combine(products, self.rows, other.cols)
-        from .couplings import apply_matrix
+        from quenched.theory.couplings import apply_matrix
 
         return apply_matrix(self, other)
 
     def __rmatmul__(self, other: Any) -> Any:
         raise AmbiguousExpression(f"({other}) @ {self}: vectors stand on the right, write {self}.T @ ({other})")
-
-    # -- what a matrix is not --------------------------------------------------------------------------------------
-    def __getattr__(self, name: str) -> Any:
-        if name in _SCALAR_PROBES:
-            raise AmbiguousExpression(
-                f"{self} is a matrix and was used as a number: write functions of units, as in {self} @ tanh(x), "
-                "since functions of its entries are not built yet"
-            )
-        raise AttributeError(f"{type(self).__name__} {self} has no attribute {name!r}")
 
     def _sympystr(self, printer: Any) -> str:
         return " + ".join(_term_text(c, word, printer) for c, word in self.terms).replace("+ -", "- ") or "0"
@@ -157,8 +157,21 @@ class Matrix(Basic):
         parts = []
         for c, word in self.terms:
             factors = r"\,".join(printer._print(f) for f in word) or r"\mathbb{1}"
-            parts.append(factors if c == 1 else f"-{factors}" if c == -1 else rf"{printer.parenthesize(c, 50)}\,{factors}")
+            parts.append(
+                factors if c == 1 else f"-{factors}" if c == -1 else rf"{printer.parenthesize(c, 50)}\,{factors}"
+            )
         return " + ".join(parts).replace("+ -", "- ") or "0"
+
+
+def _not_a_number(self: Matrix) -> NoReturn:
+    raise AmbiguousExpression(
+        f"{self} is a matrix and was used as a number: write functions of units, as in {self} @ tanh(x); "
+        "functions of entries, Entrywise(f, J), are not built yet"
+    )
+
+
+for _probe in _SCALAR_PROBES.split():
+    setattr(Matrix, _probe, property(_not_a_number))
 
 
 class MatrixSum(Matrix):
@@ -300,7 +313,8 @@ def _as_factor(value: Any, matrix: Matrix) -> Expr:
     leaf = next(open_leaves(scalar), None)
     if leaf is not None:
         raise AmbiguousExpression(
-            f"({scalar})*{matrix} could scale rows or columns: write diag({scalar}) @ {matrix} or {matrix} @ diag({scalar})"
+            f"({scalar})*{matrix} could scale rows or columns: "
+            f"write diag({scalar}) @ {matrix} or {matrix} @ diag({scalar})"
         )
     return scalar
 
@@ -326,5 +340,3 @@ def _term_text(c: Expr, word: tuple[Matrix, ...], printer: Any) -> str:
         return f"-{factors}"
     text = printer._print(c)
     return f"({text})*{factors}" if c.is_Add else f"{text}*{factors}"
-
-

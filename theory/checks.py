@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sympy import Basic, Derivative, Expr, Symbol, nan, oo, sympify, zoo
+from sympy import Basic, Derivative, Expr, I, Symbol, eye, nan, oo, re, sympify, zoo
 from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
 
-from .algebra import Matrix
-from .couplings import Apply, Gaussian, RandomMatrix
-from .distributions import Law
-from .errors import AmbiguousExpression, QuenchedError, nearest
-from .fields import At, Field, UnitSymbol, WhiteNoise, open_leaves
-from .observables import Functional, Mean
-from .spaces import RESERVED, Population, as_expr, t, tau
-from .substitute import walk
+from quenched.theory.algebra import Matrix
+from quenched.theory.couplings import Apply, Gaussian, RandomMatrix
+from quenched.theory.distributions import Law
+from quenched.theory.errors import AmbiguousExpression, QuenchedError, nearest
+from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise, open_leaves, plain
+from quenched.theory.observables import Critical, Functional, Mean
+from quenched.theory.spaces import RESERVED, Population, as_expr, t, tau
+from quenched.theory.substitute import matrices_of, walk
 
 
 def declared_rhs(head: str, eqs: Any) -> dict[Field, Expr]:
@@ -49,16 +50,20 @@ def check_rhs(field: Field, given: Any) -> Expr:
         raise QuenchedError(f"{where} is a matrix, {given}: apply it to units, as in {given} @ {field}")
     if isinstance(given, (Boolean, bool)):
         raise QuenchedError(f"{where} is a condition, {given}: write Heaviside or Piecewise")
-    rhs = as_expr(given, where)
+    rhs = plain(as_expr(given, where))
+    if rhs.has(I) or rhs.is_extended_real is False:
+        raise QuenchedError(f"{where} is not real: {rhs}")
     if rhs.has(nan, zoo, oo, -oo):
         raise QuenchedError(f"{where} contains an infinite or undefined number: {rhs}")
     return rhs
 
 
-def check_model(head: str, eqs: Mapping[Field, Expr]) -> None:
+def check_model(clock: str, eqs: Mapping[Field, Expr]) -> None:
     """All checks of a complete declaration."""
     nodes: list[Basic] = [*eqs, *eqs.values()]
     check_names(nodes)
+    if clock == "flow":
+        check_redraw(nodes)
     for field, rhs in eqs.items():
         check_scope(field, rhs, eqs)
         check_times(field, rhs)
@@ -94,7 +99,9 @@ def check_symbol(symbol: Symbol) -> None:
     if own is not None and own != symbol:
         raise QuenchedError(f"{symbol.name!r} is a name of the language: from quenched import {symbol.name}")
     if symbol.is_commutative is False or symbol.is_extended_real is False:
-        raise QuenchedError(f"parameter {symbol.name!r} should be a real number: declare symbols({symbol.name!r}, real=True)")
+        raise QuenchedError(
+            f"parameter {symbol.name!r} should be a real number: declare symbols({symbol.name!r}, real=True)"
+        )
 
 
 def _kind(symbol: UnitSymbol) -> str:
@@ -108,7 +115,9 @@ def _same(seen: dict[Any, Basic], key: Any, thing: Basic, kind: str) -> None:
     if kind == "parameter":
         raise QuenchedError(f"two parameters are called {key[1]!r} with different assumptions: make the symbol once")
     if kind == "matrix":
-        raise QuenchedError(f"two matrices are called {key[1]!r} with different laws ({first!r}; {thing!r}): rename one")
+        raise QuenchedError(
+            f"two matrices are called {key[1]!r} with different laws ({first!r}; {thing!r}): rename one"
+        )
     raise QuenchedError(f"two different declarations of the {kind} {key[1]!r}: make it once, or rename one")
 
 
@@ -126,8 +135,10 @@ def check_scope(field: Field, rhs: Expr, eqs: Mapping[Field, Expr]) -> None:
         if isinstance(part, Matrix) and not isinstance(part, RandomMatrix):
             continue
         if isinstance(part, Field) and part.free() not in eqs:
-            known = ", ".join(str(x) for x in eqs)
-            raise QuenchedError(f"{where} contains the field {part} of {part.population.name!r}, which has no equation (there are: {known})")
+            known, space = ", ".join(str(x) for x in eqs), part.population.name
+            raise QuenchedError(
+                f"{where} contains the field {part} of {space!r}, which has no equation (fields are {known})"
+            )
         if isinstance(part, AppliedUndef):
             raise QuenchedError(f"{where} contains the undefined function {part}: give an expression in t")
         if isinstance(part, Functional):
@@ -151,7 +162,10 @@ def _check_matrices(expr: Basic, where: str) -> None:
     for arg in expr.args:
         if isinstance(arg, Matrix):
             name = type(expr).__name__
-            raise AmbiguousExpression(f"{where} contains {name}({arg}), a function of a matrix: write {arg} @ x, functions of entries are not built yet")
+            raise AmbiguousExpression(
+                f"{where} contains {name}({arg}), a function of a matrix: "
+                f"write {arg} @ x; functions of entries are not built yet"
+            )
         _check_matrices(arg, where)
 
 
@@ -169,7 +183,9 @@ def check_times(field: Field, rhs: Expr) -> None:
             if delay.is_positive is False:
                 raise QuenchedError(f"{where} contains {part}, which lies in the future: the model is not causal")
             if delay.is_positive is None:
-                raise QuenchedError(f"{where} contains {part}: declare the delay {delay} positive, symbols(..., positive=True)")
+                raise QuenchedError(
+                    f"{where} contains {part}: declare the delay {delay} positive, symbols(..., positive=True)"
+                )
 
 
 # -- noise ---------------------------------------------------------------------------------------------------------
@@ -178,11 +194,22 @@ def check_noise(field: Field, rhs: Expr) -> None:
     where = f"equation of {field}"
     for level in _levels(rhs):
         for noise in sorted(_open_noises(level), key=lambda s: s.sort_key()):
-            if _open_noises(level.diff(noise)):
-                raise QuenchedError(f"{where} contains the noise {noise} inside a nonlinearity: white noise enters linearly")
+            conditions = [r for r in level.atoms(Relational) if noise in _open_noises(r)]
+            if conditions or _open_noises(level.diff(noise)):
+                raise QuenchedError(
+                    f"{where} contains the noise {noise} inside a nonlinearity: white noise enters linearly"
+                )
     for average in rhs.atoms(Mean):
         if any(isinstance(part, WhiteNoise) for part in walk(average.body)):
             raise QuenchedError(f"{where} contains {average}: the average of independent noises vanishes")
+
+
+def check_redraw(nodes: Iterable[Basic]) -> None:
+    """A flow has no steps between which disorder could be drawn afresh."""
+    for node in nodes:
+        for part in walk(node):
+            if isinstance(part, (RandomMatrix, Quenched)) and part.redraw:
+                raise QuenchedError(f'redraw="{part.redraw}" of {part.name} needs a Map: a flow has no steps')
 
 
 def _levels(expr: Expr) -> list[Expr]:
@@ -217,6 +244,8 @@ def _whole(value: Expr, fact: str) -> bool | None:
 
 def check_laws(nodes: Iterable[Basic], values: Mapping[Symbol, Any]) -> None:
     """Variances, coefficients, fractions and sizes, where their values are decidable."""
+    nodes = list(nodes)
+    _demand_joint(nodes, values)
     for node in nodes:
         for part in walk(node):
             if isinstance(part, Gaussian):
@@ -228,6 +257,25 @@ def check_laws(nodes: Iterable[Basic], values: Mapping[Symbol, Any]) -> None:
                 _demand_law(part, values)
             elif isinstance(part, Population):
                 _demand(part.count, values, 0, None, f"number of units of {part.name!r}", strict=True)
+                if part.size is not None and _whole(_put(part.size, values), "integer") is False:
+                    raise QuenchedError(f"size of {part.name!r} should be whole, got {_put(part.size, values)}")
+
+
+def _demand_joint(nodes: Iterable[Basic], values: Mapping[Symbol, Any]) -> None:
+    """Correlated matrices need a joint law: the table (1 ± symmetry, correlations) has no negative eigenvalue."""
+    family = [m for m in matrices_of(*nodes) if isinstance(m, Gaussian)]
+    if not any(m.correlation for m in family):
+        return
+    for sign in (1, -1):
+        table = eye(len(family))
+        for i, first in enumerate(family):
+            table[i, i] = 1 + sign * _put(first.symmetry, values)
+            for other, rho in first.correlation.items():
+                k = family.index(other)
+                table[i, k] = table[k, i] = _put(rho, values)
+        if not table.free_symbols and min(float(re(v)) for v in table.evalf().eigenvals(multiple=True)) < -1e-9:
+            names = ", ".join(m.name for m in family)
+            raise QuenchedError(f"no joint law of {names} has these correlations and symmetries: make them smaller")
 
 
 def _demand_law(law: Law, values: Mapping[Symbol, Any]) -> None:
@@ -236,8 +284,12 @@ def _demand_law(law: Law, values: Mapping[Symbol, Any]) -> None:
         law.xreplace({s: sympify(v) for s, v in inside.items()})  # rebuilding a law checks its parameters
 
 
+def _put(expr: Expr, values: Mapping[Symbol, Any]) -> Expr:
+    return expr.xreplace({s: sympify(v) for s, v in values.items()})
+
+
 def _demand(expr: Expr, values: Mapping[Symbol, Any], low: Any, high: Any, what: str, strict: bool = False) -> None:
-    value = expr.xreplace({s: sympify(v) for s, v in values.items()})
+    value = _put(expr, values)
     below = value.is_extended_nonpositive if strict else (value - low).is_extended_negative
     above = high is not None and (high - value).is_extended_negative
     if below or above:
@@ -253,12 +305,19 @@ def check_observable(name: str, given: Any, eqs: Mapping[Field, Expr], parameter
         raise QuenchedError(f"{where}: the name should be a plain word")
     if isinstance(given, Matrix):
         raise QuenchedError(f"{where} is a matrix, {given}")
-    expr = as_expr(given, where)
+    expr = plain(as_expr(given, where))
     leaf = next(open_leaves(expr), None)
     if leaf is not None:
         raise QuenchedError(f"{where} depends on the unit through {leaf[0]}: average it, mean(...)")
     for part in walk(expr):
         if isinstance(part, Field) and part.free()._with(copy=None) not in eqs and part.free() not in eqs:
-            raise QuenchedError(f"{where} contains {part}, which is not a field of the model: {nearest(part.name, (x.name for x in eqs))}")
+            hint = nearest(part.name, (x.name for x in eqs))
+            raise QuenchedError(f"{where} contains {part}, which is not a field of the model: {hint}")
+    for critical in expr.atoms(Critical):
+        if critical.parameter not in set(parameters):
+            names = (s.name for s in parameters)
+            raise QuenchedError(
+                f"{where}: no parameter {critical.parameter}: {nearest(critical.parameter.name, names)}"
+            )
     check_names([*eqs, *eqs.values(), expr])
     return expr

@@ -8,12 +8,12 @@ from typing import Any
 from sympy import Add, Basic, Expr, Mul, S, Tuple, sympify
 from sympy.core.symbol import Str
 
-from .algebra import Diag, Matrix, Outer, Transpose, diag, eye, outer
-from .distributions import Law, as_law
-from .errors import QuenchedError
-from .fields import Compared, UnitSymbol, as_redraw, bind, open_leaves, population_of
-from .observables import split_scalar, total
-from .spaces import NOTHING, Population, as_name, as_population, as_scalar, units
+from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, diag, eye, outer
+from quenched.theory.distributions import Law, as_law
+from quenched.theory.errors import QuenchedError
+from quenched.theory.fields import Compared, UnitSymbol, as_redraw, bind, open_leaves, population_of
+from quenched.theory.observables import split_scalar, total
+from quenched.theory.spaces import NOTHING, Population, as_name, as_population, as_scalar, units
 
 __all__ = ["Apply", "Gaussian", "Iid", "Matrix", "Transpose", "diag", "eye", "outer"]
 
@@ -46,12 +46,12 @@ class RandomMatrix(Matrix):
         return printer._deal_with_super_sub(self.name)
 
     def __repr__(self) -> str:
-        from .indices import entry_law
+        from quenched.theory.indices import entry_law
 
         return entry_law(self)
 
     def _repr_latex_(self) -> str:
-        from .indices import entry_law_latex
+        from quenched.theory.indices import entry_law_latex
 
         return f"$\\displaystyle {entry_law_latex(self)}$"
 
@@ -104,8 +104,11 @@ class Gaussian(RandomMatrix):
         spaces = _spaces(over, text)
         variance = as_scalar(variance, f"variance of {text}")
         if variance.is_extended_negative:
-            raise QuenchedError(f"variance of {text} should not be negative, got {variance}")
+            raise QuenchedError(f"variance of {text} should be positive, got {variance}")
         mean = as_scalar(mean, f"mean of {text}")
+        # Substituting g = 0 in a model is fine, declaring an empty matrix is a slip (rebuilding passes a Str).
+        if isinstance(name, str) and variance == 0 and mean == 0:
+            raise QuenchedError(f"variance of {text} should be positive, got 0 (and no mean): leave {text} out")
         symmetry = as_scalar(symmetry, f"symmetry of {text}")
         _check_coefficient(symmetry, f"symmetry of {text}")
         if symmetry != 0 and spaces[0] != spaces[1]:
@@ -176,6 +179,7 @@ class Apply(Compared, Expr):
     is_commutative = True
     is_real = True
     closes_index = True
+    precedence = 40  # printed in brackets inside products, bare inside sums
 
     def __new__(cls, matrix: Matrix, body: Any) -> Expr:
         if not isinstance(matrix, Matrix):
@@ -209,8 +213,7 @@ class Apply(Compared, Expr):
         return S.Zero if isinstance(s, UnitSymbol) else Apply(self.matrix, self.body.diff(s))
 
     def _sympystr(self, printer: Any) -> str:
-        body = printer.parenthesize(self.body, 60)
-        return f"({printer._print(self.matrix)} @ {body})"
+        return f"{printer._print(self.matrix)} @ {printer.parenthesize(self.body, 60)}"
 
     def _latex(self, printer: Any) -> str:
         return rf"{printer._print(self.matrix)}\,{printer.parenthesize(self.body, 60)}"
@@ -223,7 +226,9 @@ def apply_matrix(matrix: Matrix, vector: Any) -> Expr:
     except Exception as error:
         raise QuenchedError(f"{matrix} @ {vector!r}: expected an expression in the units") from error
     if not isinstance(body, Expr):
-        raise QuenchedError(f"{matrix} @ ({vector}): expected an expression in the units, got a {type(vector).__name__}")
+        raise QuenchedError(
+            f"{matrix} @ ({vector}): expected an expression in the units, got a {type(vector).__name__}"
+        )
     found = population_of(body, f"{matrix} @ ({body})")
     if found is not None and found != matrix.cols:
         raise QuenchedError(

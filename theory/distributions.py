@@ -24,8 +24,8 @@ from sympy import (
     sqrt,
 )
 
-from .errors import QuenchedError
-from .spaces import as_scalar
+from quenched.theory.errors import QuenchedError
+from quenched.theory.spaces import as_scalar
 
 
 class Law(Basic):

@@ -13,9 +13,9 @@ from sympy import Basic, Expr, S, Symbol, Tuple, sympify
 from sympy.core.relational import GreaterThan, LessThan, StrictGreaterThan, StrictLessThan
 from sympy.core.symbol import Str
 
-from .distributions import Law, as_law
-from .errors import AmbiguousExpression, QuenchedError
-from .spaces import NOTHING, RESERVED, Population, as_expr, as_name, as_population, t, units
+from quenched.theory.distributions import Law, as_law
+from quenched.theory.errors import AmbiguousExpression, QuenchedError
+from quenched.theory.spaces import NOTHING, RESERVED, Population, as_expr, as_name, as_population, t, units
 
 #: When a random quantity is drawn afresh.
 REDRAW = (None, "step", "layer", "sample")
@@ -35,7 +35,9 @@ class _Undecided:
         return type(self).__mro__[2]
 
     def __bool__(self) -> bool:
-        raise NoTruthValue(f"{self} has no truth value: write Heaviside, Piecewise or Max in place of a Python condition")
+        raise NoTruthValue(
+            f"{self} has no truth value: write Heaviside, Piecewise or Max in place of a Python condition"
+        )
 
 
 class _Gt(_Undecided, StrictGreaterThan):
@@ -111,6 +113,11 @@ class UnitSymbol(Compared, Symbol):
         obj.population, obj.copy, obj.bound, obj._details = population, copy, bound, details
         return obj
 
+    @classmethod
+    def class_key(cls) -> Any:
+        """Sort after parameters, so that these are printed first."""
+        return 2, 1, cls.__name__
+
     def _hashable_content(self) -> tuple[Any, ...]:
         copy = -1 if self.copy is None else self.copy
         return (self.name, self.population, copy, int(self.bound), Tuple(*self._details))
@@ -143,6 +150,11 @@ class UnitSymbol(Compared, Symbol):
         if isinstance(copy, bool) or not isinstance(copy, int) or copy < 0:
             raise QuenchedError(f"{self.name}[...] picks a copy of the system by a whole number, got {copy!r}")
         return self._with(copy=copy)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        raise AmbiguousExpression(
+            f"({other}) @ {self}: expected a coupling matrix before @, got {type(other).__name__}"
+        )
 
     def _sympystr(self, printer: Any) -> str:
         return self.name if self.copy is None else f"{self.name}[{self.copy}]"
@@ -239,7 +251,7 @@ class WhiteNoise(UnitSymbol):
 
     def __new__(cls, name: Any, over: Any = units) -> WhiteNoise:
         if not isinstance(name, (str, Str)):
-            raise QuenchedError(f"WhiteNoise is named, equal names are the same noise: WhiteNoise(\"xi\"), got {name!r}")
+            raise QuenchedError(f'WhiteNoise is named, equal names are the same noise: WhiteNoise("xi"), got {name!r}')
         text = as_name(name, "WhiteNoise")
         return cls._make(text, as_population(over, f"over of noise {text!r}"), None, False, ())  # type: ignore
 
@@ -263,9 +275,13 @@ class At(Compared, Expr):
         for symbol in time.free_symbols:
             owner = RESERVED.get(getattr(symbol, "name", ""))
             if owner is not None and symbol != owner:
-                raise QuenchedError(f"{symbol} in {field}({time}) is not the time of the language: from quenched import {symbol}")
+                raise QuenchedError(
+                    f"{symbol} in {field}({time}) is not the time of the language: from quenched import {symbol}"
+                )
             if isinstance(symbol, UnitSymbol):
-                raise QuenchedError(f"{field}({time}) needs a time, such as t - d, but {symbol} is a quantity of the units")
+                raise QuenchedError(
+                    f"{field}({time}) needs a time, such as t - d, but {symbol} is a quantity of the units"
+                )
         if time == t:
             return field
         if isinstance(field, UnitSymbol):
@@ -314,8 +330,13 @@ def as_redraw(value: Any, owner: str) -> Str:
     if text in ("", None):
         return Str("")
     if text not in REDRAW:
-        raise QuenchedError(f"redraw of {owner} should be \"step\", \"layer\" or \"sample\", got {value!r}")
+        raise QuenchedError(f'redraw of {owner} should be "step", "layer" or "sample", got {value!r}')
     return Str(text)
+
+
+def plain(expr: Expr) -> Expr:
+    """The expression with sympy's own relations in place of those that explain themselves."""
+    return expr.xreplace({r: r.func(*r.args) for r in expr.atoms(_Gt, _Ge, _Lt, _Le)})
 
 
 def bind(expr: Expr) -> Expr:

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from sympy import Basic, Expr, Symbol, sympify
 
-from .checks import check_domain, check_laws, check_model, check_observable, declared_rhs
-from .couplings import RandomMatrix
-from .errors import QuenchedError, nearest
-from .fields import Field, Quenched, WhiteNoise
-from .observables import Critical
-from .spaces import N, Population
-from .substitute import (
+from quenched.theory.checks import check_domain, check_laws, check_model, check_observable, declared_rhs
+from quenched.theory.couplings import RandomMatrix
+from quenched.theory.errors import QuenchedError, nearest
+from quenched.theory.fields import Field, Quenched, WhiteNoise
+from quenched.theory.observables import Critical
+from quenched.theory.spaces import N, Population
+from quenched.theory.substitute import (
     canonical,
     content_key,
     matrices_of,
@@ -68,7 +68,7 @@ class Model:
         self.name = name
         self.dt: Expr | None = None
         self.observables: dict[str, Expr] = {}
-        check_model(type(self).__name__, self.eqs)
+        check_model(self.clock, self.eqs)
         self._collect()
         self.defaults: dict[Symbol, Any] = {}
         self.defaults = self._assignment(defaults or {}, "default")
@@ -130,9 +130,13 @@ class Model:
             if key == symbol or key == symbol.name:
                 return symbol
         if isinstance(key, Symbol) and any(s.name == key.name for s in self.parameters):
-            raise QuenchedError(f"parameter {key.name!r} was declared with other assumptions: use the model's own symbol")
+            raise QuenchedError(
+                f"parameter {key.name!r} was declared with other assumptions: use the model's own symbol"
+            )
         where = f" of {self.name}" if self.name else ""
-        raise QuenchedError(f"unknown parameter {str(key)!r}{where}: {nearest(str(key), (s.name for s in self.parameters))}")
+        raise QuenchedError(
+            f"unknown parameter {str(key)!r}{where}: {nearest(str(key), (s.name for s in self.parameters))}"
+        )
 
     def _assignment(self, given: Mapping[Any, Any], what: str) -> dict[Symbol, Any]:
         out: dict[Symbol, Any] = {}
@@ -163,9 +167,11 @@ class Model:
             return substitute(node, chosen, memo)
 
         kept = {k: e for k, e in self.observables.items() if not any(c.parameter in chosen for c in e.atoms(Critical))}
+        eqs = {put(x): put(rhs) for x, rhs in self.eqs.items()}
+        check_model(self.clock, eqs)
         return rebuild(
             type(self),
-            {put(x): put(rhs) for x, rhs in self.eqs.items()},
+            eqs,
             self.name,
             {s: v for s, v in self.defaults.items() if s not in chosen},
             {k: put(e) for k, e in kept.items()},
@@ -196,7 +202,7 @@ class Model:
 
     # -- printing --------------------------------------------------------------------------------------------------
     def __str__(self) -> str:
-        from .indices import indexed
+        from quenched.theory.indices import indexed
 
         return "\n".join(indexed(self))
 
@@ -204,7 +210,7 @@ class Model:
         return str(self)
 
     def _repr_latex_(self) -> str:
-        from .indices import indexed_latex
+        from quenched.theory.indices import indexed_latex
 
         return indexed_latex(self)
 
@@ -241,5 +247,3 @@ def rebuild(
     check_laws((*model.eqs, *model.eqs.values()), {})
     model.defaults = {s: v for s, v in model.defaults.items() if s in model.parameters}
     return model
-
-

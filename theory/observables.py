@@ -6,9 +6,9 @@ from typing import Any
 
 from sympy import Add, Basic, Expr, Mul, S, Symbol, sympify
 
-from .errors import QuenchedError, nearest
-from .fields import Compared, Field, UnitSymbol, bind, open_leaves, population_of
-from .spaces import Population, as_expr, as_population
+from quenched.theory.errors import QuenchedError, nearest
+from quenched.theory.fields import Compared, Field, UnitSymbol, bind, open_leaves, population_of
+from quenched.theory.spaces import Population, as_expr, as_population
 
 
 class Mean(Compared, Expr):
@@ -24,6 +24,7 @@ class Mean(Compared, Expr):
     is_commutative = True
     is_real = True
     closes_index = True
+    precedence = 1000
 
     def __new__(cls, body: Any, population: Population) -> Expr:
         body = sympify(body)
@@ -166,10 +167,10 @@ class Critical(Functional):
 
 
 #: Functionals that can be written down; only `Lyapunov` and `Critical` have a meaning so far.
-NAMED = (
-    "Participation Fluctuation Shift Replicon Entropy FreeEntropy Complexity Capacity Margin Probability Density Count "
-    "Edge Outlier IPR Kernel Fisher Evidence Growth RateFunction Law_of"
-).split()
+NAMED = tuple(
+    """Participation Fluctuation Shift Replicon Entropy FreeEntropy Complexity Capacity Margin Probability Density Count
+    Edge Outlier IPR Kernel Fisher Evidence Growth RateFunction Law_of""".split()
+)
 
 
 def functional(name: str) -> type[Functional]:

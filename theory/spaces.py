@@ -11,7 +11,7 @@ from typing import Any
 from sympy import Basic, Expr, Integer, Symbol, Tuple, sympify
 from sympy.core.symbol import Str
 
-from .errors import QuenchedError
+from quenched.theory.errors import QuenchedError
 
 #: Reference size: couplings over an extensive population scale with it, and populations have fraction·N units.
 N: Symbol = Symbol("N", positive=True, integer=True)
@@ -129,7 +129,7 @@ class Population(Basic):
 def as_population(value: Any, what: str) -> Population:
     """Check that `value` is a population (and not, say, sympy's E)."""
     if not isinstance(value, Population):
-        raise QuenchedError(f"{what} should be a Population, got {value!r}: write Population(\"E\", fraction=0.8)")
+        raise QuenchedError(f'{what} should be a Population, got {value!r}: write Population("E", fraction=0.8)')
     return value
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from sympy import Add, Basic, Expr, Mul, Symbol
 
-from .couplings import RandomMatrix
-from .fields import At, UnitSymbol
-from .spaces import NOTHING, RESERVED, Population
+from quenched.theory.couplings import RandomMatrix
+from quenched.theory.fields import At, UnitSymbol
+from quenched.theory.spaces import NOTHING, RESERVED, Population
 
 
 def parts(node: Basic) -> tuple[Basic, ...]:
@@ -71,11 +71,11 @@ def canonical(node: Basic) -> str:
         known = ",".join(f"{k}={int(v)}" for k, v in sorted(node.assumptions0.items()) if v is not None)
         return f"Symbol({node.name!r};{known})"
     if not node.args:
-        return f"{type(node).__name__}({node})" if node != NOTHING else "()"
+        return f"{node.func.__name__}({node})" if node != NOTHING else "()"
     inside_texts = [canonical(arg) for arg in node.args]
     if isinstance(node, (Add, Mul)):
         inside_texts.sort()
-    return f"{type(node).__name__}({','.join(inside_texts)})"
+    return f"{node.func.__name__}({','.join(inside_texts)})"
 
 
 def content_key(*texts: str) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from sympy import Basic, Expr, sqrt
 
-from .couplings import Gaussian, Iid, RandomMatrix
-from .errors import QuenchedError
-from .fields import Field, UnitSymbol
-from .model import Map, Model, rebuild
-from .spaces import as_scalar
-from .substitute import substitute
+from quenched.theory.couplings import Gaussian, Iid, RandomMatrix
+from quenched.theory.errors import QuenchedError
+from quenched.theory.fields import Field, UnitSymbol
+from quenched.theory.model import Map, Model, rebuild
+from quenched.theory.spaces import as_scalar
+from quenched.theory.substitute import substitute
 
 
 def discretise(model: Model, dt: Any) -> Model:
@@ -71,7 +71,9 @@ def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
     shared = [*model.matrices, *model.quenched] if share is None else list(share)
     for thing in shared:
         if thing not in random:
-            raise QuenchedError(f"cannot share {thing}: the model's disorder is {', '.join(map(str, random)) or 'empty'}")
+            raise QuenchedError(
+                f"cannot share {thing}: the model's disorder is {', '.join(map(str, random)) or 'empty'}"
+            )
     eqs: dict[Field, Expr] = {}
     for k in range(1, n + 1):
         renamed = _copy_names(model, k, shared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from .errors import NotCovered
+from quenched.theory.errors import NotCovered
 
 _KINDS = {
     "head": "Gibbs Spectrum Layers FixedPoints",
