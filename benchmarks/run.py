@@ -10,6 +10,8 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import functools
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -144,16 +146,12 @@ def simulating() -> list[Row]:
 
     net = catalogue["scs"]()
     duration, dt, rows = 10.0, 0.05, []
-    for trajectories in (1, 16):
-        by_hand = {
-            dtype.__name__: timed(lambda t=dtype: baselines.simulate(2.0, 2000, trajectories, t, duration, dt), 1)[0]
-            for dtype in (np.float64, np.float32)
-        }
-        for name, theirs in by_hand.items():
-            ours = _run(simulate, net, trajectories, name, duration, dt)
-            rows.append(
-                Row(f"simulate N=2000, {trajectories} trajectories, {name}", ours, theirs, "vs numpy, same type")
-            )
+    for trajectories, dtype in itertools.product((1, 16), (np.float64, np.float32)):
+        by_hand = functools.partial(baselines.simulate, 2.0, 2000, trajectories, dtype, duration, dt)
+        theirs, _ = timed(by_hand, 1)
+        ours = _run(simulate, net, trajectories, dtype.__name__, duration, dt)
+        what = f"simulate N=2000, {trajectories} trajectories, {dtype.__name__}"
+        rows.append(Row(what, ours, theirs, "vs numpy, same type"))
     return rows
 
 

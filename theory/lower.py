@@ -142,10 +142,9 @@ class Declaration(Form):
     def lines(self) -> list[Line]:
         from quenched.theory.indices import indexed, indexed_latex
 
-        tex = indexed_latex(self.model)
-        rows = tex.splitlines() if isinstance(tex, str) else list(tex)
-        plain = indexed(self.model)
-        return [Line(a, b) for a, b in zip(plain, rows, strict=len(rows) == len(plain))]
+        inside = indexed_latex(self.model).splitlines()[1:-1]  # without the environment
+        rows = [row.removesuffix(r" \\") for row in inside]
+        return [Line(plain, tex) for plain, tex in zip(indexed(self.model), rows, strict=True)]
 
 
 @dataclass(frozen=True)
