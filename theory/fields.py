@@ -71,16 +71,16 @@ class Compared:
     __slots__ = ()
 
     def __gt__(self, other: Any) -> Any:
-        return _relation(_Gt, StrictGreaterThan, self, other)  # type: ignore[arg-type]
+        return _relation(_Gt, StrictGreaterThan, self, other)
 
     def __ge__(self, other: Any) -> Any:
-        return _relation(_Ge, GreaterThan, self, other)  # type: ignore[arg-type]
+        return _relation(_Ge, GreaterThan, self, other)
 
     def __lt__(self, other: Any) -> Any:
-        return _relation(_Lt, StrictLessThan, self, other)  # type: ignore[arg-type]
+        return _relation(_Lt, StrictLessThan, self, other)
 
     def __le__(self, other: Any) -> Any:
-        return _relation(_Le, LessThan, self, other)  # type: ignore[arg-type]
+        return _relation(_Le, LessThan, self, other)
 
 
 class UnitSymbol(Compared, Symbol):
@@ -130,7 +130,12 @@ class UnitSymbol(Compared, Symbol):
         return _rebuild, (type(self), self.name, self.population, self.copy, self.bound, self._details)
 
     def _with(self, **changes: Any) -> Any:
-        state = {"copy": self.copy, "bound": self.bound, "population": self.population, "details": self._details}
+        state: dict[str, Any] = {
+            "copy": self.copy,
+            "bound": self.bound,
+            "population": self.population,
+            "details": self._details,
+        }
         state.update(changes)
         return self._make(self.name, state["population"], state["copy"], state["bound"], state["details"])
 
@@ -197,7 +202,7 @@ class Field(UnitSymbol):
         if each is not None:
             each = as_population(each, f"each of field {text!r}")
         details = tuple(NOTHING if part is None else part for part in (initial, each))
-        return cls._make(text, population, None, False, details)  # type: ignore[return-value]
+        return cls._make(text, population, None, False, details)
 
     @property
     def initial(self) -> Law | Expr | None:
@@ -230,7 +235,7 @@ class Quenched(UnitSymbol):
         law = as_law(law, f"law of {text!r}")
         population = as_population(over, f"over of {text!r}")
         details = (law, as_redraw(redraw, text))
-        return cls._make(text, population, None, False, details)  # type: ignore[return-value]
+        return cls._make(text, population, None, False, details)
 
     @property
     def law(self) -> Law:
@@ -253,7 +258,7 @@ class WhiteNoise(UnitSymbol):
         if not isinstance(name, (str, Str)):
             raise QuenchedError(f'WhiteNoise is named, equal names are the same noise: WhiteNoise("xi"), got {name!r}')
         text = as_name(name, "WhiteNoise")
-        return cls._make(text, as_population(over, f"over of noise {text!r}"), None, False, ())  # type: ignore
+        return cls._make(text, as_population(over, f"over of noise {text!r}"), None, False, ())
 
 
 class At(Compared, Expr):

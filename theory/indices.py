@@ -42,7 +42,7 @@ class _Indices:
 
     def _as_ordered_terms(self, expr: Any, order: Any = None) -> list[Any]:
         """Local terms first, then the sums, then the noise."""
-        terms = super()._as_ordered_terms(expr, order)  # type: ignore[misc]
+        terms = super()._as_ordered_terms(expr, order)
         return sorted(terms, key=lambda term: 2 * term.has(WhiteNoise) + term.has(Apply, Mean))
 
     @contextmanager
@@ -233,11 +233,11 @@ def indexed(model: Model) -> list[str]:
     for x in model.fields:
         if x.initial is not None:
             law = isinstance(x.initial, Law)
-            start = printer.law(x.initial) if law else printer.tidy(x.initial)  # type: ignore[arg-type]
+            start = printer.law(x.initial) if law else printer.tidy(x.initial)
             lines.append(f"{printer.unit(x, 'i')}(0) {'~' if law else '='} {start}")
     for population in model.populations:
         if printer.tagged or population.count != N:
-            labels = "" if population.labels is None else f", labels ~ {printer.law(population.labels)}"  # type: ignore
+            labels = "" if population.labels is None else f", labels ~ {printer.law(population.labels)}"
             lines.append(f"{population.name}: i = 1 … {printer.count(population)}{labels}")
     return lines
 
@@ -279,8 +279,8 @@ def entry_law(matrix: RandomMatrix, tagged: bool | None = None) -> str:
     if matrix.diagonal == 0:
         text += f", {printer.entry(matrix, 'ii')} = 0"
     for other, rho in matrix.correlation.items():
-        covariance = rho * sqrt(variance * entry_moments(other)[1])  # type: ignore[arg-type]
-        text += f", Cov({entry}, {printer.entry(other, 'ij')}) = {printer.tidy(covariance)}"  # type: ignore[arg-type]
+        covariance = rho * sqrt(variance * entry_moments(other)[1])
+        text += f", Cov({entry}, {printer.entry(other, 'ij')}) = {printer.tidy(covariance)}"
     return text + _redrawn(matrix.redraw)
 
 
@@ -301,8 +301,8 @@ def entry_law_latex(matrix: RandomMatrix, tagged: bool | None = None) -> str:
     if matrix.diagonal == 0:
         text += rf",\quad {printer.entry(matrix, 'ii')} = 0"
     for other, rho in matrix.correlation.items():
-        covariance = rho * sqrt(variance * entry_moments(other)[1])  # type: ignore[arg-type]
-        pair = f"{entry}, {printer.entry(other, 'ij')}"  # type: ignore[arg-type]
+        covariance = rho * sqrt(variance * entry_moments(other)[1])
+        pair = f"{entry}, {printer.entry(other, 'ij')}"
         text += rf",\quad \mathrm{{Cov}}\left({pair}\right) = {printer._print(covariance)}"
     return text + note
 

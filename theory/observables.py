@@ -64,7 +64,8 @@ class Mean(Compared, Expr):
 
 def split_scalar(term: Expr) -> tuple[Expr, Expr]:
     """Split a product into its factors without and with a unit index."""
-    scalars, unit = [], []
+    scalars: list[Expr] = []
+    unit: list[Expr] = []
     for factor in Mul.make_args(term):
         (scalars if next(open_leaves(factor), None) is None else unit).append(factor)
     return Mul(*scalars), Mul(*unit)
@@ -166,11 +167,12 @@ class Critical(Functional):
         return self.args[1]
 
 
+_NAMES = """
+    Participation Fluctuation Shift Replicon Entropy FreeEntropy Complexity Capacity Margin Probability Density Count
+    Edge Outlier IPR Kernel Fisher Evidence Growth RateFunction Law_of
+"""
 #: Functionals that can be written down; only `Lyapunov` and `Critical` have a meaning so far.
-NAMED = tuple(
-    """Participation Fluctuation Shift Replicon Entropy FreeEntropy Complexity Capacity Margin Probability Density Count
-    Edge Outlier IPR Kernel Fisher Evidence Growth RateFunction Law_of""".split()
-)
+NAMED = tuple(_NAMES.split())
 
 
 def functional(name: str) -> type[Functional]:

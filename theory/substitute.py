@@ -93,7 +93,7 @@ def populations_of(*nodes: Basic) -> list[Population]:
     return _unique(part for node in nodes for part in walk(node) if isinstance(part, Population))
 
 
-def unit_symbols_of(kind: type, *nodes: Basic) -> list[Any]:
+def unit_symbols_of(kind: type[UnitSymbol], *nodes: Basic) -> list[Any]:
     """Fields, quenched quantities or noises in order of first appearance, as free (unbound) symbols."""
     return _unique(part.free() for node in nodes for part in walk(node) if isinstance(part, kind))
 
