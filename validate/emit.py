@@ -13,7 +13,7 @@ from sympy.printing.numpy import SciPyPrinter
 
 from quenched.theory.errors import QuenchedError
 
-RESERVED = frozenset("env t y noise stage out np special B m lyapunov True False None".split())
+RESERVED = frozenset({"env", "t", "y", "noise", "stage", "out", "np", "special", "B", "m", "lyapunov"})
 
 
 class Names:
@@ -49,6 +49,12 @@ class ArrayPrinter(SciPyPrinter):
 
     def _module_format(self, fqn: str, register: bool = True) -> str:
         return fqn.replace("numpy.", "np.").replace("scipy.special.", "special.")
+
+    def _print_Pi(self, expr: Any) -> str:
+        return "np.pi"
+
+    def _print_GoldenRatio(self, expr: Any) -> str:
+        return repr(float(expr))
 
     def _fold(self, function: str, args: Sequence[Any]) -> str:
         text: str = self._print(args[-1])

@@ -373,7 +373,7 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
         dynamics = replace(right_hand_side(model, tables, False), jump=True)
     tangent = tangent and not dynamics.jump
     plan = plan_measurements(model, tables, tangent, dynamics)
-    head = '"""Simulation generated from a declaration."""\n\nimport numpy as np\nfrom scipy import special  # noqa: F401\n'
+    head = '"""Simulation generated from a declaration."""\n\nimport numpy as np\nfrom scipy import special'
     parts = [head, dynamics.source, recorded(plan.channels, tables), initial_state(model, tables), *plan.functions]
     program = Program(
         source="\n\n\n".join(parts) + "\n",

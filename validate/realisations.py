@@ -15,6 +15,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from importlib import import_module
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -178,13 +179,13 @@ class _Process(SpawnProcess):
         sys.modules["__main__"] = blank = types.ModuleType("__main__")
         blank.__spec__ = None
         try:
-            return SpawnProcess._Popen(process_obj)  # type: ignore[attr-defined]
+            return SpawnProcess._Popen(process_obj)
         finally:
             sys.modules["__main__"] = script
 
 
 class _Context(SpawnContext):
-    Process = _Process  # type: ignore[assignment]
+    Process = _Process
 
 
 # ---------------------------------------------------------------- BLAS threads
@@ -195,11 +196,10 @@ def one_blas_thread() -> Iterator[None]:
     """One BLAS thread within the body, so that sums round alike everywhere and workers do not fight for processors."""
     with contextlib.ExitStack() as stack:
         try:
-            from threadpoolctl import threadpool_limits
+            limits = import_module("threadpoolctl").threadpool_limits(1)
         except ImportError:
-            stack.enter_context(_one_openblas_thread())
-        else:
-            stack.enter_context(threadpool_limits(1))
+            limits = _one_openblas_thread()
+        stack.enter_context(limits)
         yield
 
 

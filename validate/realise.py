@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class Network:
         self.task, self.trajectories, self.parameters = task, task.trajectories, task.parameters
         self._names = dict(zip(program.parameters, task.parameters, strict=True))
         edges = np.cumsum([0] + [task.sizes[p] for _, p in program.fields])
-        self.slices = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
         self.rows = task.trajectories * (2 if program.tangent else 1)
         self.shape = (self.rows, int(edges[-1]))
         self.dtype = np.dtype(task.dtype)
@@ -183,7 +184,7 @@ class Noise:
         self._block = np.zeros((net.trajectories, sum(sizes)))
         self._spare = np.zeros_like(self._block)
         edges = np.cumsum([0, *sizes])
-        self.parts = [self._block[:, a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.parts = [self._block[:, a:b] for a, b in pairwise(edges)]
         self._substeps = task.substeps
         scale = 1.0 if task.clock == "map" else 1 / np.sqrt(task.dt)
         self._scale = scale / np.sqrt(task.substeps)
@@ -255,7 +256,7 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
     step, scratch, noise = SCHEMES[task.scheme].step, Scratch(net.shape), Noise(net)
     rhs: Callable[..., None] = _bind(functions["rhs"], net)
     recorder, growth = Recorder(task.lags, task.moments, net, functions), Growth(net, task.burn)
-    fresh = any(s.fresh for s in (*task.matrices, *task.vectors))
+    fresh = any(s.fresh for s in task.matrices) or any(s.fresh for s in task.vectors)
     advance = 1.0 if task.clock == "map" and task.time_unit == 1 else task.dt
     y = initial_state(net, functions)
     for n in range(task.burn + task.window + task.lags.ahead + task.lags.behind + 1):

@@ -33,7 +33,10 @@ def stream(seed: int, N: int, realisation: int, name: str) -> Rng:
 
 
 def _normal(rng: Rng, shape: tuple[int, ...], mean: float, variance: float) -> Array:
-    return mean + np.sqrt(variance) * rng.standard_normal(shape)
+    out: Array = rng.standard_normal(shape)
+    out *= np.sqrt(variance)
+    out += mean
+    return out
 
 
 def _uniform(rng: Rng, shape: tuple[int, ...], low: float, high: float) -> Array:

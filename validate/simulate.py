@@ -245,7 +245,8 @@ def check_supported(model: Model) -> None:
     for f in model.fields:
         if f.each is not None:
             raise QuenchedError(f"field {f} has an extra copy index (each=): the simulator does not cover it")
-    for thing in (*model.matrices, *model.quenched):
+    random: tuple[Any, ...] = (*model.matrices, *model.quenched)
+    for thing in random:
         if thing.redraw is not None and model.clock == "flow":
             raise QuenchedError(f"{thing.name} is drawn afresh at every {thing.redraw}: that needs a Map, not a flow")
         if thing.redraw == "sample":
@@ -480,7 +481,7 @@ def step_bias(model: Model, N: int, dt: float, **settings: Any) -> tuple[dict[st
     dict name → StepBias, coarse run, fine run
     """
     coarse = simulate(model, N, dt=dt, substeps=2, **settings)
-    fine = simulate(model, N, dt=dt / 2, **settings, **({} if "lags" in settings else {"lags": _lags_of(coarse)}))
+    fine = simulate(model, N, dt=dt / 2, **{"lags": _lags_of(coarse), **settings})
     order = SCHEMES[coarse.settings["scheme"]].order or 1
     out = {}
     for name, sample in coarse.observables.items():
