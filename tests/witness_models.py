@@ -1,0 +1,107 @@
+"""Declarations that break every symmetry: what a wrong rule would need in order to hide is absent here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sympy import Symbol, erf, exp, sqrt, symbols, tanh
+
+from quenched.theory import Dynamics, Field, Gaussian, Iid, Map, Normal, Population, Quenched, Uniform, WhiteNoise, mean
+from quenched.theory.model import Model
+
+g, s2, a, b, c, tau_a = symbols("g s2 a b c tau_a", positive=True)
+eta, rho, m, delta = symbols("eta rho m delta", positive=True)
+f_E, f_I = symbols("f_E f_I", positive=True)
+theta = Symbol("theta", real=True)
+
+
+def noisy_erf() -> Model:
+    """One population, erf, white noise and a constant input."""
+    x, J = Field("x"), Gaussian("J", variance=g**2)
+    return Dynamics({x: -x + J @ erf(x) + theta + sqrt(2 * s2) * WhiteNoise("xi")})
+
+
+def mean_and_symmetry() -> Model:
+    """Partly symmetric couplings with a mean, and a non-odd nonlinearity."""
+    x, J = Field("x"), Gaussian("J", variance=g**2, mean=m, symmetry=eta)
+    return Dynamics({x: -a * x + J @ (tanh(x + theta) + exp(-(x**2))) + sqrt(2 * s2) * WhiteNoise("xi")})
+
+
+def same_matrix_twice() -> Model:
+    """One matrix used twice and transposed, a correlated partner, and a population mean."""
+    x, y = Field("x"), Field("y")
+    J = Gaussian("J", variance=g**2, mean=m, symmetry=eta)
+    A = Gaussian("A", variance=a**2, correlation={J: rho})
+    return Dynamics(
+        {
+            x: -x + J @ tanh(x + theta) + b * (J.T @ erf(y)) + mean(x**2),
+            y: -b * y + J @ x + A @ tanh(x) + sqrt(2 * s2) * WhiteNoise("xi"),
+        }
+    )
+
+
+def two_populations() -> Model:
+    """Excitation and inhibition with different fractions, gains, means and nonlinearities."""
+    E, I = Population("E", fraction=f_E), Population("I", fraction=f_I)
+    x, y = Field("x", E), Field("x", I)
+    J = {
+        (p.name + q.name): Gaussian(f"J_{p.name}{q.name}", variance=(k + 1) * g**2 / 3, mean=(-1) ** k * m, over=(p, q))
+        for k, (p, q) in enumerate([(E, E), (E, I), (I, E), (I, I)])
+    }
+    return Dynamics(
+        {
+            x: -x + J["EE"] @ tanh(x + theta) - J["EI"] @ erf(y) + sqrt(2 * s2) * WhiteNoise("xi", over=E),
+            y: -b * y + J["IE"] @ tanh(x + theta) - J["II"] @ erf(y + a),
+        }
+    )
+
+
+def adapting() -> Model:
+    """A second-order unit: activity and a slow adaptation variable."""
+    x, w = Field("x"), Field("w")
+    J = Gaussian("J", variance=g**2)
+    return Dynamics({x: -x - c * w + J @ tanh(x) + sqrt(2 * s2) * WhiteNoise("xi"), w: (a * x - w) / tau_a})
+
+
+def two_laws() -> Model:
+    """Two laws, two nonlinearities (one through an input), and a Gaussian quenched input."""
+    x = Field("x")
+    J, K = Gaussian("J", variance=g**2), Iid("K", Uniform(0, 1))
+    h0 = Quenched("h0", Normal(theta, b))
+    return Dynamics({x: -a * x + J @ tanh(x) + c * (K @ erf(x)) - mean(erf(x)) + h0 + sqrt(2 * s2) * WhiteNoise("xi")})
+
+
+def balanced_laws() -> Model:
+    """Two centred laws and two nonlinearities: one covariance, so there is a potential."""
+    x = Field("x")
+    J, K = Gaussian("J", variance=g**2), Gaussian("K", variance=c**2, mean=m)
+    h0 = Quenched("h0", Normal(theta, b))
+    return Dynamics({x: -a * x + J @ tanh(x) + K @ erf(x) + h0 + sqrt(2 * s2) * WhiteNoise("xi")})
+
+
+def leaky_map() -> Model:
+    """A map with leak, mean and noise."""
+    x, J = Field("x"), Gaussian("J", variance=g**2, mean=m)
+    return Map({x: (1 - delta) * x + J @ tanh(x + theta) + sqrt(s2) * WhiteNoise("xi")})
+
+
+def gate() -> Model:
+    """One matrix feeds a field and its gate: the unit is nonlinear in its local fields."""
+    x, J = Field("x"), Gaussian("J", variance=g**2, symmetry=eta)
+    return Dynamics({x: -x + (J @ tanh(x)) / (1 + exp(-(J @ x) - theta))})
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    f.__name__: f
+    for f in (
+        noisy_erf,
+        mean_and_symmetry,
+        same_matrix_twice,
+        two_populations,
+        adapting,
+        two_laws,
+        balanced_laws,
+        leaky_map,
+        gate,
+    )
+}

@@ -1,0 +1,279 @@
+"""Meanings of the forms before the saddle: declaration, copied action, averaged exponent, order parameters.
+
+The average over the couplings is done entry by entry: the covariance matrix of all entries is built from the declared
+matrices, and ln E e^X of the Gaussian X is its mean plus half its variance. Diagrams do not occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+from sympy import Expr
+
+from quenched.theory.average import Functional
+from quenched.theory.couplings import Gaussian, Iid
+from quenched.theory.lower import CopiedAction, Use
+from quenched.theory.model import Model
+from quenched.theory.saddle import OrderParameter
+from quenched.theory.spaces import N, Population
+from quenched.theory.terms import Atom, Factor, Kernel, Term
+from quenched.validate.meaning import SIZE, Array, Values, World, evaluate, number, relative
+
+#: Field name → array (sites, copies).
+Instances = dict[str, Array]
+
+
+# ------------------------------------------------------------------------------------------------------- copied action
+def action_rates(action: CopiedAction, world: World) -> dict[str, Array]:
+    """Right-hand sides through the action: local fields from the uses, then the site equations.
+
+    The exponent is i ĥ_i h_i + Σ uses; it is stationary in ĥ_i where h_i = i Σ coef Σ_j J_ij ψ_j.
+    """
+    numbers: dict[object, Array] = dict(world.numbers)
+    pending = {f.name: f for f in action.fields.values() if f.role in ("output", "local")}
+    while pending:
+        ready = [name for name, f in pending.items() if _known(action, f.name, numbers)]
+        if not ready:
+            raise ValueError(f"the fields {sorted(pending)} depend on each other at one time")
+        for name in ready:
+            field = pending.pop(name)
+            numbers[field.symbol] = _site_values(action, name, numbers, world)
+    rhs = {}
+    for name, expr in action.equations:
+        sites = world.sites[action.fields[name].population]
+        rhs[name] = np.broadcast_to(np.asarray(evaluate(expr, {**world.values, **numbers}), dtype=float), (sites,))  # type: ignore[dict-item]
+    return rhs
+
+
+def _known(action: CopiedAction, name: str, numbers: Mapping[object, Array]) -> bool:
+    field = action.fields[name]
+    if field.definition is not None:
+        locals_ = {f.symbol for f in action.of_role("local")}
+        return all(s in numbers for s in field.definition.free_symbols & locals_)
+    ends = [atom for use in _uses_of(action, name) for atom in (*use.row, *use.col) if atom[0] != "hat_" + name]
+    return all(action.fields[a].symbol in numbers for a, _ in ends)
+
+
+def _uses_of(action: CopiedAction, local: str) -> list[Use]:
+    hat = "hat_" + local
+    return [u for u in action.uses if hat in {a for a, _ in (*u.row, *u.col)}]
+
+
+def _site_values(action: CopiedAction, name: str, numbers: Mapping[object, Array], world: World) -> Array:
+    field = action.fields[name]
+    sites = world.sites[field.population]
+    if field.definition is not None:
+        found = evaluate(field.definition, {**world.values, **numbers})  # type: ignore[dict-item]
+        return np.broadcast_to(np.asarray(found, dtype=float), (sites,))
+    total = np.zeros(sites, dtype=complex)
+    for use in _uses_of(action, name):
+        hat_in_row = "hat_" + name in {a for a, _ in use.row}
+        own, other = (use.row, use.col) if hat_in_row else (use.col, use.row)
+        matrix = _matrix(action, use.coupling, world)
+        matrix = matrix if hat_in_row else matrix.T
+        psi = np.prod([numbers[action.fields[a].symbol] for a, _ in other], axis=0)
+        mine = np.prod(
+            [np.ones(sites)] + [numbers[action.fields[a].symbol] for a, _ in own if a != "hat_" + name], axis=0
+        )
+        total += 1j * number(use.coef, world.values) * mine * np.array([sum(row * psi) for row in matrix])
+    return total.real if np.abs(total.imag).max(initial=0) < 1e-12 else total
+
+
+def _matrix(action: CopiedAction, name: str, world: World) -> Array:
+    """Entries of a coupling; a population mean is the matrix whose entries are one over the population's size."""
+    if name in world.couplings:
+        return world.couplings[name]
+    law = next(law for law in action.laws if law.name == name)
+    return np.full((world.sites[law.rows], world.sites[law.cols]), 1 / world.sites[law.cols])
+
+
+def lowering_deviation(model: Model, action: CopiedAction, values: Values, rng: np.random.Generator) -> float:
+    """Declared right-hand sides by explicit loops against the same through the action."""
+    sites = {p: 3 + k for k, p in enumerate(model.populations)}
+    world = World(model, values, sites, rng)
+    through = action_rates(action, world)
+    declared = [world.evaluate(rhs, f.population) for f, rhs in model.eqs.items()]
+    if len(declared) != len(through):
+        return float("inf")
+    return max(relative(a, b) for a, b in zip(declared, through.values(), strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------- exact average
+def random_instances(action: CopiedAction, sites: int, copies: int, rng: np.random.Generator) -> Instances:
+    """Independent complex numbers for every conjugate field and output at every site and copy."""
+    names = [f.name for f in action.fields.values() if f.role in ("hat", "output")]
+    return {a: rng.normal(size=(sites, copies)) + 1j * rng.normal(size=(sites, copies)) for a in names}
+
+
+class Entries:
+    """The joint Gaussian law of all entries of the declared matrices at a few sites.
+
+    Parameters
+    ----------
+    model : the declaration
+    values : numbers of the parameters (with `N`)
+    sites : sites per population
+    copies : copies; matrices that are redrawn have their own entries at each
+    """
+
+    def __init__(self, model: Model, values: Values, sites: int, copies: int) -> None:
+        self.values = values
+        self.variance = {m.name: self._number(self._declared_variance(m)) / SIZE for m in model.matrices}
+        self.symmetry = {m.name: self._number(getattr(m, "symmetry", 0)) for m in model.matrices}
+        self.correlation = {
+            pair: self._number(rho)
+            for m in model.matrices
+            for other, rho in getattr(m, "correlation", {}).items()
+            for pair in ((m.name, other.name), (other.name, m.name))
+        }
+        self.index = [
+            (m, i, j, c)
+            for m in model.matrices
+            for c in (range(copies) if m.redraw else (0,))
+            for i, j in product(range(sites), repeat=2)
+        ]
+        self.place = {(m.name, i, j, c): k for k, (m, i, j, c) in enumerate(self.index)}
+        size = len(self.index)
+        means = {m.name: self._mean(m) for m in model.matrices}
+        self.mean = np.array([means[m.name] for m, *_ in self.index])
+        self.covariance = np.zeros((size, size))
+        for a, b in product(range(size), repeat=2):
+            self.covariance[a, b] = self._covariance(self.index[a], self.index[b])
+
+    def _number(self, expr: Any) -> float:
+        return number(expr, self.values).real
+
+    def _mean(self, m: Gaussian | Iid) -> float:
+        if isinstance(m, Gaussian):
+            return self._number(m.mean) / SIZE
+        return self._number(m.law.mean_()) / SIZE**0.5
+
+    def _declared_variance(self, m: Gaussian | Iid) -> Expr:
+        return m.variance if isinstance(m, Gaussian) else m.law.variance_()
+
+    def _covariance(self, one: tuple[Any, int, int, int], two: tuple[Any, int, int, int]) -> float:
+        (a, i, j, c), (b, k, l, d) = one, two
+        if c != d:
+            return 0.0
+        if a == b:
+            return self.variance[a.name] * ((i == k and j == l) + self.symmetry[a.name] * (i == l and j == k))
+        rho = self.correlation.get((a.name, b.name), 0.0) if (i, j) == (k, l) else 0.0
+        return rho * (self.variance[a.name] * self.variance[b.name]) ** 0.5
+
+    def log_average(self, weights: Array) -> complex:
+        """ln E exp(Σ weights · entries)."""
+        return complex(weights @ self.mean + weights @ self.covariance @ weights / 2)
+
+
+def exact_exponent(
+    model: Model, action: CopiedAction, fields: Instances, values: Values, sites: int, copies: int
+) -> complex:
+    """ln E exp(Σ_uses coef Σ_c Σ_ij row_i(c) J_ij col_j(c)), entry by entry."""
+    entries = Entries(model, values, sites, copies)
+    weights = np.zeros(len(entries.index), dtype=complex)
+    certain = 0j
+    fractions = {law.name: number(law.cols.fraction, values) for law in action.laws}
+    redrawn = {m.name: bool(m.redraw) for m in model.matrices}
+    for use in action.uses:
+        coef = number(use.coef, values)
+        for c in range(copies):
+            row = np.prod([fields[a][:, c] for a, _ in use.row], axis=0)
+            col = np.prod([fields[a][:, c] for a, _ in use.col], axis=0)
+            if use.coupling not in redrawn:  # the population mean: a certain matrix
+                certain += coef * row.sum() * col.sum() / (SIZE * fractions[use.coupling])
+                continue
+            for i, j in product(range(sites), repeat=2):
+                weights[entries.place[use.coupling, i, j, c if redrawn[use.coupling] else 0]] += coef * row[i] * col[j]
+    return certain + entries.log_average(weights)
+
+
+# ---------------------------------------------------------------------------------------------- products of averages
+def tensor(atoms: tuple[Atom, ...], order: tuple[int, ...], fields: Instances, weight: Array) -> Array:
+    """Σ_sites weight Π atoms, as an array with one axis for each copy in `order`."""
+    out: Array = weight.astype(complex).reshape((-1,) + (1,) * len(order))
+    for name, copy in atoms:
+        shape = [len(weight)] + [1] * len(order)
+        shape[1 + order.index(copy)] = fields[name].shape[1]
+        out = out * fields[name].reshape(shape)
+    return out.sum(axis=0)
+
+
+def contract(pieces: list[tuple[Array, tuple[int, ...]]], kernels: tuple[Kernel, ...], copies: int) -> complex:
+    """Σ over all copies of Π pieces, each with its copies, restricted by the kernels."""
+    labels = sorted({c for _, order in pieces for c in order} | {c for _, cs in kernels for c in cs})
+    total = 0j
+    for at in product(range(copies), repeat=len(labels)):
+        here = dict(zip(labels, at, strict=True))
+        if any(kind != "same" for kind, _ in kernels):
+            raise ValueError(f"unknown relation between copies in {kernels}")
+        if all(len({here[c] for c in cs}) == 1 for _, cs in kernels):
+            total += np.prod([array[tuple(here[c] for c in order)] for array, order in pieces])
+    return complex(total)
+
+
+def copies_in(atoms: tuple[Atom, ...]) -> tuple[int, ...]:
+    """The distinct copies of a monomial, in increasing order."""
+    return tuple(sorted({c for _, c in atoms}))
+
+
+def term_value(term: Term, fields: Instances, weights: Mapping[str, Array], values: Values, copies: int) -> complex:
+    """N^power · coef · Σ_copies Π ⟨…⟩, averages with the given site weights per population."""
+    pieces = []
+    for f in term.factors:
+        order = copies_in(f.atoms)
+        pieces.append((tensor(f.atoms, order, fields, weights[f.population]), order))
+    return number(term.coef * N**term.power, values) * contract(pieces, term.kernels, copies)
+
+
+def functional_value(
+    functional: Functional, fields: Instances, weights: Mapping[str, Array], values: Values, copies: int
+) -> tuple[complex, float]:
+    """The averaged exponent per N (terms of all kept powers of N), and the size of its largest term."""
+    every = (*functional.terms, *functional.lower_order)
+    parts = [term_value(term, fields, weights, values, copies) for term in every]
+    return complex(sum(parts)), max((abs(p) for p in parts), default=1.0)
+
+
+def average_deviation(
+    model: Model, action: CopiedAction, functional: Functional, values: Values, rng: np.random.Generator
+) -> float:
+    """Exact average over the entries at 3 sites and 2 copies against products of site sums."""
+    sites, copies = 3, 2
+    values = {**values, N: SIZE}
+    fields = random_instances(action, sites, copies, rng)
+    exact = exact_exponent(model, action, fields, values, sites, copies)
+    weights = {p.name: np.full(sites, 1 / (number(p.fraction, values).real * SIZE)) for p in action.populations}
+    found, scale = functional_value(functional, fields, weights, values, copies)
+    return relative(SIZE * found, exact, SIZE * scale)
+
+
+# -------------------------------------------------------------------------------------------------- order parameters
+def naming_deviation(
+    functional: Functional, parameters: tuple[OrderParameter, ...], values: Values, rng: np.random.Generator
+) -> float:
+    """Each factor of each term against the best matching order parameter, over all assignments of its slots."""
+    sites, copies = 3, 2
+    fields = random_instances(functional.action, sites, copies, rng)
+    weight = np.full(sites, 1 / sites)
+    table = [(op.population, tensor(op.atoms, copies_in(op.atoms), fields, weight)) for op in parameters]
+    factors = {f for term in functional.terms for f in term.factors}
+    return max((_distance(f, table, fields, weight) for f in sorted(factors, key=repr)), default=0.0)
+
+
+def _distance(factor: Factor, table: list[tuple[str, Array]], fields: Instances, weight: Array) -> float:
+    value = tensor(factor.atoms, copies_in(factor.atoms), fields, weight)
+    candidates = [
+        relative(np.transpose(array, axes), value)
+        for population, array in table
+        if population == factor.population and array.ndim == value.ndim
+        for axes in permutations(range(array.ndim))
+    ]
+    return min(candidates, default=float("inf"))
+
+
+def fractions_of(populations: tuple[Population, ...], values: Values) -> dict[str, float]:
+    """Fractions of the populations as numbers."""
+    return {p.name: number(p.fraction, values).real for p in populations}
