@@ -1,7 +1,7 @@
 """Gaussian averages: one node, one derivative rule, and closed forms by rules.
 
-`GaussAvg` stands for ⟨Π_k f_k^(n_k)(u_{s_k})⟩ over jointly Gaussian u. Its derivatives with respect to a covariance or a
-mean raise derivative orders of the functions,
+`GaussAvg` stands for ⟨Π_k f_k^(n_k)(u_{s_k})⟩ over jointly Gaussian u. Its derivatives with respect to a covariance or
+a mean raise derivative orders of the functions,
 
     ∂/∂C_ij ⟨F⟩ = ⟨∂_i ∂_j F⟩ (½ of it for i = j),    ∂/∂m_i ⟨F⟩ = ⟨∂_i F⟩,
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sympy import Add, Basic, Dummy, Expr, Integer, Max, Min, Mul, Piecewise, S, Symbol, Tuple, latex, sympify
+from sympy import Add, Basic, Dummy, Expr, Integer, Max, Min, Piecewise, S, Symbol, Tuple, latex, sympify
 from sympy.core.symbol import Str
 from sympy.printing.pretty.pretty_symbology import greek_unicode
 from sympy.printing.pretty.stringpict import prettyForm
@@ -27,7 +27,7 @@ from quenched.theory.gauss_forms import add as add_forms
 from quenched.theory.gauss_parse import form_of
 from quenched.theory.gauss_primitives import antiderivative
 from quenched.theory.gauss_rules import RULES, NoRule, Row, Rule, expectation
-from quenched.theory.problem import C12, M1, M2, U, V1, V2, SiteFunction
+from quenched.theory.problem import C12, M1, M2, V1, V2, SiteFunction, U
 
 __all__ = ["RULES", "Closed", "GaussAvg", "Rule", "antiderivative", "close", "derivative", "one_point", "two_point"]
 
@@ -68,30 +68,30 @@ def two_point(f: SiteFunction, g: SiteFunction, means: tuple[Expr, Expr] = (M1, 
 
 def close(functions: Sequence[SiteFunction], means: Row, cov: tuple[Row, ...]) -> Closed | None:
     """⟨Π_s f_s(u_s)⟩ over Gaussian u_s with these means and covariances, None where no rule gives it."""
-    zero = tuple(sympify(m) == 0 for m in means)
-    apart = tuple(tuple(sympify(c) == 0 for c in row) for row in cov)
-    template = _template(tuple((f.expr, 0) for f in functions), tuple((s,) for s in range(len(functions))), zero, apart)
-    return _fill(template, means, cov)
+    factors = tuple((f.expr, 0) for f in functions)
+    return _close(factors, tuple((s,) for s in range(len(functions))), tuple(sympify(m) for m in means), cov)
 
 
-@dataclass(frozen=True)
-class _Template:
-    """A closed form over placeholder means and covariances (variances positive, so that roots combine)."""
-
-    closed: Closed
-    mean: Row
-    cov: tuple[Row, ...]
+def _close(
+    factors: tuple[tuple[Expr, int], ...], slots: tuple[tuple[int, ...], ...], means: Row, cov: tuple[Row, ...]
+) -> Closed | None:
+    template = _template(factors, slots, means, tuple(tuple(sympify(c) == 0 for c in row) for row in cov))
+    if template is None:
+        return None
+    closed, holders = template
+    pairs = {d: c for ds, cs in zip(holders, cov, strict=True) for d, c in zip(ds, cs, strict=True) if d != 0}
+    return Closed(closed.value.xreplace(pairs), closed.rules)
 
 
 @lru_cache(maxsize=1024)
 def _template(
     factors: tuple[tuple[Expr, int], ...],
     slots: tuple[tuple[int, ...], ...],
-    zero: tuple[bool, ...],
+    means: Row,
     apart: tuple[tuple[bool, ...], ...],
-) -> _Template | None:
+) -> tuple[Closed, tuple[Row, ...]] | None:
+    """The closed form over placeholder covariances, and those (variances positive, so that roots combine)."""
     size = range(len(slots))
-    mean = tuple(S.Zero if z else Dummy(f"m_{i}", real=True) for i, z in enumerate(zero))
     entries: dict[tuple[int, int], Expr] = {(i, i): Dummy(f"v_{i}", positive=True) for i in size}
     for i in size:
         for j in range(i):
@@ -99,18 +99,10 @@ def _template(
     cov = tuple(tuple(entries[i, j] for j in size) for i in size)
     try:
         forms = tuple(_merge([factors[k] for k in group]) for group in slots)
-        value, rules = expectation(forms, mean, cov)
+        value, rules = expectation(forms, means, cov)
     except (NoForm, NoRule):
         return None
-    return _Template(Closed(value, rules), mean, cov)
-
-
-def _fill(template: _Template | None, means: Row, cov: tuple[Row, ...]) -> Closed | None:
-    if template is None:
-        return None
-    pairs = [(d, m) for d, m in zip(template.mean, means, strict=True) if d != 0]
-    pairs += [(d, c) for ds, cs in zip(template.cov, cov, strict=True) for d, c in zip(ds, cs, strict=True) if d != 0]
-    return Closed(template.closed.value.xreplace(dict(pairs)), template.closed.rules)
+    return Closed(value, rules), cov
 
 
 def _merge(factors: list[tuple[Expr, int]]) -> Form:
@@ -276,9 +268,7 @@ class GaussAvg(Expr):
         means = tuple(self.means[s] for s in used)
         cov = tuple(tuple(self.cov[i][j] for j in used) for i in used)
         factors = tuple((f.args[1], f.order) for f in self.factors)
-        zero = tuple(m == 0 for m in means)
-        apart = tuple(tuple(c == 0 for c in row) for row in cov)
-        return _fill(_template(factors, groups, zero, apart), means, cov)
+        return _close(factors, groups, means, cov)
 
     def close(self) -> Expr:
         """The closed form, or the node itself."""

@@ -41,7 +41,7 @@ from sympy import (
 
 from quenched.theory.gauss_forms import Form, Kernel, Monomial, NoForm, multiply
 from quenched.theory.gauss_parse import affine, coefficients, form_of
-from quenched.theory.problem import U, SiteFunction
+from quenched.theory.problem import SiteFunction, U
 
 
 class NoPrimitive(Exception):
@@ -162,7 +162,7 @@ def _logistic(rest: Expr) -> Expr | None:
     slope, _ = affine(w)
     others = Mul(*(f for f in Mul.make_args(rest) if f is not powers[0]))
     exponent = S.Zero if others == 1 else _exponent(others)
-    rate, shift = affine(exponent)
+    rate, _ = affine(exponent)
     k = rate / slope
     if not k.is_Integer or not 0 <= k <= n:
         return None

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product as cartesian
-from math import comb, factorial
+from math import comb, factorial, prod
 from typing import ClassVar
 
 from sympy import Add, Dummy, Expr, Integer, Matrix, Mul, Pow, S, asin, atan2, cos, erf, erfc, exp, pi, sqrt, tanh
@@ -161,23 +161,52 @@ def _restrict(d: Row, y: Row, cov: tuple[Row, ...]) -> tuple[Expr, Row, tuple[Ro
 
 class Condition(Rule):
     name = "delta"
-    statement = "⟨δ(z) F⟩ = p_z(0) ⟨F | z=0⟩, ⟨δ^(k)(z) F⟩ = ∂_ε^k ⟨δ(z+ε) F⟩"
+    statement = "⟨δ(z) F⟩ = p_z(0) ⟨F | z=0⟩; derivatives of δ by Stein's lemma read backwards"
     source = "density of a Gaussian variable and its conditional law"
 
     def matches(self, average: Average) -> bool:
         return any(k.kind == "delta" for _, k in average.kernels)
 
     def value(self, average: Average, evaluate: Evaluate) -> Expr:
-        shifts: list[tuple[Expr, int]] = []
-        for s, k in average.kernels:
-            if k.kind == "delta" and k.order:
-                shift = Dummy("epsilon", real=True)
-                average = average.put(s, Monomial(kernels=(replace(k, order=0, offset=k.offset + shift),)))
-                shifts.append((shift, k.order))
-        result = _on_zero(average, evaluate)
-        for shift, order in shifts:
-            result = result.diff(shift, order).xreplace({shift: S.Zero})
-        return result
+        deltas = [(s, k) for s, k in average.kernels if k.kind == "delta"]
+        if len(deltas) > 1:
+            return _by_shifts(average, deltas, evaluate)
+        slot, kernel = deltas[0]
+        return _lower_order(average, slot, kernel, evaluate) if kernel.order else _on_zero(average, evaluate)
+
+
+def _lower_order(average: Average, slot: int, kernel: Kernel, evaluate: Evaluate) -> Expr:
+    """v a ⟨δ^(k+1) F⟩ = (r − m) ⟨δ^(k) F⟩ − (k/a) ⟨δ^(k−1) F⟩ − Σ_j C_j ⟨δ^(k) ∂_j F⟩, from ⟨u δ^(k) F⟩ in two ways."""
+
+    def of_order(k: int) -> Average:
+        return average.put(slot, Monomial(kernels=(replace(kernel, order=k),)))
+
+    k, row = kernel.order - 1, average.cov[slot]
+    below = of_order(k)
+    distance = kernel.root - average.mean[slot]
+    terms = [distance * evaluate(below)] if distance != 0 else []
+    if k:
+        terms.append(-k * evaluate(of_order(k - 1)) / kernel.slope)
+    for j, monomial in enumerate(average.slots):
+        if j != slot and row[j] != 0:
+            slopes = differentiate(monomial).items()
+            terms.extend(-row[j] * w * evaluate(below.put(j, inner)) for inner, w in slopes)
+    return Add(*terms) / (row[slot] * kernel.slope)
+
+
+def _by_shifts(average: Average, deltas: list[tuple[int, Kernel]], evaluate: Evaluate) -> Expr:
+    """Several deltas: ⟨δ^(k)(z) F⟩ = ∂_ε^k ⟨δ(z+ε) F⟩."""
+    shifts: list[tuple[Expr, int]] = []
+    for slot, kernel in deltas:
+        if kernel.order:
+            shift = Dummy("epsilon", real=True)
+            moved = replace(kernel, order=0, offset=kernel.offset + shift)
+            average = average.put(slot, Monomial(kernels=(moved,)))
+            shifts.append((shift, kernel.order))
+    result = _on_zero(average, evaluate)
+    for shift, order in shifts:
+        result = result.diff(shift, order).xreplace({shift: S.Zero})
+    return result
 
 
 def _on_zero(average: Average, evaluate: Evaluate) -> Expr:
@@ -347,10 +376,11 @@ def _vanishes(value: Expr) -> bool:
     return value == 0 or value.expand() == 0
 
 
+WICK = Wick()
 #: The registry, in the order in which rules are tried.
 RULES: tuple[Rule, ...] = (
     Product(),
-    Wick(),
+    WICK,
     Tilt(),
     Condition(),
     Stein(),
@@ -380,9 +410,7 @@ def expectation(forms: tuple[Form, ...], mean: Row, cov: tuple[Row, ...]) -> tup
         return known[average]
 
     if len(forms) == 2 and all(not m.kernels and not m.is_exponential for form in forms for m in form):
-        return _polynomials(forms, cov[0][1], lambda s, m: evaluate(Average((m,), (mean[s],), ((cov[s][s],),)))), (
-            Wick(),
-        )
+        return _polynomials(forms, mean, cov), (WICK,)
     products: list[tuple[tuple[Monomial, ...], Expr]] = [((), S.One)]
     for form in forms:
         products = [((*ms, m), c * d) for ms, c in products for m, d in form.items()]
@@ -390,25 +418,35 @@ def expectation(forms: tuple[Form, ...], mean: Row, cov: tuple[Row, ...]) -> tup
     return tidy(total), tuple(used)
 
 
-def _polynomials(forms: tuple[Form, ...], c: Expr, moment: Callable[[int, Monomial], Expr]) -> Expr:
+def _polynomials(forms: tuple[Form, ...], mean: Row, cov: tuple[Row, ...]) -> Expr:
     """Σ_j c^j/j! ⟨f^(j)⟩ ⟨g^(j)⟩: Wick's rule for whole polynomials, which keeps high degrees short."""
     terms, j = [], 0
     while all(forms):
-        means = (Add(*(w * moment(s, m) for m, w in form.items())) for s, form in enumerate(forms))
-        terms.append(c**j * Mul(*means) / factorial(j))
+        means = [Add(*(w * _moment(m.power, mean[s], cov[s][s]) for m, w in forms[s].items())) for s in (0, 1)]
+        terms.append(cov[0][1] ** j * Mul(*means) / factorial(j))
         forms = tuple(add(*(scale(differentiate(m), w) for m, w in form.items())) for form in forms)
         j += 1
     return Add(*terms)
 
 
 def tidy(expr: Expr) -> Expr:
-    """Collects the algebraic coefficients of every transcendental factor; touches nothing else."""
+    """Collects the algebraic coefficients of every transcendental factor, where that makes the expression shorter."""
+    if _width(expr) > 40:
+        return expr
     found: dict[Expr, list[Expr]] = {}
     for term in _terms(expr):
         factors = Mul.make_args(term)
         core = [f for f in factors if _transcendental(f)]
         found.setdefault(Mul(*core), []).append(Mul(*(f for f in factors if not _transcendental(f))))
-    return Add(*(core * Add(*coefficients) for core, coefficients in found.items()))
+    collected = Add(*(core * Add(*coefficients) for core, coefficients in found.items()))
+    return min(collected, expr, key=lambda e: int(e.count_ops()))
+
+
+def _width(expr: Expr) -> int:
+    """Number of terms when products are multiplied out."""
+    if isinstance(expr, Add):
+        return sum(_width(a) for a in expr.args)
+    return prod(_width(a) for a in expr.args) if isinstance(expr, Mul) else 1
 
 
 def _terms(expr: Expr) -> list[Expr]:
@@ -417,8 +455,6 @@ def _terms(expr: Expr) -> list[Expr]:
         return [t for a in expr.args for t in _terms(a)]
     if isinstance(expr, Mul):
         return [Mul(*choice) for choice in cartesian(*(_terms(a) for a in expr.args))]
-    if isinstance(expr, Pow) and isinstance(expr.base, Add) and expr.exp.is_Integer and expr.exp > 0:
-        return list(Add.make_args(expr.expand(deep=False)))
     return [expr]
 
 
