@@ -1,1 +1,33 @@
+"""Self-consistency problems → solutions with errors. Imports of the theory layer: its problem types and errors only."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .public import average1, average2
+    from .solver import solve
+    from .types import Branch, Number, RawSolution
+
+_HOME = {
+    "solve": "solver",
+    "average1": "public",
+    "average2": "public",
+    "critical": "continuation",
+    "sweep": "continuation",
+    "export": "export",
+    "Branch": "types",
+    "Number": "types",
+    "RawSolution": "types",
+}
+
+__all__ = ["Branch", "Number", "RawSolution", "average1", "average2", "critical", "export", "solve", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    """Names load with their module at first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

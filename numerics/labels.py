@@ -1,0 +1,78 @@
+"""Quadrature over the quenched numbers that stay inside the averages."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from sympy import DiracDelta, Expr, Interval, Symbol, lambdify, sympify
+
+from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.problem import Label
+
+from .quadrature import legendre
+from .types import Array
+
+_SPREAD = 9.0
+_NODES = 24
+
+
+def label_nodes(labels: tuple[Label, ...], values: dict[Symbol, float]) -> tuple[list[tuple[float, ...]], Array]:
+    """Nodes (one tuple of label values each) and their probabilities (nodes,), the product over independent labels."""
+    rules = [_rule(label, values) for label in labels]
+    nodes = [tuple(float(u) for u, _ in combination) for combination in product(*rules)]
+    weights = np.array([np.prod([w for _, w in combination]) for combination in product(*rules)])
+    return nodes, weights
+
+
+def _rule(label: Label, values: dict[Symbol, float]) -> list[tuple[float, float]]:
+    law = label.law
+    number = {s: values[s] for s in getattr(law, "free_symbols", set()) if s in values}
+
+    def real(e: object) -> float:
+        return float(sympify(e).subs(number))
+
+    atoms = [(real(a), real(p)) for a, p in law.weights()]  # type: ignore[attr-defined]
+    mass = sum(p for _, p in atoms)
+    if mass > 1 - 1e-12:
+        return atoms
+    u = Symbol("u", real=True)
+    smooth = law.density(u).subs(number).replace(lambda e: isinstance(e, DiracDelta), lambda e: sympify(0))  # type: ignore[attr-defined]
+    edges = _edges(law, real)
+    rule = _panels(lambdify(u, smooth, "numpy"), edges)
+    total = sum(w for _, w in rule) + mass
+    if not abs(total - 1) < 1e-9:
+        raise QuenchedError(f"the law of {label.symbol} has total probability {total:.9g} on its support, expected 1")
+    return atoms + rule
+
+
+def _edges(law: object, real: object) -> Array:
+    """Panel edges: the support, cut where a law that falls off like a Gaussian or an exponential has no weight."""
+    support = law.support()  # type: ignore[attr-defined]
+    if not isinstance(support, Interval):
+        intervals = [s for s in getattr(support, "args", ()) if isinstance(s, Interval)]
+        if len(intervals) != 1:
+            raise NotCovered(f"no quadrature over a label with support {support}; use an interval or atoms")
+        support = intervals[0]
+    mean, sd = real(law.mean_()), np.sqrt(real(law.variance_()))  # type: ignore[attr-defined, operator]
+    low = real(support.start) if support.start.is_finite else mean - 4 * _SPREAD * sd  # type: ignore[operator]
+    high = real(support.end) if support.end.is_finite else mean + 4 * _SPREAD * sd  # type: ignore[operator]
+    inner = mean + sd * np.array([-18.0, -9.0, -6.0, -3.0, 0.0, 3.0, 6.0, 9.0, 18.0])
+    finite = support.start.is_finite and support.end.is_finite
+    cuts = [low, high, 0.0] if finite else [low, high, 0.0, *inner]
+    return np.unique([c for c in cuts if low <= c <= high])
+
+
+def _panels(density: object, edges: Array) -> list[tuple[float, float]]:
+    x, w = legendre(_NODES)
+    found = []
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        u = (a + b) / 2 + (b - a) / 2 * x
+        mass = np.broadcast_to(density(u), u.shape) * w * (b - a) / 2  # type: ignore[operator]
+        found += [(float(p), float(q)) for p, q in zip(u, mass, strict=True) if q > 1e-16]
+    return found
+
+
+def expression_at(expr: Expr, values: dict[Symbol, float]) -> float:
+    """A constant expression at given values."""
+    return float(sympify(expr).subs(values))

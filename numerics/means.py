@@ -1,0 +1,40 @@
+"""Means at a given variance: all roots of the mean equation of a one-argument problem."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import brentq
+
+from .averages import Averages
+from .quadrature import trapezoid
+from .types import Array
+
+
+def coarse_mean(averages: Averages, m: Array, v: float) -> Array:
+    """Right-hand side of the mean equation of argument 0 on a grid of means, by a coarse rule."""
+    z, weight = trapezoid(129, 8.0)
+    offsets = averages.offsets()
+    out = np.full(len(m), float(averages.mean_constant()[0]))
+    for k, w in enumerate(averages.mean_gain()[0]):
+        if w == 0:
+            continue
+        site = averages.generated.site(averages.problem.one_points[k].f)
+        for l, share in enumerate(averages.weights):
+            u = (m + offsets[l, 0])[:, None] + np.sqrt(v) * z
+            out += w * share * (averages.site(site, l).value(u) @ weight)
+    return out
+
+
+def mean_roots(averages: Averages, v: float) -> list[float]:
+    """All means at a given variance, ascending."""
+    constant = float(averages.mean_constant()[0])
+    if not np.any(averages.mean_gain()[0]):
+        return [constant]
+    tail = np.geomspace(1e-6, 300, 90)
+    grid = np.concatenate([-tail[::-1], tail]) + constant
+    residual = grid - coarse_mean(averages, grid, v)
+    roots = [float(x) for x in grid[residual == 0]]
+    for i in np.flatnonzero(residual[:-1] * residual[1:] < 0):
+        a, b = grid[i], grid[i + 1]
+        roots.append(float(brentq(lambda x: float((x - coarse_mean(averages, np.array([x]), v))[0]), a, b, xtol=1e-10)))
+    return sorted(roots)

@@ -1,0 +1,228 @@
+"""Generated numba code for units whose trajectories are sampled.
+
+The module of one unit holds its right-hand side, its outputs and its kicks as scalar code, and the loop over paths and
+steps that integrates them: Heun with additive noise for a flow, plain iteration for a map, memory as a convolution
+with the unit's own past outputs.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from sympy import Expr, Symbol
+from sympy.printing.pycode import PythonCodePrinter
+
+from quenched.theory.errors import NotCovered
+from quenched.theory.problem import SampledUnit
+
+from .cache import digest, load
+
+VERSION = "2"
+
+_LOOP = '''
+@njit(cache=True, fastmath=True)
+def tail(psi, kernel, at, reach, mem):
+    """Memory of every field from outputs before step `at`, without the entry at zero lag."""
+    for u in range(kernel.shape[0]):
+        total = 0.0
+        for b in range(kernel.shape[1]):
+            for lag in range(1, min(reach, at) + 1):
+                total += kernel[u, b, lag] * psi[b, at - lag]
+        mem[u] = total
+
+
+@njit(cache=True, fastmath=True)
+def advance(x, h0, h1, mem, kernel, xi, q, p, dt, new, work):
+    """One step of a unit; `mem` holds the memory of the present step, `work` the tail for the next one."""
+    n, m, nb = x.shape[0], h0.shape[0], kernel.shape[1]
+    f0, f1, hh, guess, psi = np.empty(n), np.empty(n), np.empty(m), np.empty(n), np.empty(nb)
+    for u in range(m):
+        hh[u] = h0[u] + mem[u]
+    rhs(x, hh, xi, q, p, dt, f0)
+    if not FLOW:
+        for i in range(n):
+            new[i] = f0[i]
+        return
+    for i in range(n):
+        guess[i] = x[i] + dt * f0[i]
+    outputs(guess, q, p, psi)
+    for u in range(m):
+        hh[u] = h1[u] + work[u]
+        for b in range(nb):
+            hh[u] += kernel[u, b, 0] * psi[b]
+    rhs(guess, hh, xi, q, p, dt, f1)
+    for i in range(n):
+        new[i] = x[i] + 0.5 * dt * (f0[i] + f1[i])
+
+
+@njit(cache=True, fastmath=True)
+def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
+    """Integrate all paths over `burn` + T steps of the periodic fields h.
+
+    h (P, T, m) without memory, noise (P, T, k), label (P, l), start (P, n), kernel (m, nb, reach + 1) with its
+    quadrature weights. Returns states (P, T, n), outputs (P, T, nb) of the last T steps, and responses
+    (P, len(kicked), nb, reach + 1) to unit kicks of fields, averaged over windows.
+    """
+    paths, steps, m = h.shape
+    n, nb = start.shape[1], kernel.shape[1]
+    states, outs = np.empty((paths, steps, n)), np.empty((paths, steps, nb))
+    answer = np.zeros((paths, kicked.shape[0], nb, reach + 1))
+    total = burn + steps
+    psi, psi2 = np.empty((nb, total + 1)), np.empty((nb, total + 1))
+    x, y, new, mem, work = np.empty(n), np.empty(n), np.empty(n), np.empty(m), np.empty(m)
+    out, jump, hh = np.empty(nb), np.empty(n), np.empty(m)
+    for path in range(paths):
+        q = label[path]
+        for i in range(n):
+            x[i] = start[path, i]
+        outputs(x, q, p, out)
+        for b in range(nb):
+            psi[b, 0] = out[b]
+        work[:] = 0.0
+        for step in range(total):
+            at = step % steps
+            after = (step + 1) % steps
+            if step >= burn:
+                for i in range(n):
+                    states[path, step - burn, i] = x[i]
+                for b in range(nb):
+                    outs[path, step - burn, b] = psi[b, step]
+            for u in range(m):
+                mem[u] = work[u]
+                for b in range(nb):
+                    mem[u] += kernel[u, b, 0] * psi[b, step]
+            tail(psi, kernel, step + 1, reach, work)
+            advance(x, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
+            for i in range(n):
+                x[i] = new[i]
+            outputs(x, q, p, out)
+            for b in range(nb):
+                psi[b, step + 1] = out[b]
+        windows = steps // (reach + 1)
+        for k in range(kicked.shape[0]):
+            for window in range(windows):
+                first = burn + window * (reach + 1)
+                lo = max(0, first - reach)
+                for b in range(nb):
+                    for step in range(lo, first + 1):
+                        psi2[b, step] = psi[b, step]
+                for i in range(n):
+                    y[i] = states[path, first - burn, i]
+                at = first % steps
+                for u in range(m):
+                    hh[u] = h[path, at, u]
+                tail(psi, kernel, first, reach, mem)
+                for u in range(m):
+                    hh[u] += mem[u]
+                    for b in range(nb):
+                        hh[u] += kernel[u, b, 0] * psi[b, first]
+                kick(y, hh, noise[path, at], q, p, dt, kicked[k], jump)
+                for lag in range(reach + 1):
+                    step = first + lag
+                    at = step % steps
+                    after = (step + 1) % steps
+                    if lag == 0 and FLOW:
+                        for i in range(n):
+                            y[i] += EPS * jump[i]
+                        outputs(y, q, p, out)
+                        for b in range(nb):
+                            psi2[b, step] = out[b]
+                    for b in range(nb):
+                        answer[path, k, b, lag] += (psi2[b, step] - psi[b, step]) / EPS / windows
+                    if lag == reach:
+                        break
+                    if lag == 0:
+                        tail(psi2, kernel, step, reach, work)
+                    for u in range(m):
+                        mem[u] = work[u]
+                        for b in range(nb):
+                            mem[u] += kernel[u, b, 0] * psi2[b, step]
+                    tail(psi2, kernel, step + 1, reach, work)
+                    advance(y, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
+                    for i in range(n):
+                        y[i] = new[i]
+                        if lag == 0 and not FLOW:
+                            y[i] += EPS * jump[i]
+                    outputs(y, q, p, out)
+                    for b in range(nb):
+                        psi2[b, step + 1] = out[b]
+    return states, outs, answer
+'''
+
+
+class _Scalar(PythonCodePrinter):
+    """Scalar code that numba compiles."""
+
+    def _print_Heaviside(self, expr: Expr) -> str:
+        a = self._print(expr.args[0])
+        return f"(0.5 * (1.0 + sgn({a})))"
+
+    def _print_sign(self, expr: Expr) -> str:
+        return f"sgn({self._print(expr.args[0])})"
+
+    def _print_sech(self, expr: Expr) -> str:
+        return f"(1.0 / math.cosh({self._print(expr.args[0])}))"
+
+    def _print_Max(self, expr: Expr) -> str:
+        return self._nested("max", expr)
+
+    def _print_Min(self, expr: Expr) -> str:
+        return self._nested("min", expr)
+
+    def _nested(self, name: str, expr: Expr) -> str:
+        code = f"float({self._print(expr.args[0])})"
+        for arg in expr.args[1:]:
+            code = f"{name}({code}, float({self._print(arg)}))"
+        return code
+
+
+def unit_module(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -> ModuleType:
+    """The compiled module of one unit (from the cache if an earlier run generated it)."""
+    source = unit_source(unit, parameters, clock)
+    return load(digest(VERSION + source), lambda: source)
+
+
+def unit_source(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -> str:
+    """Source text of the module: scalar functions of the unit, then the loop."""
+    names: dict[Symbol, str] = {s: f"p[{i}]" for i, s in enumerate(parameters)}
+    names |= {s: f"x[{i}]" for i, s in enumerate(unit.states)}
+    names |= {s: f"h[{i}]" for i, s in enumerate(unit.fields)}
+    names |= {s: f"xi[{i}]" for i, s in enumerate(unit.noises)}
+    names |= {label.symbol: f"q[{i}]" for i, label in enumerate(unit.labels)}
+    by_name = {s.name: code for s, code in names.items()}
+    scale = {s: s / Symbol("sqrt_dt") for s in unit.noises} if clock == "flow" else {}
+
+    def code(e: Expr) -> str:
+        try:
+            free = {s: Symbol(by_name[s.name]) for s in e.free_symbols if s.name in by_name}
+            return str(_Scalar({"fully_qualified_modules": True}).doprint(e.xreplace(free)))
+        except Exception as error:
+            raise NotCovered(f"no compiled code for {e}: {error}") from error
+
+    rhs = [e.xreplace(scale) for e in unit.rhs]
+    head = (
+        '"""Generated from a site process: the unit of one population, and its trajectories. Edits are lost."""\n\n'
+        "import math\n\nimport numpy as np\nfrom numba import njit\n\n"
+        f"EPS = 1e-4\nFLOW = {clock == 'flow'}\n\n\n"
+        "@njit(cache=True)\ndef sgn(a):\n    return float(a > 0) - float(a < 0)\n"
+    )
+    parts = [head, _function("rhs", "x, h, xi, q, p, dt, out", [code(e) for e in rhs])]
+    parts.append(_function("outputs", "x, q, p, out", [code(body) for _, body in unit.outputs]))
+    parts.append(_kick(unit, code, scale))
+    return "\n\n".join(parts) + "\n" + _LOOP
+
+
+def _function(name: str, args: str, rows: list[str]) -> str:
+    body = "\n".join(f"    out[{i}] = {row}" for i, row in enumerate(rows)) or "    pass"
+    used = "    sqrt_dt = math.sqrt(dt)\n" if "sqrt_dt" in body else ""
+    return f"@njit(cache=True, fastmath=True)\ndef {name}({args}):\n{used}{body}\n"
+
+
+def _kick(unit: SampledUnit, code, scale) -> str:  # type: ignore[no-untyped-def]
+    rows = []
+    for u, field in enumerate(unit.fields):
+        rows.append(f"    {'if' if u == 0 else 'elif'} u == {u}:")
+        rows += [f"        out[{i}] = {code(e.diff(field).xreplace(scale))}" for i, e in enumerate(unit.rhs)]
+    body = "\n".join(rows) or "    pass"
+    used = "    sqrt_dt = math.sqrt(dt)\n" if "sqrt_dt" in body else ""
+    return f"@njit(cache=True, fastmath=True)\ndef kick(x, h, xi, q, p, dt, u, out):\n{used}{body}\n"

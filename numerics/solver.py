@@ -1,0 +1,146 @@
+"""All branches of a stationary problem at given parameters, and which of them the dynamics reaches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+from sympy import Symbol
+
+from quenched.theory.errors import ConvergenceError, QuenchedError
+from quenched.theory.problem import PotentialProblem, StationaryGaussian
+
+from .assemble import Wave, fixed_branch, wave_branch
+from .averages import Averages
+from .fixedpoints import fixed_points
+from .orbit import Orbit, growth, orbit
+from .potential import Particle, State, states
+from .timegrid import flow_grid
+from .types import Array, Branch, RawSolution
+
+_EPS = float(np.finfo(float).eps)
+
+
+def solve(
+    problem: StationaryGaussian,
+    potential: PotentialProblem | None,
+    values: dict[Symbol, float],
+    *,
+    lags: Array | None = None,
+    tol: float = 1e-10,
+) -> RawSolution:
+    """Every stationary state of a problem, labelled, with the stability of each.
+
+    Parameters
+    ----------
+    problem : StationaryGaussian
+    potential : PotentialProblem or None
+        Its reduction to a conservative particle, where there is one: faster and more accurate.
+    values : dict Symbol → float
+        A value for every parameter.
+    lags : array (n_tau,), optional
+        Where covariances are reported (time units of the flow, steps of the map).
+    tol : float
+        Relative accuracy that the spectral route aims at.
+
+    Returns
+    -------
+    RawSolution
+        `main` is the state that the dynamics reaches: a fixed point only where it is stable in the network.
+
+    Raises
+    ------
+    QuenchedError
+        Missing parameter value, unstable linear part, or a state that diverges.
+    ConvergenceError
+        A state that cannot be told from its neighbours at double precision, or a solver that did not converge.
+    """
+    averages = Averages(problem, potential, values)
+    averages.edge()
+    lags = None if lags is None else np.asarray(lags, dtype=float)
+    branches = [fixed_branch(averages, point, "", lags) for point in fixed_points(averages)]
+    if potential is not None:
+        branches += _potential_branches(averages, lags)
+    else:
+        from .spectral import spectral_branches
+
+        branches += spectral_branches(averages, lags, tol, [b for b in branches])
+    if not branches:
+        raise ConvergenceError("no stationary state was found")
+    branches = _labelled(branches)
+    return RawSolution(tuple(branches), _main(branches))
+
+
+def _potential_branches(averages: Averages, lags: Array | None) -> list[Branch]:
+    particle = Particle(averages)
+    found, failure = [], None
+    for state in states(particle):
+        try:
+            path, energy = orbit(particle, state)
+        except ConvergenceError as error:
+            failure = error
+            continue
+        wave = potential_wave(averages, state, path)
+        found.append(
+            wave_branch(
+                averages,
+                wave,
+                label="",
+                kind="noisy" if particle.kick else "dynamic",
+                stable=True,
+                growth=growth(particle, path, energy),
+                lags=lags,
+                iterations=state.iterations,
+                method="potential",
+            )  # fmt: skip
+        )
+    if failure is not None and not found:
+        raise failure
+    return found
+
+
+def potential_wave(averages: Averages, state: State, path: Orbit) -> Wave:
+    """The orbit on a time grid."""
+    slow = min(path.rate, abs(averages.edge()))
+    grid = flow_grid(slow, abs(averages.edge()), 34 / path.rate)
+    excess = path(grid.tau) - state.limit
+    amplitude = state.variance - state.limit
+    error = path.error * amplitude * 4 + state.variance_error + state.limit_error
+    return Wave(
+        grid=grid,
+        mean=np.array([state.mean]),
+        mean_error=np.array([state.mean_error]),
+        static=np.array([state.limit]),
+        static_error=np.array([state.limit_error]),
+        decaying=[(excess, excess)],
+        origin=np.array([amplitude]),
+        error=np.array([error]),
+        variance_error=np.array([state.variance_error]),
+        at=lambda p, tau: path(tau) - state.limit,
+    )
+
+
+def _labelled(branches: list[Branch]) -> list[Branch]:
+    """Labels: the kind, numbered in order of falling variance where there are several."""
+    counts, seen = Counter(b.kind for b in branches), Counter[str]()
+    ordered = sorted(branches, key=lambda b: (-float(b.variance[0]), -float(b.mean[0])))
+    out = []
+    for b in ordered:
+        seen[b.kind] += 1
+        out.append(replace(b, label=b.kind if counts[b.kind] == 1 else f"{b.kind} {seen[b.kind]}"))
+    return out
+
+
+def _main(branches: list[Branch]) -> int:
+    """A stable fixed point if there is one, else the fluctuating state; of equals the one with the largest mean."""
+    fixed = [i for i, b in enumerate(branches) if b.kind in ("trivial", "static")]
+    moving = [i for i in range(len(branches)) if i not in fixed]
+    stable = [i for i in fixed if branches[i].stable]
+    chosen = stable or [i for i in moving if branches[i].stable] or moving
+    if not chosen:
+        marginal = [i for i in fixed if abs(branches[i].growth.value) < 1e-9]
+        if marginal:
+            return marginal[0]
+        raise QuenchedError("every fixed point is unstable and no fluctuating state was found: the state may diverge")
+    return max(chosen, key=lambda i: (round(float(branches[i].mean[0]), 9), float(branches[i].variance[0])))

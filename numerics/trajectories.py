@@ -1,0 +1,342 @@
+"""Self-consistent processes by sampled trajectories (dynamical mean-field theory by Monte Carlo).
+
+A sweep draws Gaussian paths of the local fields with the present covariance (circulant, by FFT, so that paths are
+periodic and stationary), integrates the units with their memory for one lap to forget the start and one to measure,
+and re-estimates covariances, means and responses. Sweeps first share their random numbers, until the covariance moves
+less than its own sampling error; then fresh numbers are drawn and the iterates are averaged, and the error of the
+average comes from their scatter and autocorrelation.
+
+Sources: Eissfeller & Opper, PRL 68, 2094 (1992); Roy, Biroli, Bunin & Cammarota, J. Phys. A 52, 484001 (2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from sympy import Expr, Symbol, sympify
+
+from quenched.theory.errors import ConvergenceError, QuenchedError, nearest
+from quenched.theory.problem import SampledUnit, SiteProcess
+
+from .labels import label_nodes
+from .process_code import unit_module
+from .types import Array, Number
+
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a process is sampled.
+
+    Attributes
+    ----------
+    dt : time step of a flow (a map steps by one)
+    steps : time points of a path, a power of two; the window is steps·dt
+    paths : paths a sweep and population
+    reach : length of the memory, in time units
+    settle, average : most sweeps with shared numbers, and averaged sweeps with fresh ones
+    seed : of all random numbers
+    """
+
+    dt: float = 0.1
+    steps: int = 1024
+    paths: int = 400
+    reach: float = 20.0
+    settle: int = 60
+    average: int = 30
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """A self-consistent process.
+
+    Attributes
+    ----------
+    tau : array (n_tau,), lags in units of the declared time
+    mean : name → Number, of states and outputs
+    correlation : (a, b) → (array (n_tau,), errors): ⟨a(t+τ) b(t)⟩ of states and of outputs of one population
+    response : (output, field) → (array (n_lag,), errors), ⟨δa(t+τ)/δh(t)⟩ at lags τ = 0, dt, …
+    sweeps : number of sweeps
+    residual : last change of the outputs' covariance with shared random numbers, relative to its scale
+    """
+
+    tau: Array
+    mean: dict[str, Number]
+    correlation: dict[tuple[str, str], tuple[Array, Array]]
+    response: dict[tuple[str, str], tuple[Array, Array]]
+    sweeps: int
+    residual: float
+    sampling: Sampling
+
+
+@dataclass
+class _Orders:
+    """The order parameters that a sweep updates, on the grid of a path."""
+
+    covariance: dict[tuple[str, str], Array]
+    mean: dict[str, Array]
+    response: dict[tuple[str, str], Array]
+
+    def mixed(self, new: _Orders, weight: float) -> _Orders:
+        """(1 − weight)·self + weight·new."""
+        return _Orders(
+            _mix(self.covariance, new.covariance, weight),
+            _mix(self.mean, new.mean, weight),
+            _mix(self.response, new.response, weight),
+        )
+
+
+def _mix(old: dict[K, Array], new: dict[K, Array], weight: float) -> dict[K, Array]:
+    return {key: (1 - weight) * value + weight * new[key] for key, value in old.items()}
+
+
+class _Sampler:
+    """One process at given parameters: turns order parameters into new ones."""
+
+    def __init__(self, process: SiteProcess, values: dict[Symbol, float], how: Sampling) -> None:
+        self.process, self.how = process, how
+        self.values = {s.name: float(v) for s, v in values.items()}
+        missing = [s.name for s in process.parameters if s.name not in self.values]
+        if missing:
+            raise QuenchedError(f"parameter {missing[0]!r} has no value: {nearest(missing[0], self.values)}")
+        self.p = np.array([self.values[s.name] for s in process.parameters])
+        self.flow = process.clock == "flow"
+        self.dt = how.dt if self.flow else 1.0
+        memory = bool(process.memory)
+        self.reach = max(1, min(round(how.reach / self.dt), how.steps - 1)) if memory else 1
+        self.modules = [unit_module(u, process.parameters, process.clock) for u in process.units]
+        self.covariance = [(u.name, v.name, self._number(c), a.name, b.name) for u, v, c, a, b in process.covariance]
+        self.means = [(u.name, self._number(c), a.name) for u, c, a in process.means]
+        self.memory = [(u.name, self._number(c), a.name, v.name, b.name) for u, c, a, v, b in process.memory]
+
+    def _number(self, e: Expr) -> float:
+        e = sympify(e)
+        missing = [s for s in e.free_symbols if s.name not in self.values]
+        if missing:
+            raise QuenchedError(f"parameter {missing[0]} has no value: {nearest(str(missing[0]), self.values)}")
+        return float(e.subs({s: self.values[s.name] for s in e.free_symbols}))
+
+    # -- one sweep ----------------------------------------------------------------------------------------------
+    def sweep(self, now: _Orders, rng: np.random.Generator) -> _Orders:
+        new = _Orders({}, {}, {})
+        for unit, module in zip(self.process.units, self.modules, strict=True):
+            self._sweep_unit(unit, module, now, new, rng)
+        return new
+
+    def _sweep_unit(self, unit: SampledUnit, module, now: _Orders, new: _Orders, rng) -> None:  # type: ignore[no-untyped-def]
+        how = self.how
+        h = self._fields(unit, now, rng)
+        noise = rng.standard_normal((how.paths, how.steps, max(1, len(unit.noises))))
+        labels = self._labels(unit, rng)
+        start = 0.5 * rng.standard_normal((how.paths, len(unit.states)))
+        kicked = self._kicked(unit)
+        index = np.array([[f.name for f in unit.fields].index(k) for k in kicked], dtype=np.int64)
+        states, outs, answer = module.run(
+            h, noise, labels, start, self._kernel(unit, now), self.p, self.dt, how.steps, index, self.reach
+        )
+        if not (np.isfinite(states).all() and np.abs(states).max() < 1e12):
+            raise QuenchedError(
+                f"trajectories of population {unit.population!r} diverge: "
+                "no stationary state at these parameters (or dt too large)"
+            )
+        self._measure(unit, states, outs, answer, kicked, new)
+
+    def _fields(self, unit: SampledUnit, now: _Orders, rng: np.random.Generator) -> Array:
+        """Gaussian paths (P, T, m) with the present cross-covariance, plus the means."""
+        names = [f.name for f in unit.fields]
+        m, steps, paths = len(names), self.how.steps, self.how.paths
+        if m == 0:
+            return np.zeros((paths, steps, 1))
+        spectra = np.zeros((steps // 2 + 1, m, m), dtype=complex)
+        for u, v, coef, a, b in self.covariance:
+            if u in names:
+                row = coef * np.fft.rfft(self._two(now, a, b))
+                i, j = names.index(u), names.index(v)
+                spectra[:, i, j] += row
+                if i != j:
+                    spectra[:, j, i] += row.conj()
+        size, basis = np.linalg.eigh((spectra + spectra.conj().swapaxes(1, 2)) / 2)
+        root = basis * np.sqrt(np.clip(size, 0.0, None) * steps)[:, None, :]
+        z = rng.standard_normal((2, paths, steps // 2 + 1, m))
+        draw = (z[0] + 1j * z[1]) / np.sqrt(2)
+        draw[:, [0, -1]] = z[0][:, [0, -1]]
+        h = np.fft.irfft(np.einsum("wij,pwj->pwi", root, draw, optimize=True), n=steps, axis=1)
+        for u, coef, a in self.means:
+            if u in names:
+                h[:, :, names.index(u)] += coef * float(now.mean[a][0])
+        return np.ascontiguousarray(h)
+
+    def _two(self, now: _Orders, a: str, b: str) -> Array:
+        """⟨a(t+τ) b(t)⟩ on the periodic grid."""
+        if (a, b) in now.covariance:
+            return now.covariance[a, b]
+        return np.roll(now.covariance[b, a][::-1], 1)
+
+    def _labels(self, unit: SampledUnit, rng: np.random.Generator) -> Array:
+        """Quenched numbers of every path (P, l), drawn from the nodes of their law."""
+        out = np.zeros((self.how.paths, max(1, len(unit.labels))))
+        known = {s: self.values[s.name] for s in self.process.parameters}
+        for k, label in enumerate(unit.labels):
+            nodes, weights = label_nodes((label,), known)
+            points = np.array([n[0] for n in nodes])
+            order = np.argsort(points)
+            levels = (np.arange(self.how.paths) + rng.random()) / self.how.paths
+            mass = np.cumsum(weights[order])
+            pick = np.searchsorted(mass / mass[-1], levels)
+            out[:, k] = rng.permutation(points[order][np.minimum(pick, len(points) - 1)])
+        return out
+
+    def _kicked(self, unit: SampledUnit) -> list[str]:
+        names = {f.name for f in unit.fields}
+        return list(dict.fromkeys(v for _, _, _, v, _ in self.memory if v in names))
+
+    def _kernel(self, unit: SampledUnit, now: _Orders) -> Array:
+        """Memory kernels (m, nb, reach + 1) with the weights of the quadrature over the past."""
+        fields, outs = [f.name for f in unit.fields], [o.name for o, _ in unit.outputs]
+        kernel = np.zeros((max(1, len(fields)), max(1, len(outs)), self.reach + 1))
+        for u, coef, a, v, b in self.memory:
+            if u in fields:
+                kernel[fields.index(u), outs.index(b)] += coef * now.response[a, v]
+        if self.flow:
+            kernel *= self.dt
+            kernel[:, :, [0, -1]] /= 2
+        else:
+            kernel[:, :, 0] = 0.0
+        return kernel
+
+    def _measure(self, unit, states, outs, answer, kicked, new) -> None:  # type: ignore[no-untyped-def]
+        series = {s.name: states[:, :, i] for i, s in enumerate(unit.states)}
+        series |= {o.name: outs[:, :, i] for i, (o, _) in enumerate(unit.outputs)}
+        waves = {k: np.fft.rfft(v, axis=1) for k, v in series.items()}
+        names = list(series)
+        for i, a in enumerate(names):
+            new.mean[a] = np.array([series[a].mean()])
+            for b in names[i:]:
+                power = (waves[a] * waves[b].conj()).mean(axis=0)
+                new.covariance[a, b] = np.fft.irfft(power, n=self.how.steps) / self.how.steps
+        for k, v in enumerate(kicked):
+            for i, (o, _) in enumerate(unit.outputs):
+                new.response[o.name, v] = answer[:, k, i].mean(axis=0)
+
+    # -- start ---------------------------------------------------------------------------------------------------
+    def guess(self, amplitude: float, time: float) -> _Orders:
+        """A decaying covariance of every output, from units that fluctuate with the given amplitude and time."""
+        lags = np.minimum(np.arange(self.how.steps), self.how.steps - np.arange(self.how.steps)) * self.dt
+        shape = np.exp(-((lags / time) ** 2) / 2)
+        start = _Orders({}, {}, {})
+        for unit in self.process.units:
+            names = [s.name for s in unit.states] + [o.name for o, _ in unit.outputs]
+            for i, a in enumerate(names):
+                start.mean[a] = np.zeros(1)
+                for b in names[i:]:
+                    start.covariance[a, b] = amplitude * shape
+            for v in self._kicked(unit):
+                for o, _ in unit.outputs:
+                    start.response[o.name, v] = np.zeros(self.reach + 1)
+        return start
+
+
+def solve_process(
+    process: SiteProcess,
+    values: dict[Symbol, float],
+    *,
+    sampling: Sampling | None = None,
+    start: tuple[float, float] = (0.5, 3.0),
+    progress: Callable[[int, int], None] | None = None,
+) -> ProcessState:
+    """Solve a self-consistent process by sampled trajectories.
+
+    Parameters
+    ----------
+    process : SiteProcess
+    values : parameter values
+    sampling : grid, number of paths and sweeps, seed
+    start : amplitude and correlation time of the first guess of the outputs' covariance
+    progress : called with (sweeps done, sweeps at most)
+
+    Raises
+    ------
+    ConvergenceError
+        If the covariance still drifts after `settle` sweeps.
+    QuenchedError
+        If trajectories diverge.
+    """
+    how = sampling or Sampling()
+    sampler = _Sampler(process, values, how)
+    now, history = _settle(sampler, start, progress)
+    iterates = []
+    for k in range(how.average):
+        now = sampler.sweep(now, np.random.default_rng((how.seed, 1, k)))
+        iterates.append(now)
+        if progress:
+            progress(len(history) + k + 1, how.settle + how.average)
+    return _summary(sampler, iterates, history)
+
+
+def _settle(sampler: _Sampler, start: tuple[float, float], progress) -> tuple[_Orders, list[float]]:  # type: ignore[no-untyped-def]
+    """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
+    how = sampler.how
+    now = sampler.guess(*start)
+    history: list[float] = []
+    bound = 1.0 / np.sqrt(how.paths)
+    for k in range(how.settle):
+        new = sampler.sweep(now, np.random.default_rng((how.seed, 0)))
+        scale = max(float(np.abs(c[0])) for c in new.covariance.values()) or 1.0
+        moved = max(float(np.abs(c - now.covariance[key]).max()) for key, c in new.covariance.items()) / scale
+        history.append(moved)
+        mix = 1.0 if k < 2 else 0.8
+        now = now.mixed(new, mix)
+        if progress:
+            progress(k + 1, how.settle + how.average)
+        if k > 4 and moved < 0.3 * bound:
+            return now, history
+    if history[-1] > 5 * bound:
+        raise ConvergenceError(
+            f"the sampled process still moves by {history[-1]:.2g} of its size after {how.settle} sweeps; "
+            "give more sweeps, a longer window or another start",
+            history,
+        )
+    return now, history
+
+
+def _summary(sampler: _Sampler, iterates: list[_Orders], history: list[float]) -> ProcessState:
+    half = sampler.how.steps // 2
+    first = iterates[0]
+
+    def average(part: str, key: object) -> tuple[Array, Array]:
+        return _chain_mean(np.array([getattr(o, part)[key] for o in iterates]))
+
+    correlation = {}
+    for key in first.covariance:
+        value, error = average("covariance", key)
+        correlation[key] = (value[:half], error[:half])
+    means = {a: Number(*(float(v[0]) for v in average("mean", a))) for a in first.mean}
+    return ProcessState(
+        np.arange(half) * sampler.dt,
+        means,
+        correlation,
+        {k: average("response", k) for k in first.response},
+        len(history) + len(iterates),
+        history[-1],
+        sampler.how,
+    )
+
+
+def _chain_mean(rows: Array) -> tuple[Array, Array]:
+    """Mean of correlated iterates, and its error from their scatter and lag-one correlation."""
+    n = len(rows)
+    mean = rows.mean(axis=0)
+    if n < 3:
+        return mean, np.full(mean.shape, np.inf)
+    off = rows - mean
+    variance = (off**2).sum(axis=0) / (n - 1)
+    lagged = (off[1:] * off[:-1]).sum(axis=0) / (n - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = np.clip(np.where(variance > 0, lagged / variance, 0.0), 0.0, 0.95)
+    return mean, np.sqrt(variance / n * (1 + rho) / (1 - rho))
