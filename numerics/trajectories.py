@@ -25,7 +25,6 @@ from .labels import label_nodes
 from .process_code import unit_module
 from .types import Array, Number
 
-
 K = TypeVar("K")
 
 

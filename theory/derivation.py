@@ -14,13 +14,14 @@ from quenched.theory.average import Average
 from quenched.theory.closure import Close, GaussianClosure
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, TwoCopies
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.linear import SolveUnits, why_not_gaussian
+from quenched.theory.linear import NeedsTrajectories, SolveUnits, why_not_gaussian
 from quenched.theory.lower import CopiedAction, Declaration, Lower
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
-from quenched.theory.problem import PotentialProblem, StationaryGaussian
+from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
 from quenched.theory.record import Form, Line, Rule, Step
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
+from quenched.theory.sampled import SampledUnits, SampleUnits
 from quenched.theory.stationary import CloseAverages, ClosedAverages, Stationary, StationaryState
 from quenched.theory.vanish import LargestTime
 
@@ -73,6 +74,12 @@ class Derivation:
         return state.problem if state else None
 
     @property
+    def process(self) -> SiteProcess | None:
+        """The sampling problem, if units are not Gaussian."""
+        found = self.find(SampledUnits)
+        return found.problem if found else None
+
+    @property
     def potential(self) -> PotentialProblem | None:
         """The conservative form, if there is one."""
         found = self.find(ConservativeForm)
@@ -81,7 +88,7 @@ class Derivation:
     @property
     def refusal(self) -> str | None:
         """Why there is no solvable problem, or None if there is one."""
-        if self.problem is not None:
+        if self.problem is not None or self.process is not None:
             return None
         return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
 
@@ -155,6 +162,10 @@ class Derivation:
     def fixed_points(self) -> Derivation:
         return self.apply(FindFixedPoints(), self._need(StationaryState, "fixed_points"))
 
+    def sample(self, reason: str) -> Derivation:
+        """Leave the units to a sampler of trajectories, for the reason given."""
+        return self.apply(SampleUnits(reason), self._need(EffectiveProcess, "sample"))
+
     def refuse(self, title: str, reason: str) -> Derivation:
         """Record that a step does not apply."""
         return replace(self, refusals=(*self.refusals, (title, reason)))
@@ -219,9 +230,11 @@ def derive(model: Model, values: Mapping[object, object] | None = None, **fixed:
     assert process is not None
     reason = why_not_gaussian(process)
     if reason:
-        return d.refuse("Gaussian units as linear filters", reason)
+        return _sampled(d, reason)
     try:
         d = d.units().close().ansatz()
+    except NeedsTrajectories as stop:
+        return _sampled(d, str(stop))
     except NotCovered as stop:
         return d.refuse("Two-time equations", str(stop))
     try:
@@ -232,3 +245,12 @@ def derive(model: Model, values: Mapping[object, object] | None = None, **fixed:
     if d.potential is not None:
         d = d.schroedinger()
     return d.fixed_points()
+
+
+def _sampled(d: Derivation, reason: str) -> Derivation:
+    """The path of units that are not Gaussian: sampled trajectories, or a refusal."""
+    d = d.refuse("Gaussian units as linear filters", reason)
+    try:
+        return d.sample(reason)
+    except NotCovered as stop:
+        return d.refuse(SampleUnits.title, str(stop))

@@ -175,5 +175,51 @@ class PotentialProblem:
     growth_stiffness: Expr
 
 
+@dataclass(frozen=True)
+class SampledUnit:
+    """The unit of one population as a stochastic process that has to be sampled.
+
+    Attributes
+    ----------
+    population : its name
+    states, fields, noises : symbols of the states, of the local fields and of the white noises (unit intensity)
+    rhs : right-hand side of every state, in these symbols, labels and parameters
+    outputs : (symbol, definition in states and labels)
+    labels : quenched numbers of the unit
+    """
+
+    population: str
+    states: tuple[Symbol, ...]
+    fields: tuple[Symbol, ...]
+    noises: tuple[Symbol, ...]
+    rhs: tuple[Expr, ...]
+    outputs: tuple[tuple[Symbol, Expr], ...]
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True)
+class SiteProcess:
+    """Units in a stationary state whose law is not Gaussian: the site average runs over trajectories.
+
+    Local fields are h_u(t) = ζ_u(t) + Σ means + Σ memory, with Gaussian ζ:
+
+    Attributes
+    ----------
+    clock : "flow" or "map"
+    parameters : symbols that need values
+    units : one a population
+    covariance : (u, v, coefficient, a, b): Cov(ζ_u(t), ζ_v(s)) contains coefficient·⟨a(t) b(s)⟩ of outputs a, b
+    means : (u, coefficient, a): the mean of h_u contains coefficient·⟨a⟩
+    memory : (u, coefficient, a, v, b): h_u(t) contains coefficient·∫ds ⟨δa(t)/δh_v(s)⟩ b(s) over the past
+    """
+
+    clock: Clock
+    parameters: tuple[Symbol, ...]
+    units: tuple[SampledUnit, ...]
+    covariance: tuple[tuple[Symbol, Symbol, Expr, Symbol, Symbol], ...]
+    means: tuple[tuple[Symbol, Expr, Symbol], ...]
+    memory: tuple[tuple[Symbol, Expr, Symbol, Symbol, Symbol], ...]
+
+
 #: Growth rate in two-copy problems (per unit time; for a map, per step).
 LAMBDA = Symbol("lambda", real=True)

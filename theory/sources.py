@@ -54,6 +54,14 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "69",
         "year": "1958",
     },
+    "eissfeller1992": {
+        "author": "Eissfeller, H. and Opper, M.",
+        "title": "New method for studying the dynamics of disordered spin systems without finite-size effects",
+        "journal": "Physical Review Letters",
+        "volume": "68",
+        "pages": "2094",
+        "year": "1992",
+    },
     "girko1985": {
         "author": "Girko, V. L.",
         "title": "Circular law",

@@ -1,0 +1,92 @@
+"""Sampled processes: exact limits, agreement with the Gaussian closure, and the published case of partial symmetry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sympy import exp, sqrt, symbols, tanh
+
+from quenched.numerics.trajectories import ProcessState, Sampling, solve_process
+from quenched.theory.couplings import Gaussian
+from quenched.theory.derivation import start
+from quenched.theory.errors import QuenchedError
+from quenched.theory.fields import Field, WhiteNoise
+from quenched.theory.model import Dynamics, Map
+from quenched.theory.problem import SiteProcess
+from quenched.theory.readoff import EffectiveProcess
+from quenched.theory.sampled import sampled_process
+
+g, s2, eta, a = symbols("g s2 eta a", nonnegative=True)
+x = Field("x")
+SHORT = Sampling(dt=0.2, steps=256, paths=400, reach=10.0, settle=20, average=10)
+
+
+def process(model: Dynamics | Map) -> SiteProcess:
+    d = start(model).average().order_parameters().saddle().largest_time().read_off()
+    found = d.find(EffectiveProcess)
+    assert found is not None
+    return sampled_process(found)
+
+
+def solved(model: Dynamics | Map, how: Sampling = SHORT, **values: float) -> ProcessState:
+    by_name = {s.name: s for s in model.parameters}
+    return solve_process(process(model), {by_name[k]: v for k, v in values.items()}, sampling=how)
+
+
+def deviation(state: ProcessState, name: str, exact: float, bias: float) -> float:
+    """Distance of ⟨name²⟩ from its exact value in units of the sampling error and a stated bias of the time step."""
+    value, error = (float(v[0]) for v in state.correlation[name, name])
+    return abs(value - exact) / np.hypot(error, bias * exact)
+
+
+def linear(symmetry: object) -> Dynamics:
+    return Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=symmetry) @ x + sqrt(2 * s2) * WhiteNoise("xi")})
+
+
+def test_linear_network_without_symmetry() -> None:
+    """⟨x²⟩ = s2/√(1 − g²)."""
+    state = solved(linear(0), g=0.6, s2=1.0)
+    assert deviation(state, "x", 1 / 0.8, 0.01) < 4
+
+
+def test_linear_network_with_symmetric_couplings() -> None:
+    """η = 1: x' = (J − 1)x + noise is at equilibrium, C = s2⟨1/(1 − μ)⟩ over the semicircle = 2s2/(1 + √(1 − 4g²))."""
+    state = solved(linear(eta), g=0.35, s2=1.0, eta=1.0)
+    exact = 2 / (1 + np.sqrt(1 - 4 * 0.35**2))
+    assert deviation(state, "x", exact, 0.01) < 4
+
+
+def test_response_of_a_linear_unit_decays_exponentially() -> None:
+    state = solved(linear(eta), g=0.2, s2=1.0, eta=0.0)
+    value, _ = state.response["phi", "h"]
+    lags = np.arange(len(value)) * SHORT.dt
+    assert np.allclose(value, np.exp(-lags), atol=0.02)
+
+
+def test_map_with_memory_against_linear_algebra() -> None:
+    """x(n+1) = Jx/… with symmetric J: C = s2⟨1/(1 − μ²)⟩ over the semicircle of radius 2g."""
+    model = Map({x: Gaussian("J", variance=g**2, symmetry=eta) @ x + sqrt(s2) * WhiteNoise("xi")})
+    state = solved(model, Sampling(steps=256, paths=1000, reach=30, settle=20, average=10), g=0.35, s2=1.0, eta=1.0)
+    mu = np.linspace(-0.7, 0.7, 20001)
+    weight = np.sqrt(np.maximum(0.49 - mu**2, 0))
+    exact = float((weight / (1 - mu**2)).sum() / weight.sum())
+    assert deviation(state, "x", exact, 0.003) < 4
+
+
+def test_gate_runs_and_depends_on_its_gate() -> None:
+    """x' = −x + h₁σ(h₂) with independent fields: units are not Gaussian, and a closed gate silences them."""
+    j, k = Gaussian("J", variance=g**2), Gaussian("K", variance=1)
+    model = Dynamics({x: -x + (j @ tanh(x)) / (1 + exp(-(k @ x) + a)) + sqrt(2 * s2) * WhiteNoise("xi")})
+    open_, shut = solved(model, g=2.0, s2=0.2, a=-30.0), solved(model, g=2.0, s2=0.2, a=30.0)
+    assert deviation(shut, "x", 0.2, 0.02) < 4
+    assert open_.correlation["x", "x"][0][0] > 5 * shut.correlation["x", "x"][0][0]
+
+
+def test_divergence_is_said() -> None:
+    with pytest.raises(QuenchedError, match="diverge"):
+        solved(linear(eta), g=3.0, s2=1.0, eta=0.5)
+
+
+def test_missing_parameter_is_named() -> None:
+    with pytest.raises(QuenchedError, match="s2"):
+        solve_process(process(linear(0)), {g: 0.5})

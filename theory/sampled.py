@@ -1,0 +1,139 @@
+"""Step 6, other branch: units that are not Gaussian, as processes whose trajectories are to be sampled.
+
+Memory, gates and nonlinear units end here: the effective process is complete, but its averages have no closed form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sympy import Expr, Symbol
+
+from quenched.theory.errors import NotCovered
+from quenched.theory.fields import At, Quenched, WhiteNoise
+from quenched.theory.problem import Label, SampledUnit, SiteProcess
+from quenched.theory.readoff import Contribution, EffectiveProcess
+from quenched.theory.record import Form, Line, Rule
+from quenched.theory.spaces import t
+
+
+@dataclass(frozen=True)
+class SampledUnits(Form):
+    """The effective process as a sampling problem, with the reason why nothing simpler does."""
+
+    name: ClassVar[str] = "sampled units"
+    problem: SiteProcess
+    reason: str
+
+    def lines(self) -> list[Line]:
+        return [
+            Line(
+                f"site averages ⟨…⟩ run over trajectories: {self.reason}",
+                r"\langle \ldots \rangle = \text{average over trajectories}",
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class SampleUnits(Rule):
+    """Hand the effective process to a sampler of trajectories."""
+
+    title: ClassVar[str] = "Units as sampled trajectories"
+    assumption: ClassVar[str] = "statistical stationarity; Gaussian local fields with the self-consistent covariance"
+    source: ClassVar[str] = "eissfeller1992"
+    reason: str
+
+    def __call__(self, before: Form) -> SampledUnits:
+        assert isinstance(before, EffectiveProcess)
+        return SampledUnits(sampled_process(before), self.reason)
+
+
+def sampled_process(process: EffectiveProcess) -> SiteProcess:
+    """The sampling problem of an effective process.
+
+    Raises
+    ------
+    NotCovered
+        For explicit time dependence, delays, noise inside products, or outputs that read local fields.
+    """
+    act = process.action
+    symbols: dict[Expr, Symbol] = {
+        f.symbol: Symbol(f.name, real=True) for f in act.fields.values() if f.role == "state"
+    }
+    for name, rhs in act.equations:
+        if rhs.has(t) or rhs.atoms(At):
+            raise NotCovered(
+                f"the equation of {name} depends on time explicitly or at a delay: no stationary solver yet"
+            )
+    units = tuple(_unit(process, pop.name, symbols) for pop in act.populations)
+    return SiteProcess(
+        "map" if act.clock == "map" else "flow",
+        act.parameters,
+        units,
+        tuple(_covariances(process)),
+        tuple((_field(process, u), c.coef, _output(c, 0)) for u, cs in process.mean.items() for c in cs),
+        tuple(_memories(process)),
+    )
+
+
+def _unit(process: EffectiveProcess, population: str, symbols: dict[Expr, Symbol]) -> SampledUnit:
+    act = process.action
+    mine = [f for f in act.fields.values() if f.population.name == population]
+    states = [f for f in mine if f.role == "state"]
+    rhs = dict(act.equations)
+    outputs = [f for f in mine if f.role == "output"]
+    bodies = [rhs[s.name] for s in states] + [o.definition for o in outputs if o.definition is not None]
+    noises = sorted({n for b in bodies for n in b.atoms(WhiteNoise)}, key=lambda n: n.name)
+    quenched = sorted({q for b in bodies for q in b.atoms(Quenched)}, key=lambda q: q.name)
+    swap = symbols | {n: Symbol(n.name, real=True) for n in noises} | {q: Symbol(q.name, real=True) for q in quenched}
+    fields = [f.symbol for f in mine if f.role == "local"]
+    for o in outputs:
+        read = [h for h in fields if o.definition is not None and o.definition.has(h)]
+        if read:
+            raise NotCovered(f"the output {o.name} reads the local field {read[0]} directly: no stationary solver yet")
+    for name in (s.name for s in states):
+        for n in noises:
+            if rhs[name].diff(n).free_symbols & (set(symbols) | set(fields)):
+                raise NotCovered(f"the noise {n.name} in the equation of {name} depends on the state: no sampler yet")
+    return SampledUnit(
+        population,
+        tuple(symbols[s.symbol] for s in states),
+        tuple(fields),
+        tuple(swap[n] for n in noises),
+        tuple(rhs[s.name].xreplace(swap) for s in states),
+        tuple((o.symbol, o.definition.xreplace(swap)) for o in outputs if o.definition is not None),
+        tuple(Label(swap[q], q.law) for q in quenched),
+    )
+
+
+def _field(process: EffectiveProcess, name: str) -> Symbol:
+    return process.action.fields[name].symbol
+
+
+def _output(c: Contribution, slot: int) -> Symbol:
+    """The output of an order parameter at one of its slots."""
+    assert c.op is not None
+    return Symbol(next(a for a, s in c.op.atoms if s == slot and not a.startswith("hat_")), real=True)
+
+
+def _covariances(process: EffectiveProcess):  # type: ignore[no-untyped-def]
+    for (u, v), parts in process.covariance.items():
+        for c in parts:
+            assert c.op is not None
+            if c.kernels:
+                raise NotCovered("couplings that are redrawn between steps: no stationary solver yet")
+            names = [a for a, _ in c.op.atoms]
+            slots = [c.at[s] for _, s in c.op.atoms]
+            first, second = (names[slots.index(0)], names[slots.index(1)])
+            yield _field(process, u), _field(process, v), c.coef, Symbol(first, real=True), Symbol(second, real=True)
+
+
+def _memories(process: EffectiveProcess):  # type: ignore[no-untyped-def]
+    for u, parts in process.memory.items():
+        for c in parts:
+            assert c.op is not None
+            hat = next(a for a, _ in c.op.atoms if a.startswith("hat_"))
+            out = next(a for a, _ in c.op.atoms if not a.startswith("hat_"))
+            kicked = _field(process, hat.removeprefix("hat_"))
+            yield _field(process, u), c.coef, Symbol(out, real=True), kicked, Symbol(c.output, real=True)
