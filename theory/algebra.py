@@ -41,6 +41,8 @@ class Matrix(Basic):
     __array_ufunc__ = None
     __iter__ = None
     _iterable = False
+    # expand() and its kin must not rewrite the law inside: that would make another matrix of the same name.
+    is_Atom = True
 
     rows: Population
     cols: Population
@@ -55,6 +57,9 @@ class Matrix(Basic):
         """The transpose."""
         flipped = [(c, tuple(f.transposed() for f in reversed(word))) for c, word in self.terms]
         return combine(flipped, self.cols, self.rows)
+
+    def _eval_simplify(self, **kwargs: Any) -> Matrix:
+        return self
 
     def transposed(self) -> Matrix:
         """Transpose of a single factor."""
@@ -290,11 +295,12 @@ def eye(over: Any = None) -> Matrix:
 
 
 def combine(terms: list[tuple[Expr, tuple[Matrix, ...]]], rows: Population, cols: Population) -> Matrix:
-    """Canonical form of a sum of scalar × word: equal words collected, zeros dropped, sorted."""
-    collected: dict[tuple[Matrix, ...], Expr] = {}
+    """Canonical form of a sum of scalar × word: collected as sympy's sums are, zeros dropped, sorted."""
+    collected: dict[tuple[tuple[Matrix, ...], Expr], Expr] = {}
     for coefficient, word in terms:
-        collected[word] = collected.get(word, S.Zero) + coefficient
-    kept = [(c, word) for word, c in collected.items() if c != 0]
+        number, symbolic = coefficient.as_coeff_Mul()
+        collected[word, symbolic] = collected.get((word, symbolic), S.Zero) + number
+    kept = [(number * symbolic, word) for (word, symbolic), number in collected.items() if number != 0]
     if len(kept) == 1 and kept[0][0] == 1 and len(kept[0][1]) == 1:
         return kept[0][1][0]
     kept.sort(key=lambda term: ([default_sort_key(f) for f in term[1]], default_sort_key(term[0])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sympy import Basic, Derivative, Expr, I, Symbol, eye, nan, oo, re, sympify, zoo
+from sympy import Basic, Derivative, Expr, I, Symbol, SympifyError, eye, nan, oo, re, sympify, zoo
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
@@ -48,7 +48,7 @@ def check_rhs(field: Field, given: Any) -> Expr:
     where = f"equation of {field}"
     if isinstance(given, Matrix):
         raise QuenchedError(f"{where} is a matrix, {given}: apply it to units, as in {given} @ {field}")
-    if isinstance(given, (Boolean, bool)):
+    if isinstance(given, (Boolean, bool)) and not isinstance(given, Symbol):
         raise QuenchedError(f"{where} is a condition, {given}: write Heaviside or Piecewise")
     rhs = plain(as_expr(given, where))
     if rhs.has(I) or rhs.is_extended_real is False:
@@ -224,7 +224,10 @@ def _open_noises(expr: Expr) -> set[WhiteNoise]:
 # -- numbers -------------------------------------------------------------------------------------------------------
 def check_domain(symbol: Symbol, given: Any) -> Expr:
     """Check a value of a parameter against the assumptions of its symbol."""
-    value = as_expr(given, f"parameter {symbol.name!r}")
+    try:
+        value = as_expr(sympify(given), f"parameter {symbol.name!r}")
+    except (SympifyError, TypeError) as error:
+        raise QuenchedError(f"parameter {symbol.name!r} should be a number, got {given!r}") from error
     if value in (nan, zoo, oo, -oo) or value.is_finite is False:
         raise QuenchedError(f"parameter {symbol.name!r} should be finite, got {value}")
     for fact in ("real", "positive", "nonnegative", "negative", "nonpositive", "nonzero", "integer", "even", "odd"):

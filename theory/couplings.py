@@ -222,7 +222,7 @@ class Apply(Compared, Expr):
 def apply_matrix(matrix: Matrix, vector: Any) -> Expr:
     """``M @ ψ`` in canonical form: a combination of `Apply` nodes whose matrices are random matrices or transposes."""
     try:
-        body = sympify(vector)
+        body = sympify(vector, strict=True)
     except Exception as error:
         raise QuenchedError(f"{matrix} @ {vector!r}: expected an expression in the units") from error
     if not isinstance(body, Expr):

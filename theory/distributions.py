@@ -50,6 +50,13 @@ class Law(Basic):
             name = self.parameter_names[index]
             raise QuenchedError(f"{name} of {type(self).__name__} should be {expected}, got {self.args[index]}")
 
+    def _sympystr(self, printer: Any) -> str:
+        return f"{type(self).__name__}({', '.join(printer._print(a) for a in self.args)})"
+
+    def _latex(self, printer: Any) -> str:
+        inside = ", ".join(printer._print(a) for a in self.args)
+        return rf"\mathrm{{{type(self).__name__}}}\left({inside}\right)"
+
     def mean_(self) -> Expr:
         """Expectation, an expression in the law's parameters."""
         raise NotImplementedError

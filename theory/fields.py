@@ -113,11 +113,6 @@ class UnitSymbol(Compared, Symbol):
         obj.population, obj.copy, obj.bound, obj._details = population, copy, bound, details
         return obj
 
-    @classmethod
-    def class_key(cls) -> Any:
-        """Sort after parameters, so that these are printed first."""
-        return 2, 1, cls.__name__
-
     def _hashable_content(self) -> tuple[Any, ...]:
         copy = -1 if self.copy is None else self.copy
         return (self.name, self.population, copy, int(self.bound), Tuple(*self._details))

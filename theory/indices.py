@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sympy import Expr, S, sqrt
+from sympy import Expr, S, fraction, sqrt
 from sympy.printing.conventions import split_super_sub
 from sympy.printing.latex import LatexPrinter, translate
 from sympy.printing.pretty.pretty_symbology import greek_unicode
@@ -20,7 +20,7 @@ from quenched.theory.algebra import Transpose
 from quenched.theory.couplings import Apply, Gaussian, Iid, RandomMatrix
 from quenched.theory.distributions import Law, Normal
 from quenched.theory.fields import At, UnitSymbol, WhiteNoise
-from quenched.theory.observables import Mean
+from quenched.theory.observables import Mean, split_scalar
 from quenched.theory.spaces import N, Population
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Indices:
 
     def _as_ordered_terms(self, expr: Any, order: Any = None) -> list[Any]:
         """Local terms first, then the sums, then the noise."""
-        terms = super()._as_ordered_terms(expr, order)
+        terms = super()._as_ordered_terms(expr, order)  # type: ignore[misc]
         return sorted(terms, key=lambda term: 2 * term.has(WhiteNoise) + term.has(Apply, Mean))
 
     @contextmanager
@@ -116,7 +116,10 @@ class TextPrinter(_Indices, StrPrinter):
     def _print_Mul(self, expr: Any) -> str:
         rest, summed = _total(expr)
         if summed is None:
-            return str(super()._print_Mul(expr))
+            sign, factors = _ordered(expr)
+            if not factors:
+                return str(super()._print_Mul(expr))
+            return sign + "*".join(self.parenthesize(factor, _MUL) for factor in factors)
         text = self._sum(summed)
         return text if rest == 1 else f"-{text}" if rest == -1 else f"{self.parenthesize(rest, _MUL)}*{text}"
 
@@ -193,7 +196,10 @@ class TexPrinter(_Indices, LatexPrinter):
     def _print_Mul(self, expr: Any) -> str:
         rest, summed = _total(expr)
         if summed is None:
-            return str(super()._print_Mul(expr))
+            sign, factors = _ordered(expr)
+            if not factors:
+                return str(super()._print_Mul(expr))
+            return sign + " " * bool(sign) + " ".join(self.parenthesize(factor, _MUL) for factor in factors)
         text = self._sum(summed)
         return text if rest == 1 else f"- {text}" if rest == -1 else f"{self.parenthesize(rest, _MUL)} {text}"
 
@@ -331,6 +337,17 @@ def _total(expr: Any) -> tuple[Expr, Expr | None]:
             if not any(rest.has(s) for s in names) and (count.free_symbols or rest.is_Integer):
                 return rest, factor.body
     return S.One, None
+
+
+def _ordered(expr: Any) -> tuple[str, list[Expr]]:
+    """Sign and factors of a product without denominator: parameters, then unit quantities, then sums."""
+    if fraction(expr)[1] != 1:
+        return "", []
+    number = expr.as_coeff_Mul()[0]
+    sign, size = ("-", -number) if number.is_negative else ("", number)
+    factors = [f for f in expr.as_ordered_factors() if not f.is_Rational and not f.is_Float]
+    ranked = sorted(factors, key=lambda f: 2 * f.has(Apply, Mean) + (split_scalar(f)[1] != 1))
+    return sign, ranked if size == 1 else [size, *ranked]
 
 
 # -- letters -------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def as_name(name: Any, what: str) -> str:
 def as_expr(value: Any, what: str) -> Expr:
     """Check that `value` is a scalar expression and return it as a sympy object."""
     try:
-        out = sympify(value)
+        out = sympify(value, strict=True)  # no strings: they would make symbols of their own
     except Exception as error:
         raise QuenchedError(f"{what} should be a number or an expression, got {value!r}") from error
     if not isinstance(out, Expr) or not getattr(out, "is_commutative", False):
@@ -79,6 +79,8 @@ class Population(Basic):
         For a name that is no string, both a fraction and a size, or a size that is decidedly not positive.
     """
 
+    is_Atom = True  # expand() and its kin must not rewrite the fraction
+
     name: str
     fraction: Expr | None
     size: Expr | None
@@ -113,6 +115,9 @@ class Population(Basic):
     def count(self) -> Expr:
         """Number of units: fraction·N, or the declared size."""
         return self.fraction * N if self.size is None else self.size
+
+    def _eval_simplify(self, **kwargs: Any) -> Population:
+        return self
 
     def _sympystr(self, printer: Any) -> str:
         return self.name
