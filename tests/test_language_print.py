@@ -59,8 +59,8 @@ def test_a_map_with_products_transposes_and_delays() -> None:
     assert indexed(net) == [
         "x_i(t + 1) = tanh(Σ_j B_ij tanh(Σ_k A_jk x_k(t − 3)) + Σ_j J_ji x_j z_j)",
         "z_i(t + 1) = x_i Σ_j x_j z_j + k x_i ((1/N) Σ_j z_j)²",
-        "J_ij ~ N(0, g²/N)",
         "B_ij ~ N(0, 1/N), Cov(B_ij, B_ji) = η/(2 N), B_ii = 0, Cov(B_ij, J_ij) = g/(2 N)",
+        "J_ij ~ N(0, g²/N)",
         "A_ij ~ Ising()/√N, drawn afresh at every step",
         "z_i(0) ~ N(0, 4)",
     ]
