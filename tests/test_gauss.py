@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
@@ -159,12 +161,17 @@ def reference_two(f, g, m1, m2, v1, v2, c, a, b):
     return float((wu * f.numpy(u, a, b) * (w * g.numpy(inside, a, b)).sum(0)).sum())
 
 
+@cache
+def compiled(expr, used):
+    return lambdify(used, expr, "scipy")
+
+
 def value(expr, **given):
     """Number of a closed form; whatever symbol is left over makes it fail."""
     names = {M1: "m1", M2: "m2", V1: "v1", V2: "v2", C12: "c", A: "a", B: "b"}
-    used = [s for s in names if s in expr.free_symbols]
+    used = tuple(s for s in names if s in expr.free_symbols)
     assert expr.free_symbols <= set(used)
-    return float(lambdify(used, expr, "scipy")(*(given[names[s]] for s in used)))
+    return float(compiled(expr, used)(*(given[names[s]] for s in used)))
 
 
 def check_two(f, g, point, a, b, centred):
@@ -191,7 +198,7 @@ def test_one_point(name, point, a, b):
     assert value(closed, m1=m, v1=v, a=a, b=b) == pytest.approx(reference_one(case, m, v, a, b), rel=1e-10, abs=1e-11)
 
 
-@pytest.mark.parametrize("left", SMOOTH)
+@pytest.mark.parametrize("left", ["linear", "cubic", "exp", "poly bell"])
 @pytest.mark.parametrize("right", [*SMOOTH, *WAVES, *KINKS])
 @quick
 @seed(2)
@@ -209,8 +216,7 @@ def test_two_waves(left, right, point, a, b):
     check_two(WAVES[left], WAVES[right], point, a, b, centred=False)
 
 
-@pytest.mark.parametrize("left", ODD)
-@pytest.mark.parametrize("right", ODD)
+@pytest.mark.parametrize(("left", "right"), list(combinations_with_replacement(ODD, 2)))
 @quick
 @seed(4)
 @given(points, slopes, offsets)
@@ -245,7 +251,7 @@ def delta_reference(order, flip, g, m1, m2, v1, v2, c, a, b):
 
 
 @pytest.mark.parametrize("order", DELTAS)
-@pytest.mark.parametrize("name", ["constant", "cubic", "exp", "erf", "poly erf", "relu", "sign", "clip", "damped"])
+@pytest.mark.parametrize("name", ["constant", "cubic", "exp", "poly erf", "relu", "sign", "damped"])
 @quick
 @seed(5)
 @given(points, slopes, offsets)

@@ -14,6 +14,7 @@ from sympy import (
     Abs,
     Add,
     And,
+    Basic,
     DiracDelta,
     Dummy,
     Expr,
@@ -22,6 +23,7 @@ from sympy import (
     Max,
     Min,
     Mul,
+    Not,
     Or,
     Piecewise,
     Poly,
@@ -322,22 +324,23 @@ def _inside(left: Expr, right: Expr) -> Expr:
 def _piecewise(expr: Piecewise) -> Form:
     parts, left = [], constant(S.One)
     for value, condition in expr.args:
-        holds = _indicator(condition)
-        parts.append(multiply(_parse(value), multiply(left, holds)))
-        left = multiply(left, add(constant(S.One), scale(holds, -S.One)))
+        parts.append(multiply(_parse(value), multiply(left, _indicator(condition))))
+        # the complement is a step of its own, not 1 − θ, which would cancel badly against exponentials
+        left = multiply(left, _indicator(Not(condition)))
     if left:
         raise NoForm("a Piecewise without a last branch")
     return add(*parts)
 
 
-def _indicator(condition: Expr) -> Form:
+def _indicator(condition: Basic) -> Form:
     if condition in (S.true, S.false):
         return constant(S.One if condition == S.true else S.Zero)
+    if isinstance(condition, Not):
+        return add(constant(S.One), scale(_indicator(condition.args[0]), -S.One))
     if isinstance(condition, And):
         return _product([_indicator(c) for c in condition.args])
     if isinstance(condition, Or):
-        misses = [add(constant(S.One), scale(_indicator(c), -S.One)) for c in condition.args]
-        return add(constant(S.One), scale(_product(misses), -S.One))
+        return add(constant(S.One), scale(_product([_indicator(Not(c)) for c in condition.args]), -S.One))
     if isinstance(condition, (StrictGreaterThan, GreaterThan)):
         return step(*affine(condition.lhs - condition.rhs))
     if isinstance(condition, (StrictLessThan, LessThan)):

@@ -201,7 +201,7 @@ def _algebraic(rest: Expr) -> Expr | None:
     c0, c1, c2 = coefficients(q, 2)
     beta, alpha = coefficients(rest / powers[0], 1)
     centre = c1 / (2 * c2) if c2 != 0 else S.Zero
-    gap = c0 / c2 - centre**2 if c2 != 0 else S.Zero
+    gap = (c0 / c2 - centre**2).expand() if c2 != 0 else S.Zero
     if not (c2.is_positive and gap.is_positive):
         return None
     weight = alpha / (2 * c2)

@@ -26,7 +26,7 @@ from itertools import product as cartesian
 from math import comb, factorial, prod
 from typing import ClassVar
 
-from sympy import Add, Dummy, Expr, Integer, Matrix, Mul, Pow, S, asin, atan2, cos, erf, erfc, exp, pi, sqrt, tanh
+from sympy import Add, Dummy, Expr, Integer, Matrix, Mul, S, asin, atan2, cos, erf, erfc, exp, pi, sqrt, tanh
 from sympy import eye as identity
 
 from quenched.theory.gauss_forms import ONE, Form, Kernel, Monomial, add, differentiate, scale
