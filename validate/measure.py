@@ -57,44 +57,56 @@ class Recorder:
     """
 
     def __init__(self, lags: Lags, moments: tuple[Moment, ...], net: Network, functions: dict[str, Any]) -> None:
-        self._lags, self._moments, self._net, self._functions = lags, moments, net, functions
-        self._length = (lags.ahead + lags.behind) // lags.spacing + 1
+        self._net, self._lags, self._spacing = net, lags, lags.spacing
+        self._channels, self._functions = functions["channels"], functions
+        self._length = (lags.ahead + lags.behind) // self._spacing + 1
         widths = [1 if p < 0 else net.task.sizes[p] for p in net.task.program.channels]
         self._past = [np.zeros((self._length, net.trajectories, width)) for width in widths]
+        self._moments = [(m.combine, self._places(m)) for m in moments]
         self._series: list[list[Array]] = [[] for _ in moments]
+        self._times: list[float] = []
+
+    def _places(self, moment: Moment) -> list[list[tuple[int, int]]]:
+        """For every lag, the factors of a product as (channel, slots after the base time)."""
+        lags = self._lags
+        taken = lags.steps if moment.lagged else (0,)
+        return [
+            [(f.channel, (f.sign * lag + lags.offsets[f.offset]) // self._spacing) for f in moment.factors]
+            for lag in taken
+        ]
 
     def record(self, step: int, now: float, y: Array) -> None:
         """Record the state at `step` (counted from the end of the transient) and measure what has become possible."""
-        spacing, stride = self._lags.spacing, self._lags.stride
-        if step % spacing:
+        if step % self._spacing:
             return
-        slot = (step // spacing) % self._length
-        for past, values in zip(self._past, self._functions["channels"](self._net, now, y), strict=True):
+        slot = (step // self._spacing) % self._length
+        for past, values in zip(self._past, self._channels(self._net, now, y), strict=True):
             past[slot] = values
-        base = step - self._lags.ahead
-        if base >= self._lags.behind and (base - self._lags.behind) % stride == 0:
-            for moment, series in zip(self._moments, self._series, strict=True):
-                series.append(self._measure(moment, base))
+        base, lead = step - self._lags.ahead, self._lags.ahead * self._net.task.time_unit
+        if base >= self._lags.behind and (base - self._lags.behind) % self._lags.stride == 0:
+            self._times.append(now - lead)
+            self._measure(base // self._spacing)
 
-    def _measure(self, moment: Moment, base: int) -> Array:
-        lags = self._lags.steps if moment.lagged else (0,)
-        return np.array([self._average(moment, base, lag) for lag in lags])
+    def _measure(self, base: int) -> None:
+        for (combine, places), series in zip(self._moments, self._series, strict=True):
+            function = self._functions[combine] if combine else None
+            series.append(np.array([self._average(function, factors, base) for factors in places]))
 
-    def _average(self, moment: Moment, base: int, lag: int) -> float:
-        offsets = self._lags.offsets
-        parts = [self._at(f.channel, base + f.sign * lag + offsets[f.offset]) for f in moment.factors]
-        if moment.combine is not None:
-            return float(np.mean(self._functions[moment.combine](self._net, *parts)))
-        if len(parts) == 2 and parts[0].shape == parts[1].shape:
+    def _average(self, combine: Any, factors: list[tuple[int, int]], base: int) -> float:
+        parts = [self._past[channel][(base + ahead) % self._length] for channel, ahead in factors]
+        if combine is not None:
+            return float(np.mean(combine(self._net, *parts)))
+        if len(parts) == 2 and parts[0].size == parts[1].size:
             return float(np.vdot(parts[0], parts[1])) / parts[0].size
         return float(np.mean(reduce(np.multiply, parts)))
-
-    def _at(self, channel: int, step: int) -> Array:
-        return self._past[channel][(step // self._lags.spacing) % self._length]
 
     def averages(self) -> list[Array]:
         """Time averages of the moments, each of shape (lags,) or (1,)."""
         return [np.mean(series, axis=0) for series in self._series]
+
+    def base_times(self) -> Array:
+        """The measured times, shape (times, 1)."""
+        return np.array(self._times)[:, None]
 
     def series(self) -> list[Array]:
         """The moments at every measured time, each of shape (times, lags) or (times, 1)."""

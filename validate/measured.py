@@ -47,7 +47,7 @@ class Plan:
     estimators : name → Estimator
     unmeasured : name → reason
     functions : sources of the inseparable moments and of ``observables``
-    autonomous : False when a channel depends on time explicitly
+    autonomous : False when a channel or a formula depends on time explicitly
     """
 
     channels: dict[Expr, Population | None] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dyn
             _declared(plan, name, expr, tables, tangent, order, each_time)
         except QuenchedError as error:
             plan.unmeasured[name] = str(error)
-    plan.autonomous = not any(e.has(t) for e in plan.channels)
+    plan.autonomous = not any(e.has(t) for e in (*plan.channels, *(f for f, _ in plan.observables.values())))
     plan.functions.append(_formulas(plan, tables))
     return plan
 
@@ -132,14 +132,15 @@ def _declared(
             raise QuenchedError(f"{type(functional).__name__} is not read off one simulation")
         if not tangent:
             raise QuenchedError(f"it needs the exponent, and {plan.unmeasured.get('lyapunov', 'there is none')}")
-    trial = Plan(dict(plan.channels), list(plan.moments), list(plan.offsets))
+    trial = Plan(dict(plan.channels), list(plan.moments), list(plan.offsets), functions=list(plan.functions))
     table: dict[Any, Expr] = {f: LYAPUNOV for f in functionals}
     table |= {m: _mean(trial, m) for m in sorted(_outer_means(expr), key=str)}
     formula = expr.xreplace(table)
-    known = {*tables.parameters, LYAPUNOV, *(moment_symbol(k) for k in range(len(trial.moments)))}
+    known = {*tables.parameters, t, LYAPUNOV, *(moment_symbol(k) for k in range(len(trial.moments)))}
     if stray := sorted(formula.free_symbols - known, key=str):
         raise QuenchedError(f"{stray[0]} stands outside every average")
     plan.channels, plan.moments, plan.offsets = trial.channels, trial.moments, trial.offsets
+    plan.functions = trial.functions
     used = [k for k in range(len(plan.moments)) if moment_symbol(k) in formula.free_symbols]
     plan.observables[name] = formula, any(plan.moments[k].lagged for k in used)
     plan.estimators[name] = _estimator(name, expr, formula, used, order, each_time)
@@ -265,7 +266,10 @@ def _at_own_time(expr: Expr) -> Expr:
 
 def _formulas(plan: Plan, tables: Tables) -> str:
     """The function ``observables``: every observable from the moments."""
-    lines = ["def observables(env, m, lyapunov):", '    """Observables from the averaged moments m."""']
+    lines = [
+        "def observables(env, m, lyapunov, t):",
+        '    """Observables from the moments m (averaged over time, or at the times t)."""',
+    ]
     used, fresh = set().union(*(formula.free_symbols for formula, _ in plan.observables.values())), Names()
     names = {p: Symbol(fresh.new(p.name), **p.assumptions0) for p in tables.parameters if p in used}
     lines += [f"    {symbol} = env.parameter({p.name!r})" for p, symbol in names.items()]

@@ -23,10 +23,12 @@ from typing import Any
 import numpy as np
 
 from quenched.theory.errors import QuenchedError
-from quenched.validate.realise import Task, realise
+from quenched.validate.realise import Task, realise, stop_when
 from quenched.validate.store import Arrays, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+#: How long to wait for a Dask scheduler.
+DASK_TIMEOUT = "10s"
 #: Called with (finished, total) whenever a realisation has finished.
 Progress = Callable[[int, int], None]
 
@@ -102,7 +104,7 @@ def _on_executor(task: Task, indices: Sequence[int], executor: Executor) -> Iter
     try:
         while waiting:
             ready, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in ready:
+            for future in sorted(ready, key=futures.__getitem__):
                 yield futures[future], future.result()
     finally:
         for future in waiting:
@@ -138,22 +140,21 @@ def work(task: Task) -> float:
 
 @contextlib.contextmanager
 def process_pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes with one BLAS thread; left at once, busy or not, when the body raises."""
+    """Worker processes with one BLAS thread; when the body raises, busy ones give up at their next measurement.
+
+    Ctrl-C is for the parent alone, which keeps what is finished. Killing workers instead could lock the pool's queues.
+    """
+    context = _Context()
+    stop = context.Event()
     with _environment(dict.fromkeys(THREAD_VARIABLES, "1")):
-        pool = ProcessPoolExecutor(count, mp_context=_Context(), initializer=_ignore_interrupts)
+        pool = ProcessPoolExecutor(count, mp_context=context, initializer=stop_when, initargs=(stop,))
         try:
             yield pool
         except BaseException:
-            for process in list((getattr(pool, "_processes", None) or {}).values()):
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
+            stop.set()
             raise
-        pool.shutdown()
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the parent, which keeps what is finished and stops the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -179,9 +180,23 @@ class _Process(SpawnProcess):
         sys.modules["__main__"] = blank = types.ModuleType("__main__")
         blank.__spec__ = None
         try:
-            return SpawnProcess._Popen(process_obj)
+            with _blocked_interrupts():
+                return SpawnProcess._Popen(process_obj)
         finally:
             sys.modules["__main__"] = script
+
+
+@contextlib.contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back: a process started meanwhile inherits the mask for good, here it is delivered afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Context(SpawnContext):
@@ -244,7 +259,7 @@ def dask_executor(address: str) -> Iterator[Executor]:
     except ImportError:
         raise QuenchedError("a scheduler address needs dask: install quenched[sweep]") from None
     try:
-        client = Client(address, timeout="10s")
+        client = Client(address, timeout=DASK_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
         raise QuenchedError(f"no Dask scheduler at {address}: {type(error).__name__}") from None
     try:

@@ -227,6 +227,19 @@ class Growth:
         return float(np.mean(self._sum) / self._steps) if self._steps else float("nan")
 
 
+_stop: Callable[[], bool] = bool
+
+
+class Stopped(Exception):
+    """The run was given up."""
+
+
+def stop_when(event: Any) -> None:
+    """Give up realisations of this process once the event is set."""
+    global _stop
+    _stop = event.is_set
+
+
 def realise(task: Task) -> dict[str, NDArray[np.float64]]:
     """Simulate one realisation.
 
@@ -264,6 +277,8 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
             net.refresh()
         if n % task.lags.stride == 0:
             check_finite(y, n * advance, task)
+            if _stop():
+                raise Stopped
             if task.program.tangent:
                 growth.renormalise(n, y)
         net.remember(n, y)
@@ -302,7 +317,7 @@ def observables(
     each_time = not task.program.autonomous
     moments = recorder.series() if each_time else recorder.averages()
     out = {}
-    for name, value in functions["observables"](net, moments, rate).items():
+    for name, value in functions["observables"](net, moments, rate, recorder.base_times()).items():
         array = np.asarray(value, float)
         if each_time and array.ndim == 2:
             array = array.mean(axis=0)
