@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from quenched import cli_output as out
@@ -139,24 +137,6 @@ def sweep(options: argparse.Namespace) -> int:
     return SUCCESS
 
 
-@contextmanager
-def _executor(address: str | None) -> Iterator[Any]:
-    """The executor of a running Dask cluster, or None for the local default."""
-    if address is None:
-        yield None
-        return
-    try:
-        from dask.distributed import Client
-    except ImportError:
-        raise QuenchedError("--scheduler needs dask: install quenched[sweep]") from None
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise QuenchedError(f"no Dask scheduler answers at {address!r}: {error}") from None
-    with client:
-        yield client.get_executor()
-
-
 def simulate(options: argparse.Namespace) -> int:
     """Simulate finite systems."""
     from quenched.parameters import only_numbers, open_model
@@ -164,17 +144,17 @@ def simulate(options: argparse.Namespace) -> int:
 
     model, values = open_model(options.name, options.params)
     settings = {"duration": options.duration, "dt": options.dt}
-    with _executor(options.scheduler) as executor:
-        result = run(
-            model,
-            N=options.size,
-            trials=options.trials,
-            seed=options.seed,
-            params=only_numbers(values, "simulate"),
-            executor=executor,
-            progress=not options.json,
-            **{k: v for k, v in settings.items() if v is not None},
-        )
+    result = run(
+        model,
+        N=options.size,
+        trials=options.trials,
+        seed=options.seed,
+        params=only_numbers(values, "simulate"),
+        scheduler=options.scheduler,
+        fresh=options.fresh,
+        progress=not options.json,
+        **{k: v for k, v in settings.items() if v is not None},
+    )
     if options.output:
         from quenched.files import write_atomically
 
@@ -220,31 +200,30 @@ def validate(options: argparse.Namespace) -> int:
         raise QuenchedError(f"--report takes one system, got {len(names)}")
     models = {name: open_model(name, options.params) for name in dict.fromkeys(names)}
     verdicts, documents = [], []
-    with _executor(options.scheduler) as executor:
-        for model, values in models.values():
-            theory = theory_at(model, values)
-            theory = theory.mutate(options.mutant) if options.mutant else theory
-            agreement = run(
-                model,
-                values,
-                theory=theory,
-                quick=options.quick,
-                seed=options.seed,
-                executor=executor,
-                fresh=options.fresh,
-                progress=None if options.json else True,
-            )
-            verdicts.append(agreement.verdict)
-            if options.report:
-                agreement.save(options.report)
-            if options.json:
-                documents.append(agreement.to_json())
-            else:
-                out.show(agreement)
-                if options.report:
-                    print(f"report: {options.report}", file=sys.stderr)
+    for model, values in models.values():
+        theory = theory_at(model, values)
+        theory = theory.mutate(options.mutant) if options.mutant else theory
+        agreement = run(
+            model,
+            values,
+            theory=theory,
+            quick=options.quick,
+            seed=options.seed,
+            scheduler=options.scheduler,
+            fresh=options.fresh,
+            progress=not options.json,
+        )
+        verdicts.append(agreement.verdict)
+        if options.report:
+            agreement.save(options.report)
+        if options.json:
+            documents.append({"system": model.name or "model", **agreement.to_dict()})
+        else:
+            out.show(agreement)
     if options.json:
         out.document(documents[0] if len(documents) == 1 else {"systems": documents})
+    elif options.report:
+        print(f"report: {options.report}", file=sys.stderr)
     return _code(verdicts)
 
 

@@ -103,6 +103,21 @@ def _number(number: Any) -> Quantity:
     return Quantity(float(number.value), float(number.error))
 
 
+def rms_of_mean(state: State, name: str) -> tuple[float, str] | None:
+    """√⟨f²⟩ for an observable ⟨f⟩, the natural size of its errors where ⟨f⟩ itself may vanish."""
+    expr = state.model.observables.get(name)
+    standard = standard_names(state.model)
+    if name in standard and standard[name][0] == "mean":
+        expr = Mean(standard[name][1], standard[name][1].population)
+    if not isinstance(expr, Mean) or expr.body.atoms(At):
+        return None
+    try:
+        square = _mean_node(state, Mean(expand(unbind(expr.body) ** 2), expr.population))
+    except NotCovered:
+        return None
+    return float(square.value) ** 0.5, f"root mean square of {unbind(expr.body)}"
+
+
 # --- standard observables ------------------------------------------------------------------------------------------
 
 

@@ -117,9 +117,9 @@ def mathml(line: Line) -> str:
     """The formula of a line as MathML, its plain text where it has no LaTeX."""
     if not line.latex:
         return escape(line.text)
-    from latex2mathml.converter import convert
+    from quenched.validate.mathml import mathml as convert
 
-    return str(convert(line.latex.replace("&", "")))
+    return convert(line.latex.replace("&", ""), block=False)
 
 
 def _block_markdown(k: int, block: _Block) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quenched.readout import Quantity, State, evaluate, names_of
+from quenched.readout import Quantity, State, evaluate, names_of, rms_of_mean
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.observables import Critical
 
@@ -41,6 +41,8 @@ class Branch:
         Its observables.
     shared : frozenset of str
         Those that are the same for all branches (where a transition lies).
+    rms : function
+        Of a name: root mean square of what the observable is the mean of, and what that is; None for others.
     """
 
     def __init__(
@@ -52,9 +54,11 @@ class Branch:
         names: list[str],
         get: Callable[[str], Quantity],
         shared: frozenset[str] = frozenset(),
+        rms: Callable[[str], tuple[float, str] | None] = lambda name: None,
     ) -> None:
         self.label, self.kind, self.stable, self.growth, self.names = label, kind, stable, growth, names
         self.shared = shared
+        self.rms = rms
         self._get = get
         self._known: dict[str, Quantity] = {}
 
@@ -221,7 +225,12 @@ def _branch(theory: Theory, values: Mapping[Any, float], raw: RawBranch) -> Bran
     growth = Quantity(float(raw.growth.value), float(raw.growth.error))
     names = names_of(state)
     shared = frozenset(n for n, e in theory.model.observables.items() if e.atoms(Critical))
-    return Branch(raw.label, raw.kind, bool(raw.stable), growth, names, lambda name: evaluate(state, name), shared)
+    return Branch(
+        *(raw.label, raw.kind, bool(raw.stable), growth, names),
+        get=lambda name: evaluate(state, name),
+        shared=shared,
+        rms=lambda name: rms_of_mean(state, name),
+    )
 
 
 def summary(branch: Branch) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""Runs of a simulation, or the user's own, as what a verdict takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quenched.theory.errors import QuenchedError
+
+if TYPE_CHECKING:
+    from quenched.design import Design
+    from quenched.theory.model import Model
+    from quenched.validate.estimators import Run
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Realisations at several sizes.
+
+    Attributes
+    ----------
+    values : {N: {observable: array (R,) or (R, k)}}
+    lags : array (k,) or None
+        Lags of all curves.
+    curves : observables that are curves
+    estimators : {observable: Estimator}
+    dt, elapsed : float
+        Time step (nan if unknown), computing time in seconds.
+    """
+
+    values: dict[int, dict[str, NDArray[np.float64]]]
+    lags: NDArray[np.float64] | None
+    curves: frozenset[str]
+    estimators: dict[str, Any] = field(default_factory=dict)
+    dt: float = float("nan")
+    elapsed: float = 0.0
+
+    @property
+    def names(self) -> list[str]:
+        """Observables that every size has."""
+        first, *rest = self.values.values()
+        return [name for name in first if all(name in other for other in rest)]
+
+
+def simulated_samples(model: Model, point: Mapping[str, Any], design: Design, **settings: Any) -> Samples:
+    """Simulate all sizes of a design."""
+    from quenched.validate.simulate import simulate
+
+    how = {"burn": design.burn, "duration": design.duration, "dt": design.dt, "lags": design.lags}
+    how |= {"trials": design.trials, "trajectories": design.trajectories, "dtype": "float32"}
+    return _joined({N: simulate(model, N, params=point, **how, **settings) for N in design.sizes})
+
+
+def given_samples(data: Any) -> Samples:
+    """The user's own runs.
+
+    Raises
+    ------
+    QuenchedError
+        Something that is neither runs nor ``{N: {name: values}}``.
+    """
+    if isinstance(data, Mapping) and data:
+        if all(hasattr(run, "observables") for run in data.values()):
+            return _joined({int(N): run for N, run in data.items()})
+        if all(isinstance(row, Mapping) for row in data.values()):
+            return _from_mapping(data)
+    runs = [data] if hasattr(data, "observables") else list(data) if isinstance(data, (list, tuple)) else []
+    if runs and all(hasattr(run, "observables") for run in runs):
+        return _joined({run.N: run for run in runs})
+    kind = type(data).__name__
+    raise QuenchedError(f"data: expected runs of simulate, or {{N: {{observable: values}}}}, got {kind}")
+
+
+def _joined(runs: dict[int, Run]) -> Samples:
+    first = next(iter(runs.values()))
+    curves = {name: s.lags for name, s in first.observables.items() if s.lags is not None}
+    values = {
+        N: {name: s.values if name in curves else s.values[:, 0] for name, s in run.observables.items()}
+        for N, run in runs.items()
+    }
+    return Samples(
+        values,
+        next(iter(curves.values()), None),
+        frozenset(curves),
+        {name: s.estimator for name, s in first.observables.items()},
+        first.dt,
+        sum(run.elapsed for run in runs.values()),
+    )
+
+
+def _from_mapping(data: Mapping[Any, Mapping[str, Any]]) -> Samples:
+    """``{N: {name: values}}``, a curve with its lags as a DataArray over ``tau`` or under the name ``tau``."""
+    lags, curves = None, set()
+    values: dict[int, dict[str, NDArray[np.float64]]] = {}
+    for N, row in data.items():
+        values[int(N)] = {}
+        if "tau" in row:
+            lags = np.asarray(row["tau"], float)
+        for name, given in row.items():
+            if name == "tau":
+                continue
+            array = np.asarray(given, float)
+            if array.ndim not in (1, 2):
+                raise QuenchedError(f"data: {name} at N = {N} has {array.ndim} axes, expected (realisation[, tau])")
+            if array.ndim == 2:
+                curves.add(name)
+                lags = np.asarray(given.coords["tau"], float) if hasattr(given, "coords") else lags
+            values[int(N)][name] = array
+    if curves and lags is None:
+        raise QuenchedError(f"data: {sorted(curves)[0]} is a curve, its lags are missing (give 'tau')")
+    return Samples(values, lags, frozenset(curves))
