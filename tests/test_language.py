@@ -106,11 +106,14 @@ def test_matrix_algebra_reduces_to_applications() -> None:
     assert (J @ A) @ x == J @ (A @ x) == Apply(J, Apply(A, x))
     assert (diag(y) @ J) @ x == y * (J @ x)
     assert (J @ diag(y)) @ x == J @ (y * x)
-    assert eye() @ x == x
+    assert eye @ x == eye() @ x == x
+    assert J - J + eye == eye() == eye.T
+    assert eye(E) @ Field("x", E) == Field("x", E)
+    assert pickle.loads(pickle.dumps(2 * eye - J)) == 2 * eye - J
     assert outer(x, y) @ x == x * total(x * y)
     assert J.T.T == J
     assert (J @ A).T == A.T @ J.T
-    assert J.T - eye() == (J - eye()).T
+    assert J.T - eye == (J - eye).T
     assert isinstance((J.T @ x).matrix.matrix, Gaussian)
     assert J + A == A + J
     assert (J @ A) @ J == J @ (A @ J)
@@ -123,7 +126,7 @@ def test_apply_knows_its_populations() -> None:
     assert ((W.T @ Field("x", E)).rows, W.T.rows) == (I, I)
 
 
-_MATRICES: dict[str, Any] = {"J": J, "A": A, "J.T": J.T, "eye": eye(), "diag": diag(y), "outer": outer(x, tanh(y))}
+_MATRICES: dict[str, Any] = {"J": J, "A": A, "J.T": J.T, "eye": eye, "diag": diag(y), "outer": outer(x, tanh(y))}
 _ENTRIES = {name: np.random.default_rng(i).normal(size=(3, 3)) for i, name in enumerate("JA")}
 _UNITS = {x: np.array([0.3, -1.1, 0.7]), y: np.array([-0.4, 0.2, 1.3])}
 

@@ -84,7 +84,7 @@ def test_star_and_at_have_equal_precedence() -> None:
     assert J * np.float64(0.5) == np.float64(0.5) * J
     assert sum([J, A]) @ x == J @ x + A @ x
     assert Rational(1, 2) * J @ x == J / 2 @ x
-    assert (J - 2 * eye()) @ x == J @ x - 2 * x
+    assert (J - 2 * eye) @ x == J @ x - 2 * x
 
 
 def test_gates_parse_as_products() -> None:
@@ -304,6 +304,7 @@ _ATOMS: list[tuple[Callable[[], Any], str]] = [
     (lambda: Field(3), "name"),
     (lambda: Field("x", initial=[1]), "initial"),
     (lambda: Field("x", each=3), "each"),
+    (lambda: Field("x", over=(E, I)), "bond field"),
     (lambda: Quenched("u", 3), "law of 'u'"),
     (lambda: x(y), "needs a time"),
     (lambda: mean(x * xE), "mixes populations"),
@@ -379,6 +380,8 @@ _MODELS: list[tuple[Callable[[], Any], str]] = [
         lambda: Dynamics({x: Gaussian("B", symmetry=0.5, correlation={Gaussian("C", symmetry=0.5): 1}) @ x}),
         "no joint law of B, C",
     ),
+    (lambda: Map({x: Gaussian("J", redraw="layer") @ x}), "not built yet"),
+    (lambda: Dynamics({Field("x", each=E): 1}), "not built yet"),
     (lambda: Dynamics({x: -x}, defaults={"a": 1}), "unknown parameter 'a'"),
     (lambda: Dynamics({x: -g * x}, defaults={"g": -1}), "should be nonnegative"),
 ]

@@ -79,7 +79,7 @@ class Matrix(Basic):
             return combine([*self.terms, *other.terms], self.rows, self.cols)
         if (isinstance(other, (int, float)) and other == 0) or other is S.Zero:
             return self  # the builtin sum() starts from 0
-        raise QuenchedError(f"cannot add the matrix {self} and the number {other}: write eye, as in {self} - 2*eye()")
+        raise QuenchedError(f"cannot add the matrix {self} and the number {other}: write eye, as in {self} - 2*eye")
 
     def __radd__(self, other: Any) -> Matrix:
         return self + other
@@ -190,6 +190,14 @@ class MatrixSum(Matrix):
         return tuple((c, tuple(word)) for c, word in self.args[2:])
 
 
+class Identity(MatrixSum):
+    """Identity matrix: ``eye`` over `units`, ``eye(E)`` over another population."""
+
+    def __call__(self, over: Any = units) -> Matrix:
+        space = as_population(over, "eye")
+        return combine([(S.One, ())], space, space)
+
+
 class Transpose(Matrix):
     """Transpose of a random matrix.
 
@@ -288,12 +296,6 @@ def outer(left: Any, right: Any, over: Any = None) -> Matrix:
     return Outer(left, right, rows, cols)
 
 
-def eye(over: Any = None) -> Matrix:
-    """Identity matrix over a population (default `units`)."""
-    space = as_population(units if over is None else over, "eye")
-    return combine([(S.One, ())], space, space)
-
-
 def combine(terms: list[tuple[Expr, tuple[Matrix, ...]]], rows: Population, cols: Population) -> Matrix:
     """Canonical form of a sum of scalar × word: collected as sympy's sums are, zeros dropped, sorted."""
     collected: dict[tuple[tuple[Matrix, ...], Expr], Expr] = {}
@@ -304,9 +306,14 @@ def combine(terms: list[tuple[Expr, tuple[Matrix, ...]]], rows: Population, cols
     if len(kept) == 1 and kept[0][0] == 1 and len(kept[0][1]) == 1:
         return kept[0][1][0]
     kept.sort(key=lambda term: ([default_sort_key(f) for f in term[1]], default_sort_key(term[0])))
-    obj = Basic.__new__(MatrixSum, rows, cols, *(Tuple(c, Tuple(*word)) for c, word in kept))
+    kind = Identity if len(kept) == 1 and kept[0] == (S.One, ()) else MatrixSum
+    obj = Basic.__new__(kind, rows, cols, *(Tuple(c, Tuple(*word)) for c, word in kept))
     obj.rows, obj.cols = rows, cols
     return obj
+
+
+#: The identity matrix over `units`; ``eye(E)`` is the one over E.
+eye = combine([(S.One, ())], units, units)
 
 
 def _space(matrix: Matrix) -> str:

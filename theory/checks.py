@@ -13,7 +13,7 @@ from sympy.logic.boolalg import Boolean
 from quenched.theory.algebra import Matrix
 from quenched.theory.couplings import Apply, Gaussian, RandomMatrix
 from quenched.theory.distributions import Law
-from quenched.theory.errors import AmbiguousExpression, QuenchedError, nearest
+from quenched.theory.errors import AmbiguousExpression, NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise, open_leaves, plain
 from quenched.theory.observables import Critical, Functional, Mean
 from quenched.theory.spaces import RESERVED, Population, as_expr, t, tau
@@ -62,8 +62,10 @@ def check_model(clock: str, eqs: Mapping[Field, Expr]) -> None:
     """All checks of a complete declaration."""
     nodes: list[Basic] = [*eqs, *eqs.values()]
     check_names(nodes)
-    if clock == "flow":
-        check_redraw(nodes)
+    check_redraw(clock, nodes)
+    for field in eqs:
+        if field.each is not None:
+            raise NotCovered(f"each={field.each} of the field {field} is not built yet: use copies(model, n)")
     for field, rhs in eqs.items():
         check_scope(field, rhs, eqs)
         check_times(field, rhs)
@@ -204,12 +206,16 @@ def check_noise(field: Field, rhs: Expr) -> None:
             raise QuenchedError(f"{where} contains {average}: the average of independent noises vanishes")
 
 
-def check_redraw(nodes: Iterable[Basic]) -> None:
-    """A flow has no steps between which disorder could be drawn afresh."""
+def check_redraw(clock: str, nodes: Iterable[Basic]) -> None:
+    """Only the steps of a map can draw disorder afresh."""
     for node in nodes:
         for part in walk(node):
-            if isinstance(part, (RandomMatrix, Quenched)) and part.redraw:
-                raise QuenchedError(f'redraw="{part.redraw}" of {part.name} needs a Map: a flow has no steps')
+            if not isinstance(part, (RandomMatrix, Quenched)) or not part.redraw:
+                continue
+            if part.redraw != "step":
+                raise NotCovered(f'redraw="{part.redraw}" of {part.name} is not built yet: use a Map and redraw="step"')
+            if clock == "flow":
+                raise QuenchedError(f'redraw="step" of {part.name} needs a Map: a flow has no steps')
 
 
 def _levels(expr: Expr) -> list[Expr]:

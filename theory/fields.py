@@ -14,7 +14,7 @@ from sympy.core.relational import GreaterThan, LessThan, StrictGreaterThan, Stri
 from sympy.core.symbol import Str
 
 from quenched.theory.distributions import Law, as_law
-from quenched.theory.errors import AmbiguousExpression, QuenchedError
+from quenched.theory.errors import AmbiguousExpression, NotCovered, QuenchedError
 from quenched.theory.spaces import NOTHING, RESERVED, Population, as_expr, as_name, as_population, t, units
 
 #: When a random quantity is drawn afresh.
@@ -100,6 +100,7 @@ class UnitSymbol(Compared, Symbol):
     copy: int | None
     bound: bool
     _details: tuple[Basic, ...]
+    _content: tuple[Any, ...]
 
     # Symbol.__new__ caches by name alone and would return the symbol of another population.
     def __new__(cls, *args: Any, **kwargs: Any) -> UnitSymbol:
@@ -111,11 +112,11 @@ class UnitSymbol(Compared, Symbol):
     ) -> UnitSymbol:
         obj = Symbol.__xnew__(cls, name, real=True)
         obj.population, obj.copy, obj.bound, obj._details = population, copy, bound, details
+        obj._content = (name, population, -1 if copy is None else copy, int(bound), Tuple(*details))
         return obj
 
     def _hashable_content(self) -> tuple[Any, ...]:
-        copy = -1 if self.copy is None else self.copy
-        return (self.name, self.population, copy, int(self.bound), Tuple(*self._details))
+        return self._content
 
     def sort_key(self, order: Any = None) -> Any:
         key = (self.name, self.population.name, str(self.copy), str(self.bound))
@@ -183,14 +184,21 @@ class Field(UnitSymbol):
         State at the start of a simulation.
     each : Population, optional
         Extra copy index (samples, vector components) that couplings do not contract.
+    over : Population, optional
+        The same as `population`.
 
     Notes
     -----
     ``x(t - d)`` is the field at another time, ``x[1]`` the field in a copy of the whole system with the same disorder.
     """
 
-    def __new__(cls, name: Any, population: Any = units, initial: Any = None, each: Any = None) -> Field:
+    def __new__(
+        cls, name: Any, population: Any = units, initial: Any = None, each: Any = None, over: Any = None
+    ) -> Field:
         text = as_name(name, "Field")
+        population = population if over is None else over
+        if isinstance(population, (tuple, list, Tuple)):
+            raise NotCovered(f"field {text!r} over pairs of units (a bond field) is not built yet: give one population")
         population = as_population(population, f"population of field {text!r}")
         if initial is not None and not isinstance(initial, Law):
             initial = as_expr(initial, f"initial of field {text!r}")
