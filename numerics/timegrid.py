@@ -152,9 +152,9 @@ class FlowGrid(Grid):
         coefficients = values.reshape(-1, NODES) @ _to_legendre(NODES).T
         return np.max(np.abs(coefficients[:, -3:]), axis=1)
 
-    def kernel(self, ratio: Rational, even: bool) -> Array:
+    def kernel(self, ratio: Rational, even_in: bool, even_out: bool) -> Array:
         """Matrix of the convolution with num(D)/den(D), from folded to folded values."""
-        return np.real(self.apply(ratio, self.unfold(even)))[self.fold(even)]
+        return np.real(self.apply(ratio, self.unfold(even_in)))[self.fold(even_out)]
 
     def apply(self, ratio: Rational, x: np.ndarray) -> np.ndarray:
         """num(D)/den(D) on full-line columns x: causal for poles with Re < 0, anticausal for Re > 0."""
@@ -259,7 +259,7 @@ class MapGrid(Grid):
         values = np.real(np.fft.ifft(np.broadcast_to(filter_(theta), theta.shape)))
         return np.concatenate([values[-self.length :], values[: self.length + 1]])
 
-    def kernel(self, filter_: Callable[[np.ndarray], np.ndarray], even: bool) -> Array:
+    def kernel(self, filter_: Callable[[np.ndarray], np.ndarray], even_in: bool, even_out: bool) -> Array:
         """Matrix of the convolution with a function of θ, from folded to folded values."""
         n = 2 * self.length
         points = 1 << int(np.ceil(np.log2(4 * n + 64)))
@@ -267,7 +267,11 @@ class MapGrid(Grid):
         values = np.real(np.fft.ifft(np.broadcast_to(filter_(theta), theta.shape)))
         lags = np.arange(n + 1)
         matrix = values[(lags[:, None] - lags) % points]
-        return (matrix @ self.unfold(even))[self.fold(even)]
+        return (matrix @ self.unfold(even_in))[self.fold(even_out)]
+
+    def stretched(self, factor: float, growth: float = 1.0) -> MapGrid:
+        """A longer window."""
+        return MapGrid(int(np.ceil(self.length * factor)))
 
 
 def flow_grid(slow: float, fast: float, window: float | None = None) -> FlowGrid:

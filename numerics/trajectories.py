@@ -12,7 +12,7 @@ Sources: Eissfeller & Opper, PRL 68, 2094 (1992); Roy, Biroli, Bunin & Cammarota
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -61,6 +61,7 @@ class ProcessState:
     mean : name → Number, of states and outputs
     correlation : (a, b) → (array (n_tau,), errors): ⟨a(t+τ) b(t)⟩ of states and of outputs of one population
     response : (output, field) → (array (n_lag,), errors), ⟨δa(t+τ)/δh(t)⟩ at lags τ = 0, dt, …
+    orders : the correlations on the whole periodic grid of a path (T,)
     sweeps : number of sweeps
     residual : last change of the outputs' covariance with shared random numbers, relative to its scale
     """
@@ -69,9 +70,29 @@ class ProcessState:
     mean: dict[str, Number]
     correlation: dict[tuple[str, str], tuple[Array, Array]]
     response: dict[tuple[str, str], tuple[Array, Array]]
+    orders: dict[tuple[str, str], Array]
     sweeps: int
     residual: float
     sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Sampled trajectories of one population in the self-consistent state, periodic in time.
+
+    Attributes
+    ----------
+    states, outputs : arrays (P, T, n), (P, T, nb)
+    fields : array (P, T, m), local fields with their memory
+    labels : array (P, l)
+    kernel : array (m, nb, reach + 1), memory kernels with quadrature weights
+    """
+
+    states: Array
+    outputs: Array
+    fields: Array
+    labels: Array
+    kernel: Array
 
 
 @dataclass
@@ -129,22 +150,26 @@ class _Sampler:
         return new
 
     def _sweep_unit(self, unit: SampledUnit, module, now: _Orders, new: _Orders, rng) -> None:  # type: ignore[no-untyped-def]
+        kicked = self._kicked(unit)
+        states, outs, answer, *_ = self.integrate(unit, module, now, rng, kicked)
+        self._measure(unit, states, outs, answer, kicked, new)
+
+    def integrate(self, unit, module, now, rng, kicked):  # type: ignore[no-untyped-def]
+        """Trajectories of one unit: states, outputs, responses, the fields without memory, labels and kernel."""
         how = self.how
         h = self._fields(unit, now, rng)
         noise = rng.standard_normal((how.paths, how.steps, max(1, len(unit.noises))))
         labels = self._labels(unit, rng)
         start = 0.5 * rng.standard_normal((how.paths, len(unit.states)))
-        kicked = self._kicked(unit)
         index = np.array([[f.name for f in unit.fields].index(k) for k in kicked], dtype=np.int64)
-        states, outs, answer = module.run(
-            h, noise, labels, start, self._kernel(unit, now), self.p, self.dt, how.steps, index, self.reach
-        )
+        kernel = self._kernel(unit, now)
+        states, outs, answer = module.run(h, noise, labels, start, kernel, self.p, self.dt, how.steps, index, self.reach)
         if not (np.isfinite(states).all() and np.abs(states).max() < 1e12):
             raise QuenchedError(
                 f"trajectories of population {unit.population!r} diverge: "
                 "no stationary state at these parameters (or dt too large)"
             )
-        self._measure(unit, states, outs, answer, kicked, new)
+        return states, outs, answer, h, labels, kernel
 
     def _fields(self, unit: SampledUnit, now: _Orders, rng: np.random.Generator) -> Array:
         """Gaussian paths (P, T, m) with the present cross-covariance, plus the means."""
@@ -278,6 +303,31 @@ def solve_process(
     return _summary(sampler, iterates, history)
 
 
+def sample_paths(
+    process: SiteProcess, values: dict[Symbol, float], state: ProcessState, paths: int, rng: np.random.Generator
+) -> list[Paths]:
+    """Draw trajectories of every unit in a solved state."""
+    sampler = _Sampler(process, values, replace(state.sampling, paths=paths))
+    now = _Orders(
+        dict(state.orders),
+        {k: np.array([v.value]) for k, v in state.mean.items()},
+        {k: v for k, (v, _) in state.response.items()},
+    )
+    found = []
+    for unit, module in zip(process.units, sampler.modules, strict=True):
+        states, outs, _, h, labels, kernel = sampler.integrate(unit, module, now, rng, [])
+        found.append(Paths(states, outs, h + _memory(kernel, outs), labels, kernel))
+    return found
+
+
+def _memory(kernel: Array, outs: Array) -> Array:
+    """Memory part of the fields (P, T, m), from periodic outputs by FFT."""
+    padded = np.zeros((*kernel.shape[:2], outs.shape[1]))
+    padded[:, :, : kernel.shape[2]] = kernel
+    waves = np.einsum("ubw,pwb->pwu", np.fft.rfft(padded, axis=2), np.fft.rfft(outs, axis=1), optimize=True)
+    return np.asarray(np.fft.irfft(waves, n=outs.shape[1], axis=1))
+
+
 def _settle(sampler: _Sampler, start: tuple[float, float], progress) -> tuple[_Orders, list[float]]:  # type: ignore[no-untyped-def]
     """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
     how = sampler.how
@@ -311,9 +361,10 @@ def _summary(sampler: _Sampler, iterates: list[_Orders], history: list[float]) -
     def average(part: str, key: object) -> tuple[Array, Array]:
         return _chain_mean(np.array([getattr(o, part)[key] for o in iterates]))
 
-    correlation = {}
+    correlation, orders = {}, {}
     for key in first.covariance:
         value, error = average("covariance", key)
+        orders[key] = value
         correlation[key] = (value[:half], error[:half])
     means = {a: Number(*(float(v[0]) for v in average("mean", a))) for a in first.mean}
     return ProcessState(
@@ -321,6 +372,7 @@ def _summary(sampler: _Sampler, iterates: list[_Orders], history: list[float]) -
         means,
         correlation,
         {k: average("response", k) for k in first.response},
+        orders,
         len(history) + len(iterates),
         history[-1],
         sampler.how,
