@@ -11,7 +11,9 @@ from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
-    from quenched.solution import Solution, Sweep
+    from quenched.numerics import RawSolution
+    from quenched.solution import Solution
+    from quenched.sweeping import Sweep
     from quenched.theory.derivation import Derivation
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
@@ -153,15 +155,26 @@ class Theory:
         ConvergenceError
             Nothing converged; carries the history of residuals.
         """
-        from quenched import numerics
         from quenched.solution import Solution
 
         if "N" in keywords:
             raise QuenchedError("the saddle of this theory does not keep N: solve(N=...) is not built yet")
         values = self.values(params, **keywords)
         options = {} if tol is None else {"tol": tol}
-        raw = numerics.solve(self.problem, self.potential, values, lags=lags, **options)
-        return Solution.of(self, values, raw)
+        return Solution.of(self, values, self.solved(values, lags=lags, **options))
+
+    def solved(self, values: dict[Any, float], **options: Any) -> RawSolution:
+        """All branches as the solver returns them."""
+        from quenched import numerics
+
+        raw: RawSolution = numerics.solve(self.problem, self.potential, values, **options)
+        return raw
+
+    def mutate(self, name: str) -> Theory:
+        """The same theory with a deliberate mistake (see `quenched.mutants.MUTANTS`)."""
+        from quenched.mutants import mutate
+
+        return mutate(self, name)
 
     def sweep(self, params: Params = None, **keywords: Any) -> Sweep:
         """Solve at all combinations of the values given as lists, in order, each started from its neighbour."""
