@@ -120,7 +120,8 @@ def sweep(options: argparse.Namespace) -> int:
     from quenched.parameters import open_model
 
     model, values = open_model(options.name, options.params)
-    curve = theory_at(model, values).sweep(values)
+    lists: dict[str, Any] = dict(values)
+    curve = theory_at(model, values).sweep(**lists)
     if options.output:
         from quenched.files import write_atomically
 

@@ -159,7 +159,7 @@ def _lags(correlation: float, step: float) -> NDArray[np.float64] | None:
     if correlation <= 0:
         return None
     stride = max(1, round(_SPAN * correlation / (_LAGS - 1) / step))
-    return np.arange(_LAGS) * stride * step
+    return np.arange(_LAGS, dtype=np.float64) * (stride * step)
 
 
 def _rounded(time: float, step: float) -> float:

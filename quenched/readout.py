@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from quenched.numerics import Branch
     from quenched.theory.model import Model
 
-Array = "NDArray[np.float64]"
 #: Names of scalar observables that every solved state has besides its standard curves.
 GROWTH = "lyapunov"
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -145,23 +145,20 @@ def _response(state: State, fld: Field) -> Quantity:
     name = field_names(state.model)[fld]
     if name not in state.branch.response:
         raise NotCovered(f"the derivation has no response function of {name!r}")
-    at, value = state.branch.response[name][:2]
-    error = state.branch.response[name][2] if len(state.branch.response[name]) > 2 else np.full(len(at), 1e-12)
-    return Quantity(np.asarray(value), np.asarray(error), "tau", np.asarray(at))
+    at, value = state.branch.response[name]
+    # The transfer function is rational and inverted by its poles: rounding is all that is lost.
+    return Quantity(np.asarray(value), np.full(len(at), _ROUNDING), "tau", np.asarray(at))
 
 
 def _spectrum(state: State, fld: Field) -> Quantity:
     a = state.argument(field_names(state.model)[fld])
-    omega, spectra = state.branch.spectrum[:2]
-    value = np.real(np.asarray(_pair(state, spectra, (a, a))))
-    error = _pair(state, state.branch.spectrum[2], (a, a)) if len(state.branch.spectrum) > 2 else None
-    spread = np.max(np.asarray(state.branch.covariance_error[a, a])) * (state.branch.tau[-1] - state.branch.tau[0])
-    return Quantity(value, np.full(len(value), spread) if error is None else error, "omega", np.asarray(omega))
-
-
-def _pair(state: State, table: Any, pair: tuple[int, int]) -> Any:
-    """An entry of something that is kept per pair, by key or in the order of the problem's pairs."""
-    return table[pair] if isinstance(table, Mapping) else table[state.problem.pairs.index(pair)]
+    omega, spectra = state.branch.spectrum
+    value = np.real(np.asarray(spectra[a, a]))
+    # The transform adds up the errors of the covariance, at most over the range where it has not decayed.
+    decaying = np.abs(state.branch.covariance[a, a] - state.branch.static.get((a, a), 0.0))
+    weight = float(np.trapezoid(decaying, state.branch.tau)) / max(float(decaying[0]), 1e-300)
+    spread = 2 * weight * float(np.max(state.branch.covariance_error[a, a]))
+    return Quantity(value, np.full(len(value), spread), "omega", np.asarray(omega))
 
 
 def _output(state: State, out: Output) -> Quantity:

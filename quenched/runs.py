@@ -50,7 +50,7 @@ def simulated_samples(model: Model, point: Mapping[str, Any], design: Design, **
     """Simulate all sizes of a design."""
     from quenched.validate.simulate import simulate
 
-    how = {"burn": design.burn, "duration": design.duration, "dt": design.dt, "lags": design.lags}
+    how: dict[str, Any] = {"burn": design.burn, "duration": design.duration, "dt": design.dt, "lags": design.lags}
     how |= {"trials": design.trials, "trajectories": design.trajectories, "dtype": "float32"}
     return _joined({N: simulate(model, N, params=point, **how, **settings) for N in design.sizes})
 

@@ -87,9 +87,21 @@ def validate(
     if theory.derivation.problem is None:
         return _refused(theory, at, seed)
     solutions = [theory.solve(point) for point in at]
-    chosen = {"sizes": sizes, "trials": trials, "trajectories": trajectories, "duration": duration, "burn": burn}
+    chosen: dict[str, Any] = {
+        "sizes": sizes,
+        "trials": trials,
+        "trajectories": trajectories,
+        "duration": duration,
+        "burn": burn,
+    }
     designs = [plan(model, s, quick=quick, dt=dt, **chosen) for s in solutions]
-    settings = {"seed": seed, "executor": executor, "scheduler": scheduler, "workers": workers, "store": store}
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "executor": executor,
+        "scheduler": scheduler,
+        "workers": workers,
+        "store": store,
+    }
     settings |= {"fresh": fresh, "progress": progress}
     if data is not None:
         sources = data if len(at) > 1 else [data]
