@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from quenched import cli_output as out
 from quenched.cli import DISAGREE, INCONCLUSIVE, SUCCESS
+from quenched.files import check_target, write_atomically, write_text
 from quenched.systems import catalogue
 from quenched.theory.errors import QuenchedError
 
@@ -32,13 +33,12 @@ def derive(options: argparse.Namespace) -> int:
     from quenched.parameters import only_numbers, open_model
     from quenched.theory_object import derive as run
 
+    check_target(options.output)
     model, values = open_model(options.name, options.params)
     theory = run(model, only_numbers(values, "derive"))
     if options.verify:
         return _verify(theory)
     if options.output:
-        from quenched.files import write_text
-
         print(write_text(options.output, _formatted(theory, options.form)))
     elif options.form == "text":
         out.show(theory)
@@ -77,6 +77,7 @@ def solve(options: argparse.Namespace) -> int:
     """Solve at one point."""
     from quenched.parameters import only_numbers, open_model
 
+    check_target(options.output)
     model, values = open_model(options.name, options.params)
     solution = theory_at(model, values).solve(only_numbers(values, "solve"))
     if options.output:
@@ -119,12 +120,11 @@ def sweep(options: argparse.Namespace) -> int:
     """Solve along lists of values."""
     from quenched.parameters import open_model
 
+    check_target(options.output)
     model, values = open_model(options.name, options.params)
     lists: dict[str, Any] = dict(values)
     curve = theory_at(model, values).sweep(**lists)
     if options.output:
-        from quenched.files import write_atomically
-
         write_atomically(options.output, lambda draft: curve.dataset.to_netcdf(draft, engine="h5netcdf"))
     if options.json:
         out.document(out.sweep_json(curve))
@@ -143,6 +143,7 @@ def simulate(options: argparse.Namespace) -> int:
     from quenched.parameters import only_numbers, open_model
     from quenched.validate.simulate import simulate as run
 
+    check_target(options.output)
     model, values = open_model(options.name, options.params)
     settings = {"duration": options.duration, "dt": options.dt}
     result = run(
@@ -157,8 +158,6 @@ def simulate(options: argparse.Namespace) -> int:
         **{k: v for k, v in settings.items() if v is not None},
     )
     if options.output:
-        from quenched.files import write_atomically
-
         data = result.dataset()
         write_atomically(options.output, lambda draft: data.to_netcdf(draft, engine="h5netcdf"))
     _print_run(result, model, values, options)
@@ -199,6 +198,7 @@ def validate(options: argparse.Namespace) -> int:
         raise QuenchedError("validate needs at least one NAME, or --all")
     if options.report and len(names) > 1:
         raise QuenchedError(f"--report takes one system, got {len(names)}")
+    check_target(options.report, ".html", ".json")
     models = {name: open_model(name, options.params) for name in dict.fromkeys(names)}
     verdicts, documents = [], []
     for model, values in models.values():
@@ -238,6 +238,7 @@ def export(options: argparse.Namespace) -> int:
     """Write a standalone solver."""
     from quenched.parameters import only_numbers, open_model
 
+    check_target(options.output)
     model, values = open_model(options.name, options.params)
     only_numbers(values, "export")
     print(theory_at(model, values).export(options.output))
