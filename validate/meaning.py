@@ -1,8 +1,8 @@
 """Numeric meanings: the parts that all forms share.
 
 A *meaning* says what a form of a derivation claims, as numbers: sites, copies and times are explicit array axes,
-couplings are explicit matrices. Nothing here calls a rule of `theory`; only the classes that hold the forms are used, so
-that a mistake in a rule cannot hide in its own check.
+couplings are explicit matrices. Nothing here calls a rule of `theory`; only the classes that hold the forms are used,
+so that a mistake in a rule cannot hide in its own check.
 """
 
 from __future__ import annotations
@@ -53,10 +53,7 @@ def draw_parameters(model: Model, rng: np.random.Generator) -> dict[Symbol, floa
 
 def _draw(symbol: Symbol, rng: np.random.Generator) -> float:
     """A number of order one, away from zero, with the sign that the symbol's assumptions ask for."""
-    if symbol.is_integer:
-        size = float(rng.integers(1, 4))
-    else:
-        size = float(rng.uniform(0.3, 0.9))
+    size = float(rng.integers(1, 4)) if symbol.is_integer else float(rng.uniform(0.3, 0.9))
     if symbol.is_nonnegative:
         return size
     return -size if symbol.is_nonpositive else size * float(rng.choice([-1, 1]))
@@ -80,8 +77,13 @@ def _compiled(expr: Expr, leaves: tuple[Basic, ...]) -> Callable[..., Any]:
 def evaluate(expr: Any, values: Values) -> Any:
     """An expression at numbers or arrays, one for each of its symbols (and fields at other times)."""
     expr = sympify(expr)
-    leaves = tuple(sorted((e for e in _leaves(expr) if e in values), key=str))
+    leaves = tuple(e for e in _ordered_leaves(expr) if e in values)
     return _compiled(expr, leaves)(*(values[e] for e in leaves))
+
+
+@lru_cache(maxsize=4096)
+def _ordered_leaves(expr: Expr) -> tuple[Basic, ...]:
+    return tuple(sorted(_leaves(expr), key=str))
 
 
 def _leaves(expr: Basic) -> set[Basic]:
@@ -118,12 +120,8 @@ class World:
 
     def evaluate(self, expr: Expr, population: Population) -> Array:
         """An expression with one open unit index: explicit loops over the sites of every sum, inner sums first."""
-        closed: dict[Basic, Any] = {}
-        for node in _outermost(expr):
-            closed[node] = self._sum(node)
-        marks = {node: Dummy(f"s{k}") for k, node in enumerate(closed)}
-        flat = _free(expr.xreplace(marks))
-        numbers = {**self.values, **self.numbers, **{marks[n]: v for n, v in closed.items()}}
+        flat, sums = _opened(expr)
+        numbers = {**self.values, **self.numbers, **{mark: self._sum(node) for mark, node in sums}}
         return np.broadcast_to(np.asarray(evaluate(flat, numbers), dtype=float), (self.sites[population],))
 
     def _sum(self, node: Expr) -> Any:
@@ -142,6 +140,13 @@ class World:
             return lambda i, j: float(array[j, i])
         plain = self.couplings[matrix.name]
         return lambda i, j: float(plain[i, j])
+
+
+@lru_cache(maxsize=1024)
+def _opened(expr: Expr) -> tuple[Expr, tuple[tuple[Dummy, Expr], ...]]:
+    """An expression whose outermost sums are marks, and what the marks stand for."""
+    marks = {node: Dummy(f"s{k}") for k, node in enumerate(_outermost(expr))}
+    return _free(expr.xreplace(marks)), tuple((mark, node) for node, mark in marks.items())
 
 
 def _outermost(expr: Basic) -> list[Expr]:

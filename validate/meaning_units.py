@@ -1,0 +1,297 @@
+"""Meanings of the units as linear filters and of the equations that close on them.
+
+The unit of a population is its declared equation as a numeric function. Its response to anything is found by solving
+linear equations at a complex frequency; covariances are products of responses. No symbolic filter is reused unless it
+is the very thing that a step starts from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from sympy import Expr, Symbol
+
+from quenched.theory.fields import Quenched, WhiteNoise
+from quenched.theory.linear import LinearUnit, LinearUnits
+from quenched.theory.lower import CopiedAction
+from quenched.theory.problem import DS, DT, SiteFunction, StationaryGaussian, U
+from quenched.theory.readoff import Contribution, EffectiveProcess
+from quenched.theory.spaces import N
+from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative
+
+
+@dataclass(frozen=True)
+class NumericUnit:
+    """One population's equation as numbers: rate(x, h, ξ) = A x + B h + G ξ + c if it is affine."""
+
+    states: list[str]
+    locals: list[str]
+    noises: list[WhiteNoise]
+    rate: Callable[[Array], Array]
+
+    @property
+    def width(self) -> int:
+        return len(self.states) + len(self.locals) + len(self.noises)
+
+    def matrices(self) -> tuple[Array, Array, Array]:
+        """(A, [B G], c) by differences from the origin."""
+        rest = self.rate(np.zeros(self.width))
+        columns = np.array([self.rate(e) - rest for e in np.eye(self.width)]).T.reshape(len(self.states), self.width)
+        return columns[:, : len(self.states)], columns[:, len(self.states) :], rest
+
+    def curvature(self, rng: np.random.Generator) -> float:
+        """How far the equation is from affine at random points."""
+        inner, fed, rest = self.matrices()
+        points = rng.normal(size=(3, self.width))
+        return max(relative(self.rate(z), np.hstack([inner, fed]) @ z + rest) for z in points)
+
+
+def numeric_unit(action: CopiedAction, population: str, values: Values) -> NumericUnit:
+    """The unit of a population at given parameters and quenched numbers."""
+    states = [f for f in action.of_role("state") if f.population.name == population]
+    locals_ = [f for f in action.of_role("local") if f.population.name == population]
+    rhs = dict(action.equations)
+    noises = sorted({n for f in states for n in rhs[f.name].atoms(WhiteNoise)}, key=lambda n: n.name)
+    symbols = [f.symbol for f in states] + [f.symbol for f in locals_] + noises
+
+    def rate(z: Array) -> Array:
+        numbers = {**values, **dict(zip(symbols, z, strict=True))}
+        return np.array([complex(evaluate(rhs[f.name], numbers)) for f in states])
+
+    return NumericUnit([f.name for f in states], [f.name for f in locals_], noises, rate)
+
+
+def quenched_of(action: CopiedAction) -> list[Quenched]:
+    """Quenched numbers of the site equations and outputs, by name."""
+    exprs = [e for _, e in action.equations] + [
+        f.definition for f in action.of_role("output") if f.definition is not None
+    ]
+    return sorted({q for e in exprs for q in e.atoms(Quenched)}, key=lambda q: q.name)
+
+
+# ------------------------------------------------------------------------------------------------------ linear filters
+def units_deviation(process: EffectiveProcess, units: LinearUnits, values: Values, rng: np.random.Generator) -> float:
+    """Transfer functions, drive, modes and own responses against linear algebra at a random complex frequency."""
+    action = process.action
+    values = {**values, N: SIZE, **{q: rng.normal() for q in quenched_of(action)}}
+    worst = 0.0
+    for unit in units.units:
+        numeric = numeric_unit(action, unit.population, values)
+        worst = max(worst, numeric.curvature(rng), _unit_deviation(unit, numeric, action.clock, values, rng))
+    return worst
+
+
+def _unit_deviation(
+    unit: LinearUnit, numeric: NumericUnit, clock: str, values: Values, rng: np.random.Generator
+) -> float:
+    inner, fed, rest = numeric.matrices()
+    size, count = len(numeric.states), len(numeric.locals)
+    frequency = complex(rng.normal(), rng.normal())
+    at = {**values, DT: frequency}
+    green = np.linalg.inv(frequency * np.eye(size) - inner)
+    gains = green @ fed
+    still = np.eye(size) if clock == "map" else np.zeros((size, size))
+    driven = np.linalg.solve(still - inner, rest)
+    worst = [relative(number(unit.characteristic, at), np.linalg.det(frequency * np.eye(size) - inner))]
+    for i, s in enumerate(numeric.states):
+        worst += [relative(number(unit.transfer[s, h], at), gains[i, j]) for j, h in enumerate(numeric.locals)]
+        for j, xi in enumerate(numeric.noises):
+            worst.append(relative(number(unit.noise[s, xi.name], at), gains[i, count + j]))
+        worst.append(relative(number(unit.drive[s], at), driven[i]))
+        worst.append(relative(number(unit.own_response[s], at), green[i, i]))
+    for h in numeric.locals:
+        worst += [relative(number(unit.transfer[h, k], at), float(h == k)) for k in numeric.locals]
+    return max(worst)
+
+
+# ------------------------------------------------------------------------------------------------------------- closure
+@dataclass(frozen=True)
+class Reader:
+    """How outputs read their unit: the weights of the linear combination u_a of each argument."""
+
+    weights: list[dict[str, complex]]
+    deviation: float
+
+
+def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values, rng: np.random.Generator) -> float:
+    """Means and covariances of the arguments at random frequencies, for random averages of the outputs."""
+    action = units.process.action
+    labels = {label.symbol.name: rng.normal() for label in p.labels}
+    values = {**values, N: SIZE, **{label.symbol: labels[label.symbol.name] for label in p.labels}}
+    frozen = {q: labels.get(q.name, rng.normal()) for q in quenched_of(action)}
+    reader = read_arguments(p, action, {**values, **frozen}, rng)
+    filters = {u.population: u for u in units.units}
+    ones = {f.name: rng.normal() for f in action.of_role("output")}
+    twos = {(f.name, g.name): rng.normal() for f in action.of_role("output") for g in action.of_role("output")}
+    worst = [reader.deviation, _bookkeeping(p, action)]
+    drives = [
+        _drives(filters[a.population], w, action, labels, values)
+        for a, w in zip(p.arguments, reader.weights, strict=True)
+    ]
+    for a, argument in enumerate(p.arguments):
+        unit, weights = filters[argument.population], reader.weights[a]
+        exact = _mean(units.process, unit, weights, ones, values) + drives[a][0]
+        found = number(argument.constant, values)
+        found += sum(
+            number(g, values) * ones[o.f.name] for g, o in zip(p.mean_gain[a], p.one_points, strict=True) if g != 0
+        )
+        worst.append(relative(found, exact))
+    dt, ds = (complex(*rng.normal(size=2)) for _ in range(2))
+    for k, (i, j) in enumerate(p.pairs):
+        unit = filters[p.arguments[i].population]
+        left, right = ({**values, DT: d} for d in (dt, ds))
+        both = {**values, DT: dt, DS: ds}
+        exact, noise = _covariance(units.process, unit, reader.weights[i], reader.weights[j], twos, left, right)
+        found = sum(
+            number(g, both) * twos[s.f.name, s.g.name] for g, s in zip(p.gain[k], p.two_points, strict=True) if g != 0
+        )
+        worst += [relative(found, exact), relative(number(p.noise[k], both), noise)]
+        shared = set(drives[i][1]) & set(drives[j][1])
+        worst.append(relative(number(p.static[k], values), sum(drives[i][1][q] * drives[j][1][q] for q in shared)))
+    for unit, polynomial in zip(units.units, p.characteristic, strict=True):
+        worst.append(relative(number(polynomial, left), number(unit.characteristic, left)))
+        for s, own in unit.own_response.items():
+            worst.append(relative(number(p.responses[f"R_{s}"], left), number(own, left)))
+    return max(worst)
+
+
+def _bookkeeping(p: StationaryGaussian, action: CopiedAction) -> float:
+    """Zero if all pairs that the sources read are among the closing ones, and all pairs of a population are listed."""
+    read = {tuple(sorted((s.a, s.b))) for s in p.two_points} | {(s.a, s.a) for s in p.two_points}
+    read |= {(s.b, s.b) for s in p.two_points} | {(o.a, o.a) for o in p.one_points}
+    every = {
+        (i, j)
+        for i, a in enumerate(p.arguments)
+        for j, b in enumerate(p.arguments)
+        if i <= j and a.population == b.population
+    }
+    states = {f.name for f in action.of_role("state")} <= {a.name for a in p.arguments}
+    right = read <= set(p.pairs[: p.closure]) and set(p.pairs) == every and len(p.pairs) == len(every) and states
+    return 0.0 if right and (p.clock == "map") == (action.clock == "map") else float("inf")
+
+
+def read_arguments(p: StationaryGaussian, action: CopiedAction, values: Values, rng: np.random.Generator) -> Reader:
+    """Find each argument's linear combination by differentiating the outputs that read it, and check f(u) = ψ."""
+    weights: list[dict[str, complex]] = []
+    readings = (
+        {(o.f, o.a) for o in p.one_points} | {(s.f, s.a) for s in p.two_points} | {(s.g, s.b) for s in p.two_points}
+    )
+    worst = 0.0
+    for a, argument in enumerate(p.arguments):
+        functions = sorted((f for f, b in readings if b == a), key=lambda f: f.name)
+        if argument.name in action.fields:
+            choices = [{argument.name: 1.0 + 0j}]
+        else:
+            choices = _gradient(action, functions[0].name, values, rng)
+        found = [(max((_misread(f, w, action, values, rng) for f in functions), default=0.0), w) for w in choices]
+        deviation, best = min(found, key=lambda item: item[0])
+        worst = max(worst, deviation)
+        weights.append(best)
+    return Reader(weights, worst)
+
+
+def _gradient(action: CopiedAction, output: str, values: Values, rng: np.random.Generator) -> list[dict[str, complex]]:
+    """Directions in which an output changes, normalised to one of the fields that it reads (each in turn)."""
+    definition = action.fields[output].definition
+    assert definition is not None
+    used = [f for f in action.fields.values() if f.role in ("state", "local") and definition.has(f.symbol)]
+    point, step = {f.symbol: rng.normal() for f in used}, 1e-5
+    slopes = {}
+    for f in used:
+        up, down = ({**values, **point, f.symbol: point[f.symbol] + sign * step} for sign in (1, -1))
+        slopes[f.name] = complex(evaluate(definition, up) - evaluate(definition, down)) / (2 * step)
+    rough = [{name: s / first for name, s in slopes.items()} for first in slopes.values() if first != 0]
+    # Weights are found from differences; digits beyond the step's error are noise.
+    return [{name: round(w.real, 7) + 0j for name, w in table.items()} for table in rough]
+
+
+def _misread(
+    f: SiteFunction, weights: Mapping[str, complex], action: CopiedAction, values: Values, rng: np.random.Generator
+) -> float:
+    """|f(Σ w field) − ψ(fields)| at random fields."""
+    definition = action.fields[f.name].definition
+    assert definition is not None
+    fields = {f.symbol: rng.normal(size=4) for f in action.fields.values() if f.role in ("state", "local")}
+    u = sum(w.real * fields[action.fields[name].symbol] for name, w in weights.items())
+    exact = evaluate(definition, {**values, **fields})
+    found = evaluate(f.expr, {**values, U: u})
+    # Weights of several fields carry the error of a difference quotient.
+    return max(0.0, relative(found, exact) - (1e-5 if len(weights) > 1 else 0.0))
+
+
+def _mean(
+    process: EffectiveProcess,
+    unit: LinearUnit,
+    weights: Mapping[str, complex],
+    ones: Mapping[str, float],
+    values: Values,
+) -> complex:
+    still = {**values, DT: 1.0 if process.action.clock == "map" else 0.0}
+    total = 0j
+    for f, w in weights.items():
+        for h, parts in process.mean.items():
+            if (f, h) in unit.transfer:
+                level = sum(number(c.coef, values) * ones[_outputs(c)[0]] for c in parts)
+                total += w * number(unit.transfer[f, h], still) * level
+    return total
+
+
+def _outputs(c: Contribution) -> tuple[str, ...]:
+    """The outputs of a contribution, in order of their times (first the one at t)."""
+    assert c.op is not None
+    return tuple(a for a, s in sorted(c.op.atoms, key=lambda atom: c.at[atom[1]]))
+
+
+def _covariance(
+    process: EffectiveProcess,
+    unit: LinearUnit,
+    first: Mapping[str, complex],
+    second: Mapping[str, complex],
+    twos: Mapping[tuple[str, str], float],
+    left: Values,
+    right: Values,
+) -> tuple[complex, complex]:
+    """(part driven by the couplings, part driven by noise) of cov(u_a(t), u_b(s)) at two frequencies."""
+    driven = noise = 0j
+    for f, w in first.items():
+        for g, z in second.items():
+            for (u, v), parts in process.covariance.items():
+                for h, k, flip in [(u, v, False)] + ([(v, u, True)] if u != v else []):
+                    if (f, h) in unit.transfer and (g, k) in unit.transfer:
+                        pass_through = number(unit.transfer[f, h], left) * number(unit.transfer[g, k], right)
+                        level = sum(number(c.coef, left) * twos[_ordered(c, flip)] for c in parts)
+                        driven += w * z * pass_through * level
+            for xi in {x for _, x in unit.noise}:
+                if (f, xi) in unit.noise and (g, xi) in unit.noise:
+                    noise += w * z * number(unit.noise[f, xi], left) * number(unit.noise[g, xi], right)
+    return driven, noise
+
+
+def _ordered(c: Contribution, flip: bool) -> tuple[str, str]:
+    first, second = _outputs(c)
+    return (second, first) if flip else (first, second)
+
+
+def _drives(
+    unit: LinearUnit, weights: Mapping[str, complex], action: CopiedAction, labels: Mapping[str, float], values: Values
+) -> tuple[complex, dict[Symbol, complex]]:
+    """(mean of the constant input, standard deviation that each Gaussian quenched number adds)."""
+    loose = [q for q in quenched_of(action) if q.name not in labels]
+    fixed = {q: labels[q.name] for q in quenched_of(action) if q.name in labels}
+
+    def level(shift: Mapping[Symbol, complex]) -> complex:
+        numbers = {**values, **fixed, **shift}
+        return sum((w * number(unit.drive[f], numbers) for f, w in weights.items()), 0j)
+
+    means = {q: number(_moments(q)[0], values) for q in loose}
+    spread = {}
+    for q in loose:
+        step = level({**means, q: means[q] + 1.0}) - level(means)
+        spread[q] = step * number(_moments(q)[1], values) ** 0.5
+    return level(means), {q: s for q, s in spread.items() if s != 0}
+
+
+def _moments(q: Quenched) -> tuple[Expr, Expr]:
+    return q.law.mean_(), q.law.variance_()

@@ -1,0 +1,323 @@
+"""Witnesses: every step of a derivation against numbers, and mechanical mutants that the witnesses must catch.
+
+A witness compares the numeric meanings of a form before and after a step, at random parameters that break every
+symmetry. Its tolerance is the rounding or quadrature error of the comparison, not a physical scale: a dropped term or a
+coefficient that is ten percent off stands out by orders of magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quenched.theory.average import Average, Functional
+from quenched.theory.closure import Close
+from quenched.theory.derivation import Derivation
+from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, Schroedinger
+from quenched.theory.errors import NotCovered
+from quenched.theory.linear import SolveUnits
+from quenched.theory.lower import Lower
+from quenched.theory.potential import ConservativeForm, IntegrateOnce
+from quenched.theory.problem import StationaryGaussian
+from quenched.theory.readoff import EffectiveProcess, ReadOff
+from quenched.theory.record import Form, Rule, Step
+from quenched.theory.saddle import NameOrderParameters, Saddle
+from quenched.theory.stationary import CloseAverages, Stationary
+from quenched.theory.vanish import LargestTime
+from quenched.validate.meaning import draw_parameters
+from quenched.validate.meaning_action import average_deviation, lowering_deviation, naming_deviation
+from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
+from quenched.validate.meaning_state import (
+    averages_deviation,
+    copies_deviation,
+    fixed_point_deviation,
+    potential_deviation,
+    schroedinger_deviation,
+    stationary_deviation,
+)
+from quenched.validate.meaning_steps import few_steps, suitable_values
+from quenched.validate.meaning_units import closure_deviation, units_deviation
+
+if TYPE_CHECKING:
+    from sympy import Symbol
+
+    from quenched.theory.model import Model
+
+#: Comparisons of algebra, and of finite differences of quadratures.
+EXACT, DIFFERENCES = 1e-9, 1e-6
+#: Largest deviation of a moment after few steps, in standard errors.
+STANDARD_ERRORS = 5.0
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The outcome of one comparison.
+
+    Attributes
+    ----------
+    title : the step
+    passed : whether the meanings agree; None where there is nothing to compare, with the reason in `method`
+    deviation, tolerance : relative difference found and allowed (in standard errors for the few-step comparison)
+    method : what was compared
+    seconds : time taken
+    """
+
+    title: str
+    passed: bool | None
+    deviation: float
+    tolerance: float
+    method: str
+    seconds: float
+
+    @property
+    def detail(self) -> str:
+        """Deviation and method in one line."""
+        if self.passed is None:
+            return self.method
+        return f"{self.method}: {self.deviation:.1e} (allowed {self.tolerance:.0e}, {1e3 * self.seconds:.0f} ms)"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A declaration, random values of its parameters, and a seed: what witnesses draw their numbers from."""
+
+    model: Model
+    values: dict[Symbol, float] = field(hash=False)
+    seed: int
+
+    def rng(self) -> np.random.Generator:
+        """Always the same numbers, so that a form and its mutants are compared on equal terms."""
+        return np.random.default_rng([self.seed, 1])
+
+
+@dataclass(frozen=True)
+class Witness:
+    """How a step is checked: the words, the tolerance, and the comparison (None: nothing to compare)."""
+
+    method: str
+    tolerance: float
+    run: Callable[[Any, Any, Scene], float | None]
+
+
+def problem_of(form: Any) -> StationaryGaussian:
+    """The stationary problem that a form is about."""
+    if isinstance(form, ConservativeForm | Schroedinger):
+        return form.potential.full
+    found: StationaryGaussian = form.problem
+    return found
+
+
+def _functional(form: Any) -> Functional:
+    found: Functional = form.functional
+    return found
+
+
+#: One witness per rule.
+WITNESSES: dict[type[Rule], Witness] = {
+    Lower: Witness(
+        "declared rates by explicit loops over 3–5 sites against local fields from the uses",
+        EXACT,
+        lambda b, a, s: lowering_deviation(s.model, a, s.values, s.rng()),
+    ),
+    Average: Witness(
+        "exact average over all matrix entries, 3 sites, 2 copies, random fields",
+        EXACT,
+        lambda b, a, s: average_deviation(s.model, b, a, s.values, s.rng()),
+    ),
+    NameOrderParameters: Witness(
+        "every factor against the order parameters, 3 sites, 2 copies",
+        EXACT,
+        lambda b, a, s: naming_deviation(b, a.parameters, s.values, s.rng()),
+    ),
+    Saddle: Witness(
+        "functional derivative of the averaged exponent at a random law of sites",
+        EXACT,
+        lambda b, a, s: saddle_deviation(_functional(b), a, s.values, s.rng()),
+    ),
+    LargestTime: Witness(
+        "site exponent with all causal order parameters at 4 times, by enumeration",
+        EXACT,
+        lambda b, a, s: causality_deviation(b, a, s.values, s.rng()),
+    ),
+    ReadOff: Witness(
+        "site exponent against Gaussian local fields at 3 times",
+        EXACT,
+        lambda b, a, s: readoff_deviation(b, a, s.values, s.rng()),
+    ),
+    SolveUnits: Witness(
+        "linear solve of the numeric site equations at a random complex frequency",
+        EXACT,
+        lambda b, a, s: units_deviation(b, a, s.values, s.rng()),
+    ),
+    Close: Witness(
+        "means and covariances of the filtered local fields at random frequencies",
+        EXACT,
+        lambda b, a, s: closure_deviation(b, a.problem, s.values, s.rng()),
+    ),
+    CloseAverages: Witness(
+        "closed forms against two-dimensional quadrature",
+        EXACT,
+        lambda b, a, s: averages_deviation(b.problem, a.problem, s.values, s.rng()),
+    ),
+    Stationary: Witness(
+        "two-time filters on plane waves of t − s",
+        EXACT,
+        lambda b, a, s: stationary_deviation(b.problem, a, s.values, s.rng()),
+    ),
+    IntegrateOnce: Witness(
+        "dV/dΔ by finite differences of quadratures, jump of the slope at 0",
+        DIFFERENCES,
+        lambda b, a, s: potential_deviation(b.problem, a.potential, s.values, s.rng()),
+    ),
+    DoubleCopies: Witness(
+        "finite differences of the doubled closure, filters at random λ ± D",
+        DIFFERENCES,
+        lambda b, a, s: copies_deviation(problem_of(b), a, s.values, s.rng()),
+    ),
+    AsSchroedinger: Witness(
+        "E(λ) against the two-copy filter, λ(E) as its inverse",
+        EXACT,
+        lambda b, a, s: schroedinger_deviation(b, a, s.values, s.rng()),
+    ),
+    FindFixedPoints: Witness(
+        "finite differences of the static closure, filtered at z and z̄",
+        DIFFERENCES,
+        lambda b, a, s: fixed_point_deviation(problem_of(b), a, s.values, s.rng()),
+    ),
+}
+
+
+def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
+    """Compare the meanings before and after one step.
+
+    Parameters
+    ----------
+    step : Step
+    scene : Scene
+    after : Form, optional
+        Stands for the step's own result (a mutant of it).
+    """
+    witness = next((w for rule, w in WITNESSES.items() if isinstance(step.rule, rule)), None)
+    if witness is None:
+        return Tick(step.title, None, 0.0, 0.0, f"no witness for the rule {type(step.rule).__name__}", 0.0)
+    begin = perf_counter()
+    try:
+        with np.errstate(all="ignore"):  # what is not finite counts as infinitely far
+            found = witness.run(step.before, step.after if after is None else after, scene)
+    except NotCovered as stop:
+        return Tick(step.title, None, 0.0, witness.tolerance, str(stop), perf_counter() - begin)
+    seconds = perf_counter() - begin
+    if found is None:
+        return Tick(step.title, None, 0.0, witness.tolerance, "no closed form to check: named integrals", seconds)
+    deviation = float(found) if np.isfinite(found) else float("inf")
+    return Tick(step.title, deviation <= witness.tolerance, deviation, witness.tolerance, witness.method, seconds)
+
+
+def scene_of(derivation: Derivation, seed: int = 0) -> Scene:
+    """Random values of the parameters of a derivation's declaration."""
+    return Scene(derivation.model, draw_parameters(derivation.model, np.random.default_rng(seed)), seed)
+
+
+def verify(derivation: Derivation, seed: int = 0, simulate: bool = True) -> list[Tick]:
+    """Check every step of a derivation against numbers.
+
+    Parameters
+    ----------
+    derivation : Derivation
+    seed : int
+        Of the random parameters and fields; equal seeds give equal ticks.
+    simulate : bool
+        Also compare small networks with the effective process over a few steps (about a second).
+
+    Returns
+    -------
+    list of Tick
+        One per step, in order; the few-step comparison comes last.
+
+    Raises
+    ------
+    QuenchedError
+        If the parameters' assumptions leave no values to draw.
+    """
+    scene = scene_of(derivation, seed)
+    ticks = [check(step, scene) for step in derivation.steps]
+    process = derivation.find(EffectiveProcess)
+    if simulate and process is not None:
+        ticks.append(check_chain(derivation.model, process, scene))
+    return ticks
+
+
+def check_chain(model: Model, process: EffectiveProcess, scene: Scene) -> Tick:
+    """Steps 1 to 6 at once: 60 networks of 400 units over three steps against the effective process."""
+    title, size = "All steps up to the effective process", 400
+    begin = perf_counter()
+    try:
+        with np.errstate(all="ignore"):
+            found = few_steps(model, process, suitable_values(model, scene.values), scene.rng(), size)
+    except (ValueError, np.linalg.LinAlgError) as stop:
+        return Tick(title, None, 0.0, STANDARD_ERRORS, f"few steps not compared: {stop}", perf_counter() - begin)
+    worst = max(found.values(), default=0.0)
+    deviation = float(worst) if np.isfinite(worst) else float("inf")
+    method = f"largest z of {len(found)} moments, 60 networks of {size} units, 3 steps of length 1"
+    return Tick(title, deviation <= STANDARD_ERRORS, deviation, STANDARD_ERRORS, method, perf_counter() - begin)
+
+
+# --------------------------------------------------------------------------------------------------------------- mutants
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong result of a step, and what its witness said.
+
+    Attributes
+    ----------
+    step, label : the step and what was changed in its result
+    deviation, tolerance : as in `Tick`
+    caught : whether the witness failed, as it should
+    """
+
+    step: str
+    label: str
+    deviation: float
+    tolerance: float
+    caught: bool
+
+
+def mutants_of(step: Step) -> list[tuple[str, Form]]:
+    """The mechanical mutants of a step's result: each term dropped, each coefficient × 1.1."""
+    return list(step.after.mutants())
+
+
+def survey_mutants(derivation: Derivation, seed: int = 0) -> list[Mutant]:
+    """Check every mutant of every step at its own step.
+
+    Returns
+    -------
+    list of Mutant
+        Those with ``caught=False`` have survived.
+    """
+    scene = scene_of(derivation, seed)
+    return [_trial(step, label, form, scene) for step in derivation.steps for label, form in mutants_of(step)]
+
+
+def _trial(step: Step, label: str, form: Form, scene: Scene) -> Mutant:
+    try:
+        tick = check(step, scene, form)
+    except (ArithmeticError, KeyError, np.linalg.LinAlgError):
+        return Mutant(step.title, label, float("inf"), 0.0, True)  # it has no numeric meaning at all
+    return Mutant(step.title, label, tick.deviation, tick.tolerance, tick.passed is False)
+
+
+def survey_table(mutants: Iterable[Mutant]) -> str:
+    """One line per step: how many mutants, how many caught, the smallest deviation; survivors by name."""
+    steps: dict[str, list[Mutant]] = {}
+    for m in mutants:
+        steps.setdefault(m.step, []).append(m)
+    lines = [f"{'step':<62} mutants caught  smallest deviation"]
+    for title, group in steps.items():
+        caught = sum(m.caught for m in group)
+        lines.append(f"{title:<62} {len(group):>7} {caught:>6}  {min(m.deviation for m in group):.1e}")
+        lines += [f"    survivor: {m.label} ({m.deviation:.1e})" for m in group if not m.caught]
+    return "\n".join(lines)
