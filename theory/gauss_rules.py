@@ -26,7 +26,26 @@ from itertools import product as cartesian
 from math import comb, factorial, prod
 from typing import ClassVar
 
-from sympy import Add, Dummy, Expr, Integer, Matrix, Mul, S, asin, atan2, cos, erf, erfc, exp, pi, sqrt, tanh
+from sympy import (
+    Add,
+    Dummy,
+    Expr,
+    Integer,
+    Matrix,
+    Mul,
+    Pow,
+    S,
+    asin,
+    atan2,
+    cancel,
+    cos,
+    erf,
+    erfc,
+    exp,
+    pi,
+    sqrt,
+    tanh,
+)
 from sympy import eye as identity
 
 from quenched.theory.gauss_forms import ONE, Form, Kernel, Monomial, add, differentiate, scale
@@ -143,7 +162,7 @@ def _restrict(d: Row, y: Row, cov: tuple[Row, ...]) -> tuple[Expr, Row, tuple[Ro
     if not any(d):
         return S.One, y, cov
     if len(d) == 1:
-        det = 1 + d[0] * cov[0][0]
+        det = _one_plus(d[0] * cov[0][0])
         return det, (y[0] / det,), ((cov[0][0] / det,),)
     if len(d) == 2:
         (v1, c), (_, v2) = cov
@@ -284,7 +303,7 @@ class ErfMean(Rule):
 
     def value(self, average: Average, evaluate: Evaluate) -> Expr:
         mu, s = average.normal(*average.kernels[0])
-        return erf(mu / sqrt(1 + 2 * s)) if not _vanishes(mu) else S.Zero
+        return erf(mu / sqrt(_one_plus(2 * s))) if not _vanishes(mu) else S.Zero
 
 
 class StepMean(Rule):
@@ -358,7 +377,7 @@ def _angle(smooth_z: bool, smooth_w: bool, s: Expr, r: Expr, t: Expr) -> Expr:
     With a jump it is written as atan2, which stays finite when a variance vanishes.
     """
     if smooth_z and smooth_w:
-        return asin(2 * t / (sqrt(1 + 2 * s) * sqrt(1 + 2 * r)))
+        return asin(2 * t / (sqrt(_one_plus(2 * s)) * sqrt(_one_plus(2 * r))))
     if smooth_w:
         s, r = r, s
     if smooth_z or smooth_w:
@@ -370,6 +389,17 @@ def _pair(average: Average) -> tuple[tuple[Expr, Expr], tuple[Expr, Expr], Expr]
     """(mean, variance) of the arguments of both kernels, and their covariance."""
     (i, k), (j, q) = average.kernels
     return average.normal(i, k), average.normal(j, q), k.slope * q.slope * average.cov[i][j]
+
+
+def _one_plus(value: Expr) -> Expr:
+    """1 + p/q as (q + p)/q: roots of conditional variances then cancel against determinants."""
+    bottom = Mul(*(1 / f for f in Mul.make_args(value) if isinstance(f, Pow) and f.exp == -1))
+    top = value * bottom
+    for f in Mul.make_args(top):
+        if isinstance(f, Add):
+            top = Add(*(a * (top / f) for a in f.args))
+            break
+    return (bottom + top) / bottom
 
 
 def _vanishes(value: Expr) -> bool:
@@ -438,8 +468,16 @@ def tidy(expr: Expr) -> Expr:
         factors = Mul.make_args(term)
         core = [f for f in factors if _transcendental(f)]
         found.setdefault(Mul(*core), []).append(Mul(*(f for f in factors if not _transcendental(f))))
-    collected = Add(*(core * Add(*coefficients) for core, coefficients in found.items()))
+    collected = Add(*(core * _rational(Add(*coefficients)) for core, coefficients in found.items()))
     return min(collected, expr, key=lambda e: int(e.count_ops()))
+
+
+def _rational(coefficient: Expr) -> Expr:
+    """A sum of fractions over one denominator, if that makes it shorter."""
+    fractions = [p for p in coefficient.atoms(Pow) if p.exp == -1 and isinstance(p.base, Add)]
+    if not fractions or len(Add.make_args(coefficient)) > 12:
+        return coefficient
+    return min(cancel(coefficient), coefficient, key=lambda e: int(e.count_ops()))
 
 
 def _width(expr: Expr) -> int:
