@@ -43,7 +43,7 @@ from sympy import (
 )
 
 from quenched.theory.errors import QuenchedError
-from quenched.theory.gauss import RULES, GaussAvg, close, derivative, one_point, two_point
+from quenched.theory.gauss import RULES, GaussAvg, antiderivative, close, derivative, one_point, two_point
 from quenched.theory.problem import C12, M1, M2, V1, V2, SiteFunction, U
 
 A, B = Symbol("a", positive=True), Symbol("b", real=True)
@@ -350,6 +350,14 @@ def test_symbols_without_assumptions_are_real():
     k = Symbol("k")
     closed = one_point(SiteFunction("f", exp(-((k * U) ** 2) / 2)), S.Zero)
     assert closed == 1 / sqrt(1 + k**2 * V1)
+
+
+def test_a_parameter_that_may_vanish_is_generic():
+    g = Symbol("g", nonnegative=True)
+    relu = SiteFunction("f", Max(g * U, 0))
+    unit = SiteFunction("f", Max(U, 0))
+    assert (two_point(relu, relu, CENTRED) - g**2 * two_point(unit, unit, CENTRED)).expand() == 0
+    assert antiderivative(SiteFunction("f", U / sqrt(1 + g**2 * U**2))).expr == sqrt(1 + g**2 * U**2) / g**2
 
 
 def test_complex_exponential():

@@ -24,7 +24,7 @@ from sympy.printing.pretty.stringpict import prettyForm
 from quenched.theory.errors import QuenchedError
 from quenched.theory.gauss_forms import Form, NoForm, constant, differentiate, expression, multiply, scale
 from quenched.theory.gauss_forms import add as add_forms
-from quenched.theory.gauss_parse import form_of
+from quenched.theory.gauss_parse import form_of, generic
 from quenched.theory.gauss_primitives import antiderivative
 from quenched.theory.gauss_rules import RULES, NoRule, Row, Rule, expectation
 from quenched.theory.problem import C12, M1, M2, V1, V2, SiteFunction, U
@@ -47,7 +47,7 @@ def one_point(f: SiteFunction, mean: Expr = M1) -> Expr | None:
     Parameters
     ----------
     f : SiteFunction
-        Function of `U`; its other symbols are parameters (symbols without assumptions are taken as real).
+        Function of `U`; its other symbols are parameters at generic real values (not zero where that matters).
     mean : Expr
         Mean of u; pass 0 where it vanishes by symmetry: more averages close.
     """
@@ -97,12 +97,13 @@ def _template(
         for j in range(i):
             entries[j, i] = entries[i, j] = S.Zero if apart[i][j] else Dummy(f"c_{i}{j}", real=True)
     cov = tuple(tuple(entries[i, j] for j in size) for i in size)
+    there, back = generic(*(expr for expr, _ in factors), *means)
     try:
-        forms = tuple(_merge([factors[k] for k in group]) for group in slots)
-        value, rules = expectation(forms, means, cov)
+        forms = tuple(_merge([(factors[k][0].xreplace(there), factors[k][1]) for k in group]) for group in slots)
+        value, rules = expectation(forms, tuple(m.xreplace(there) for m in means), cov)
     except (NoForm, NoRule):
         return None
-    return Closed(value, rules), cov
+    return Closed(value.xreplace(back), rules), cov
 
 
 def _merge(factors: list[tuple[Expr, int]]) -> Form:
@@ -127,8 +128,9 @@ def derivative(f: SiteFunction, order: int = 1) -> SiteFunction:
     """The derivative of a site function as a distribution: jumps of a `Piecewise` or a nested Max/Min give deltas."""
     if order == 0 or not f.expr.has(Piecewise, Max, Min):
         return f.diff(order)
+    there, back = generic(f.expr)
     try:
-        return SiteFunction(f.name + "'" * order, expression(_derived(f.expr, order)))
+        return SiteFunction(f.name + "'" * order, expression(_derived(f.expr.xreplace(there), order)).xreplace(back))
     except NoForm:
         return f.diff(order)
 

@@ -7,7 +7,6 @@ derivatives of the form contain every delta.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 
 from sympy import (
@@ -62,26 +61,33 @@ from quenched.theory.gauss_forms import (
 from quenched.theory.problem import U
 
 
+def generic(*exprs: Expr) -> tuple[dict[Expr, Expr], dict[Expr, Expr]]:
+    """Stand-ins for parameters, and the way back.
+
+    Symbols without assumptions are read as real and non-negative ones as positive: a parameter has a generic value.
+    """
+    symbols = set().union(*(e.free_symbols for e in exprs))
+    there: dict[Expr, Expr] = {}
+    for s in sorted(symbols, key=lambda s: str(s.name)):
+        if s.is_extended_real is None:
+            there[s] = Dummy(s.name, real=True)
+        elif s.is_nonnegative and not s.is_positive:
+            there[s] = Dummy(s.name, positive=True)
+    return there, {d: s for s, d in there.items()}
+
+
 @lru_cache(maxsize=1024)
 def _cached(expr: Expr) -> tuple[tuple[Monomial, Expr], ...]:
     return tuple(_parse(expr).items())
 
 
 def form_of(expr: Expr) -> Form:
-    """The form of an expression in `U`.
+    """The form of an expression in `U` with real parameters.
 
-    Symbols without assumptions are read as real. Raises `NoForm` outside the class, and for exponentials of a
-    square that are not known to decay (their averages can diverge).
+    Raises `NoForm` outside the class, and for exponentials of a square that are not known to decay (their averages
+    can diverge).
     """
-    plain = {s: Dummy(s.name, real=True) for s in expr.free_symbols if s.is_extended_real is None}
-    back = {d: s for s, d in plain.items()}
-    form = dict(_cached(expr.xreplace(plain))) if not plain else _parse(expr.xreplace(plain))
-    return {_rename(m, back): c.xreplace(back) for m, c in form.items()} if back else form
-
-
-def _rename(m: Monomial, names: dict[Expr, Expr]) -> Monomial:
-    kernels = tuple(replace(k, slope=k.slope.xreplace(names), offset=k.offset.xreplace(names)) for k in m.kernels)
-    return replace(m, decay=m.decay.xreplace(names), drift=m.drift.xreplace(names), kernels=kernels)
+    return dict(_cached(expr))
 
 
 def affine(expr: Expr) -> tuple[Expr, Expr]:

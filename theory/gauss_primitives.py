@@ -40,7 +40,7 @@ from sympy import (
 )
 
 from quenched.theory.gauss_forms import Form, Kernel, Monomial, NoForm, multiply
-from quenched.theory.gauss_parse import affine, coefficients, form_of
+from quenched.theory.gauss_parse import affine, coefficients, form_of, generic
 from quenched.theory.problem import SiteFunction, U
 
 
@@ -54,8 +54,9 @@ def antiderivative(f: SiteFunction) -> SiteFunction:
     Where no rule gives a closed form, `expr` is the unevaluated `Integral` of f from 0 to `U`. F is finite wherever f
     is, up to the range of the exponential function.
     """
+    there, back = generic(f.expr)
     try:
-        expr = _primitive(f.expr)
+        expr = _primitive(f.expr.xreplace(there)).xreplace(back)
     except NoPrimitive:
         taken = {s.name for s in f.expr.free_symbols}
         name = next(n for n in ("z", *(f"z_{k}" for k in range(len(taken) + 1))) if n not in taken)
