@@ -22,7 +22,6 @@ from sympy import (
     Max,
     Min,
     Piecewise,
-    Rational,
     S,
     Symbol,
     asin,
@@ -483,12 +482,13 @@ def test_node_chain_rule_and_products():
 
 
 def test_node_differentiates_in_a_parameter():
+    """∂_a⟨φφ⟩ = ⟨(∂_a φ) φ⟩ + ⟨φ (∂_a φ)⟩, with numbers for φ = erf(a u)."""
     moved = pair().diff(A)
-    k = SiteFunction("k", U * (1 - tanh(A * U) ** 2))
-    with mp.workdps(20):
-        flat = [f.function.expr for node in moved.atoms(GaussAvg) for f in node.factors]
-    assert k.expr in flat
-    assert str(moved.args[0]) == "⟨φ(u)∂_aφ(v)⟩" or "∂_aφ" in str(moved)
+    assert sorted(map(str, moved.args)) == ["⟨φ(u)∂_aφ(v)⟩", "⟨∂_aφ(u)φ(v)⟩"]
+    node = pair(ODD["erf"].function, ODD["erf"].function)
+    closed = sum(term.close() for term in node.diff(A).args)
+    at = {C: 0.4, C0: 1.1, A: 0.8}
+    assert float((closed - node.close().diff(A)).subs(at)) == pytest.approx(0, abs=1e-14)
 
 
 def test_node_closes_with_the_same_rules():
@@ -496,10 +496,9 @@ def test_node_closes_with_the_same_rules():
     node = pair(phi, phi)
     assert node.close() == 2 / pi * asin(pi / 2 * C / (1 + pi * C0 / 2))
     assert [r.name for r in node.closed().rules] == ["orthant"]
-    assert node.diff(C).close() == node.close().diff(C).simplify() or abs(
-        (node.diff(C).close() - node.close().diff(C)).subs({C: 0.4, C0: 1.1}).evalf()
-    ) < Rational(1, 10**12)
+    assert float((node.diff(C).close() - node.close().diff(C)).subs({C: 0.4, C0: 1.1})) == pytest.approx(0, abs=1e-14)
     assert pair().close() == pair()
+    assert pair().closed() is None
 
 
 def test_node_with_more_slots():
@@ -542,10 +541,8 @@ def test_node_binds_its_argument():
 def test_node_prints_its_names():
     assert str(pair()) == "⟨φ(u)φ(v)⟩"
     assert latex(pair(orders=(1, 4))) == r"\left\langle \phi'(u) \phi^{(4)}(v) \right\rangle"
-    assert (
-        str(pair(SiteFunction("psi_1'", U))) == "⟨φ(v)ψ_1'(u)⟩"
-        or str(pair(SiteFunction("psi_1'", U))) == "⟨ψ_1'(u)φ(v)⟩"
-    )
+    assert str(pair(SiteFunction("psi_1'", U))) == "⟨ψ_1'(u)φ(v)⟩"
+    assert latex(pair().diff(A).args[0]).count(r"\partial_{a} \phi(") == 1
 
 
 @pytest.mark.parametrize(
