@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .process_growth import process_growth
     from .public import average1, average2
     from .solver import solve
+    from .trajectories import Sampling, solve_process
     from .types import Branch, Number, RawSolution
 
 _HOME = {
@@ -16,12 +18,28 @@ _HOME = {
     "critical": "continuation",
     "sweep": "continuation",
     "export": "export",
+    "Sampling": "trajectories",
+    "process_growth": "process_growth",
+    "solve_process": "trajectories",
     "Branch": "types",
     "Number": "types",
     "RawSolution": "types",
 }
 
-__all__ = ["Branch", "Number", "RawSolution", "average1", "average2", "critical", "export", "solve", "sweep"]
+__all__ = [
+    "Branch",
+    "Number",
+    "RawSolution",
+    "Sampling",
+    "average1",
+    "average2",
+    "critical",
+    "export",
+    "process_growth",
+    "solve",
+    "solve_process",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

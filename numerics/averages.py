@@ -204,6 +204,14 @@ class Averages:
             return self.equal_time(*sites, source.a, m1, v1).value
         return float(self._sampler(s, m1, m2, v1, v2)(np.array([np.arcsin(np.clip(ratio, -1, 1))]))[0][0])
 
+    def diverging_slope(self, s: int) -> bool:
+        """Whether ⟨f'g'⟩ diverges at equal times: both functions jump at one place, perturbations grow at any rate."""
+        t = self.problem.two_points[s]
+        f, g = (self.site(self.generated.site(x)) for x in (t.f, t.g))
+        if t.a != t.b:
+            return False
+        return any(abs(_jump(f.value, k)) > 1e-6 and abs(_jump(g.value, k)) > 1e-6 for k in f.kinks)
+
     def static_gain(self) -> Array:
         """Gain at zero frequency."""
         dc = 0.0 if self.problem.clock == "flow" else 1.0
@@ -310,7 +318,7 @@ class Averages:
         """`Table` of two-point source s at means m and variances v of the arguments."""
         source = self.problem.two_points[s]
         m1, m2, v1, v2 = float(m[source.a]), float(m[source.b]), float(v[source.a]), float(v[source.b])
-        sample = self._sampler(s, m1, m2, v1, v2)
+        sample = self._sampler(s, m1, m2, v1, v2, max(tol / 10, 1e-14))
         n, previous = 20, None
         while True:
             x, matrix = chebyshev(n)
@@ -336,7 +344,7 @@ class Averages:
         )
 
     def _sampler(
-        self, s: int, m1: float, m2: float, v1: float, v2: float
+        self, s: int, m1: float, m2: float, v1: float, v2: float, tol: float = 1e-14
     ) -> Callable[[Array], tuple[Array, Array | None, float]]:
         source = self.problem.two_points[s]
         offsets = self.offsets()
@@ -359,7 +367,7 @@ class Averages:
             for l, weight in enumerate(self.weights):
                 f, g = self.site(kf, l), self.site(kg, l)
                 slots = (m1 + offsets[l, source.a], np.sqrt(v1), m2 + offsets[l, source.b], np.sqrt(v2))
-                dt, dp, de = plane_average(f, g, *slots, theta)
+                dt, dp, de = plane_average(f, g, *slots, theta, tol)
                 t += weight * dt
                 p = p + weight * dp if dp is not None else np.full(len(theta), np.nan)
                 error += weight * de
@@ -378,6 +386,11 @@ def _diverges(p: Array, theta: Array) -> bool:
     order = np.argsort(theta)
     p, theta = p[order], theta[order]
     return bool(abs(p[-1]) > 3 * abs(p[-2]) and abs(p[-2]) > 1.5 * abs(p[-3])) and bool(np.pi / 2 - theta[-1] < 0.1)
+
+
+def _jump(f: Function, kink: float) -> float:
+    ends = f(np.array([kink - 1e-9, kink + 1e-9]))
+    return float(ends[1] - ends[0])
 
 
 def _kinks(switches: Callable[[Array], list[Array]]) -> Array:
@@ -442,13 +455,13 @@ def _weighted_covariance(f: Site, g: Site, m: Array, s: Array, rule: Panels) -> 
 
 
 def plane_average(
-    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array
+    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array, tol: float = 1e-14
 ) -> tuple[Array, Array | None, float]:
     """⟨f g⟩ and ⟨f' g'⟩ (None: distributions) at angles θ, and the estimated error of the former."""
     smooth = not len(f.kinks) and not len(g.kinks)
     slopes = f.slope is not None and g.slope is not None
     if smooth and slopes:
-        series = _mehler(f, g, m1, s1, m2, s2, theta)
+        series = _mehler(f, g, m1, s1, m2, s2, theta, tol)
         if series is not None:
             return series
     average = _smooth_plane if smooth else _kinked_plane
@@ -461,10 +474,10 @@ def plane_average(
         while True:
             refined = average(f.raw, g.raw, *kinks, *slots, probe, level + 1)
             error, size = float(np.max(np.abs(refined - reference))), float(np.max(np.abs(refined))) + 1e-300
-            if error < 3e-14 * size or level >= (4 if smooth else 2):
+            if error < 3 * tol * size or level >= (4 if smooth else 2):
                 break
             level, reference = level + 1, refined
-        use = level if error < 3e-14 * size else level + 1
+        use = level if error < 3 * tol * size else level + 1
         values = average(f.raw, g.raw, *kinks, *slots, theta, use)
     check_finite(values, f"<{f.name} {g.name}>")
     derivative = None
@@ -478,7 +491,7 @@ def plane_average(
 def hermite_rule(orders: int) -> tuple[Array, Array]:
     """Nodes z and matrix (orders, nodes) from f(z) to its coefficients in normalised Hermite polynomials."""
     reach = 13.5
-    z = np.linspace(-reach, reach, 601)
+    z = np.linspace(-reach, reach, 401 if orders <= 256 else 1201)
     root = np.exp(-0.25 * z * z)
     basis = np.empty((orders, len(z)))
     basis[0], basis[1] = root, z * root
@@ -488,18 +501,19 @@ def hermite_rule(orders: int) -> tuple[Array, Array]:
 
 
 def _mehler(
-    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array
+    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array, tol: float
 ) -> tuple[Array, Array, float] | None:
     """⟨fg⟩ = Σ a_n b_n ρⁿ and the same for the slopes, if the squares of the coefficients exhaust ⟨f²⟩ and ⟨f'²⟩."""
     assert f.slope is not None and g.slope is not None
-    with np.errstate(all="ignore"):
-        z, _ = hermite_rule(64)
-        u, v = m1 + s1 * z, m2 + s2 * z
-        first, second = (f.raw(u), f.slope(u)), (g.raw(v), g.slope(v))
-    if not all(np.all(np.isfinite(x)) for x in (*first, *second)):
+    if s1 * s2 > 40:
         return None
-    for orders in (64, 128, 256, 512):
-        _, matrix = hermite_rule(orders)
+    for orders in (64, 256, 1024):
+        z, matrix = hermite_rule(orders)
+        with np.errstate(all="ignore"):
+            u, v = m1 + s1 * z, m2 + s2 * z
+            first, second = (f.raw(u), f.slope(u)), (g.raw(v), g.slope(v))
+        if not all(np.all(np.isfinite(x)) for x in (*first, *second)):
+            return None
         norm = matrix[0]
         pairs, ripe, error = [], True, 0.0
         for a, b in zip(first, second, strict=True):
@@ -508,7 +522,7 @@ def _mehler(
             size = float(np.sqrt((norm @ (a * a)) * (norm @ (b * b))))
             last = float(np.sqrt(np.sum(ca[-8:] ** 2) * np.sum(cb[-8:] ** 2)))
             lost = float(np.sqrt(tails[0] * tails[1]))
-            ripe = ripe and lost < 2e-14 * size and last < 1e-15 * size
+            ripe = ripe and lost < 2 * tol * size and last < tol * size
             pairs.append(ca * cb)
             error = error or lost
         if ripe:

@@ -7,6 +7,8 @@ functions to covariance functions, so that its leading eigenvalue is real and po
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.sparse.linalg import ArpackNoConvergence, eigs
@@ -15,66 +17,133 @@ from quenched.theory.errors import ConvergenceError
 
 from .assemble import Wave
 from .averages import Averages, Table
-from .fixedpoints import random_rate
+from .fixedpoints import random_rate, reproduction
 from .system import Kernels
-from .timegrid import FlowGrid, MapGrid
+from .timegrid import FlowGrid, MapGrid, partial_fractions
 from .types import Array, Number
 
 
 def growth_rate(averages: Averages, wave: Wave, tables: list[Table]) -> Number:
-    """λ of a state (per unit time, per step for a map), with the change on a shorter window as its error."""
-    where = Kernels(averages, _small(wave.grid)).where
-    limits = np.array([float(t.slope(t.theta(np.array(wave.static[p])))) for t, (p, _) in zip(tables, where, strict=True)])
-    if any(t.slopes is None and _jumps_twice(averages, s) for s, t in enumerate(tables)):
+    """λ of a state (per unit time, per step for a map), with the change between two grids as its error."""
+    if any(averages.diverging_slope(s) for s in range(len(tables))):
         return Number(np.inf, 0.0)
+    where = [p for p, _ in _folds(averages)]
+    limits = np.array([float(t.slope(t.theta(np.array(wave.static[p])))) for t, p in zip(tables, where, strict=True)])
     edge = random_rate(averages, limits)
-    long = wave.grid.stretched(2.0, growth=1.3) if isinstance(wave.grid, FlowGrid) else wave.grid
-    value = _root(averages, wave, tables, long, edge.value)
-    short = wave.grid if isinstance(wave.grid, FlowGrid) else MapGrid(int(0.7 * wave.grid.length))
-    other = _root(averages, wave, tables, short, edge.value, near=value)
+    coarse, fine = (_Operator(averages, wave, tables, limits, grid) for grid in _grids(wave.grid))
+    value = _root(coarse.log_radius, edge.value, averages.edge())
     relative = float(np.max(wave.error / np.maximum(wave.origin, 1e-300)))
-    slope_error = max(t.slope_error / (abs(float(t.slope(np.array(t.high)))) + 1e-300) for t in tables if t.slopes is not None)
-    return Number(value, abs(value - other) + (relative + slope_error) * (1 + abs(value)) + 1e-12)
+    slope_error = max(_relative_slope_error(t) for t in tables)
+    error = (relative + slope_error) * (1 + abs(value)) + edge.error + 1e-12
+    if not coarse.open:
+        error += (np.pi / 2 / wave.grid.window) ** 2 * (value - edge.value < (12 / wave.grid.window) ** 2)
+    if value == edge.value:
+        return Number(value, error)
+    step = 1e-4 * (1 + abs(value))
+    slope = (coarse.log_radius(value + step) - coarse.log_radius(value)) / step
+    corrected = max(value - fine.log_radius(value) / slope, edge.value)
+    return Number(corrected, abs(corrected - value) + error)
 
 
-def _small(grid: FlowGrid | MapGrid) -> FlowGrid | MapGrid:
-    return FlowGrid(grid.edges[:2]) if isinstance(grid, FlowGrid) else MapGrid(2)
+def _relative_slope_error(table: Table) -> float:
+    if table.slopes is None:
+        return table.slope_error / (table.scale + 1e-300)
+    return table.slope_error / (float(np.max(np.abs(table.slopes))) + 1e-300)
 
 
-def _jumps_twice(averages: Averages, s: int) -> bool:
-    """Whether ⟨f'g'⟩ diverges at equal times so strongly (like 1/τ) that perturbations grow without bound."""
-    t = averages.problem.two_points[s]
-    f, g = averages.site(averages.generated.site(t.f)), averages.site(averages.generated.site(t.g))
-    if t.a != t.b or f.slope is not None or g.slope is not None:
-        return False
-    both = np.intersect1d(np.round(f.kinks, 10), np.round(g.kinks, 10))
-    return any(abs(_jump(f.value, k)) > 1e-6 and abs(_jump(g.value, k)) > 1e-6 for k in both)
+def _grids(grid: FlowGrid | MapGrid) -> tuple[FlowGrid | MapGrid, FlowGrid | MapGrid]:
+    """Two grids whose results differ by about the error of the coarser one."""
+    if isinstance(grid, MapGrid):
+        return MapGrid(int(0.7 * grid.length)), grid
+    edges = grid.edges if len(grid.edges) % 2 else (*grid.edges, 2 * grid.edges[-1] - grid.edges[-2])
+    return FlowGrid(edges[::2]), FlowGrid(edges)
 
 
-def _jump(f: object, kink: float) -> float:
-    ends = f(np.array([kink - 1e-8, kink + 1e-8]))  # type: ignore[operator]
-    return float(ends[1] - ends[0])
+class _Operator:
+    """The two-copy operator on one grid. `open`: beyond the window ψ decays as its own rate says, else it is cut."""
+
+    def __init__(
+        self, averages: Averages, wave: Wave, tables: list[Table], limits: Array, grid: FlowGrid | MapGrid
+    ) -> None:
+        self.averages, self.grid, self.limits = averages, grid, limits
+        self.slopes = _slopes(averages, wave, tables, grid)
+        self.open = isinstance(grid, FlowGrid) and partial_fractions_exist(averages)
+
+    def log_radius(self, rate: float) -> float:
+        """Logarithm of the spectral radius at growth rate λ."""
+        kernels = Kernels(self.averages, self.grid, rate)
+        cuts = np.cumsum([0, *kernels.sizes()])
+        operator = np.zeros((cuts[-1], cuts[-1]))
+        for (p, s), matrix in kernels.matrix.items():
+            source = kernels.where[s][0]
+            operator[cuts[p] : cuts[p + 1], cuts[source] : cuts[source + 1]] += matrix * self.slopes[s]
+        if self.open:
+            self._outside(operator, kernels, cuts, rate)
+        if not np.any(operator):
+            return -700.0
+        return float(np.log(_spectral_radius(operator, kernels.sizes())))
+
+    def _outside(self, operator: Array, kernels: Kernels, cuts: Array, rate: float) -> None:
+        """Add what ψ(±T) e^{−κ(|τ| − T)} beyond the window T gives inside it."""
+        grid = self.grid
+        assert isinstance(grid, FlowGrid)
+        kappa = outer_rate(self.averages, self.limits, rate)
+        ratios = self.averages.code.gain_rational(rate, self.averages.p[0])
+        last, tau, window = grid.last, np.concatenate([-grid.tau[::-1], grid.tau]), grid.window
+        for p, s in kernels.matrix:
+            source, flipped = kernels.where[s]
+            parts = partial_fractions(ratios[p][s])
+            assert parts is not None
+            _, poles, residues = parts
+            right, left = np.zeros(len(tau), dtype=complex), np.zeros(len(tau), dtype=complex)
+            for pole, residue in zip(poles, residues, strict=True):
+                if np.real(pole) > 0:
+                    right -= residue * np.exp(pole * (tau - window)) / (pole + kappa)
+                else:
+                    left += residue * np.exp(pole * (tau + window)) / (kappa - pole)
+            rows = grid.fold(kernels.even[p])
+            right, left = (self.limits[s] * np.real(x)[rows] for x in (right, left))
+            block = operator[cuts[p] : cuts[p + 1], cuts[source] : cuts[source + 1]]
+            if kernels.even[source]:
+                block += np.outer(right + left, last)
+            else:
+                first, second = (left, right) if flipped else (right, left)
+                block[:, grid.size :] += np.outer(first, last)
+                block[:, : grid.size] += np.outer(second, last[::-1])
 
 
-def _root(
-    averages: Averages, wave: Wave, tables: list[Table], grid: FlowGrid | MapGrid, edge: float, near: float | None = None
-) -> float:
-    slopes = _slopes(averages, wave, tables, grid)
+def partial_fractions_exist(averages: Averages) -> bool:
+    """Whether all poles of the gains are simple and apart."""
+    rows = averages.code.gain_rational(0.0, averages.p[0])
+    return all(partial_fractions(r) is not None for row in rows for r in row)
 
-    def log_radius(rate: float) -> float:
-        return float(np.log(radius(averages, grid, slopes, rate)))
 
-    floor = averages.edge()
+def outer_rate(averages: Averages, limits: Array, rate: float) -> float:
+    """Decay rate κ of ψ at long lags: radius one for D_t = λ − κ, D_s = λ + κ with the limits of ⟨f'g'⟩."""
+
+    def log_radius(kappa: float) -> float:
+        pair = np.array([rate - kappa + 0j]), np.array([rate + kappa + 0j])
+        return float(np.log(np.max(np.abs(np.linalg.eigvals(reproduction(averages, limits, *pair)[0]))) + 1e-300))
+
+    top = rate - averages.edge()
+    if not np.any(limits) or log_radius(0.0) >= 0:
+        return top if not np.any(limits) else 0.0
+    end = top * (1 - 1e-9)
+    return float(brentq(log_radius, 0.0, end, xtol=1e-14)) if log_radius(end) > 0 else top
+
+
+def _root(log_radius: Callable[[float], float], edge: float, floor: float) -> float:
+    """Growth rate at which the radius is one; the edge itself where no rate above it does."""
     low = max(edge, floor + 1e-9) + 1e-12
-    if log_radius(low) <= 0:
+    if log_radius(low) <= 1e-12:
         return edge
-    step = 0.05 * (1 + abs(low)) if near is None else max(1e-7, 0.01 * abs(near - low))
-    high = low + step if near is None or near - step <= low else near + step
+    step = 0.05 * (1 + abs(low))
+    high = low + step
     while log_radius(high) > 0:
         low, high = high, high + 2 * (high - low)
         if high > 1e6:
             raise ConvergenceError("the growth rate is larger than 1e6")
-    return float(brentq(log_radius, low, high, xtol=1e-13, rtol=1e-13))
+    return float(brentq(log_radius, low, high, xtol=1e-10, rtol=1e-10))
 
 
 def _slopes(averages: Averages, wave: Wave, tables: list[Table], grid: FlowGrid | MapGrid) -> list[Array]:
@@ -104,19 +173,10 @@ def _folds(averages: Averages) -> list[tuple[int, bool]]:
     return out
 
 
-def radius(averages: Averages, grid: FlowGrid | MapGrid, slopes: list[Array], rate: float) -> float:
-    """Spectral radius of the two-copy operator at growth rate λ."""
-    kernels = Kernels(averages, grid, rate)
-    cuts = np.cumsum([0, *kernels.sizes()])
-    operator = np.zeros((cuts[-1], cuts[-1]))
-    for (p, s), matrix in kernels.matrix.items():
-        source = kernels.where[s][0]
-        operator[cuts[p] : cuts[p + 1], cuts[source] : cuts[source + 1]] += matrix * slopes[s]
-    if not np.any(operator):
-        return 1e-300
+def _spectral_radius(operator: Array, sizes: list[int]) -> float:
     if len(operator) < 40:
         return float(np.max(np.abs(np.linalg.eigvals(operator))))
-    start = np.concatenate([np.exp(-np.abs(np.linspace(-1, 1, n))) for n in kernels.sizes()])
+    start = np.concatenate([np.exp(-np.abs(np.linspace(-1, 1, n))) for n in sizes])
     try:
         values = eigs(operator, k=1, which="LM", v0=start, tol=1e-13, return_eigenvectors=False)
     except ArpackNoConvergence:

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.optimize import brentq
 
 from quenched.theory.errors import ConvergenceError
 
@@ -178,13 +179,17 @@ def orbit(particle: Particle, state: State) -> tuple[Orbit, _Energy]:
     edges = np.concatenate([np.linspace(0, 4, 9), np.linspace(4, 16, 13)[1:]])
     half = np.diff(edges) / 2
     p = (edges[:-1] + half)[:, None] + half[:, None] * x
-    p[0, 0] = 1e-8 if start == 0 else 0.0
+    # At a turning point dτ/dp is 0/0: take its limit from very near, the rest exactly there.
+    turning = start == 0
+    p[0, 0] = 1e-8 if turning else 0.0
     shrink = (np.cosh(start) / np.cosh(p + start)) ** 2
     excess = amplitude * shrink
     below = amplitude * np.sinh(p) * np.sinh(p + 2 * start) / np.cosh(p + start) ** 2
     angle = energy.angle(excess / s.variance, below / s.variance)
     theta = low + angle
     speed, error = _speed(particle, energy, excess, below, angle, np.tanh(p + start), amplitude)
+    if turning:
+        p[0, 0], excess[0, 0], theta[0, 0] = 0.0, amplitude, np.pi / 2
     cumulative = lobatto(_DEGREE)[3]
     part = speed @ cumulative.T * half[:, None]
     tau = part + np.concatenate([[0.0], np.cumsum(part[:-1, -1])])[:, None]
@@ -225,6 +230,8 @@ def growth(particle: Particle, path: Orbit, energy: _Energy) -> Number:
     The bound state decays beyond the last element as its own energy says (Robin condition); without one the edge of
     the continuous spectrum counts.
     """
+    if any(particle.averages.diverging_slope(s) for s in particle.indices):
+        return Number(np.inf, 0.0)
     fine = _ground_state(particle, path, energy, _DEGREE)
     coarse = _ground_state(particle, path, energy, _COARSE)
     tables = sum(abs(w) * t.slope_error for w, t in zip(particle.weights, energy.tables, strict=True))
@@ -256,8 +263,6 @@ def _ground_state(particle: Particle, path: Orbit, energy: _Energy, degree: int)
     # Resample the well, not θ: with noise θ leaves π/2 like a square root of the lag, the well linearly.
     speed = _resample(path.speed, degree)
     well = _resample(energy.curvature(np.clip(path.theta, energy.low, np.pi / 2)), degree)
-    if not np.all(np.isfinite(well)):
-        return np.inf
     half = (path.p[:, -1] - path.p[:, 0]) / 2
     size = len(half) * degree + 1
     stiff, mass = np.zeros((size, size)), np.zeros(size)
@@ -267,17 +272,21 @@ def _ground_state(particle: Particle, path: Orbit, energy: _Energy, degree: int)
         mass[block] += speed[e] * w * h
     edge = float(energy.curvature(np.array([energy.low]))[0])
     scale = 1 / np.sqrt(mass)
-    last, boundary = -1.0, 0.0
-    value = edge
-    for _ in range(12):
+
+    def excess(value: float) -> float:
+        """−(lowest eigenvalue) with the boundary condition that `value` asks for, minus `value`."""
         matrix = stiff.copy()
-        matrix[-1, -1] += boundary
-        lowest = eigh(matrix * scale * scale[:, None], eigvals_only=True, subset_by_index=[0, 0])[0]
-        value = -float(lowest)
-        if abs(value - last) < 1e-15 * abs(value):
-            break
-        last, boundary = value, np.sqrt(particle.inertia * max(value - edge, 0.0))
-    return max(value, edge)
+        matrix[-1, -1] += np.sqrt(particle.inertia * max(value - edge, 0.0))
+        return -float(eigh(matrix * scale * scale[:, None], eigvals_only=True, subset_by_index=[0, 0])[0]) - value
+
+    # Without a force at the boundary the state is bound more strongly: the root lies between the edge and there.
+    top = edge + excess(edge)
+    if top <= edge * (1 + 4 * _EPS):
+        return edge
+    step = excess(top)
+    if abs(step) < 1e-15 * abs(top):
+        return top + step
+    return float(brentq(excess, edge, top, xtol=1e-16, rtol=4 * _EPS))
 
 
 def _resample(values: Array, degree: int) -> Array:

@@ -111,7 +111,9 @@ class _Tangent:
                 kappa[i, j] = kappa[j, i] = kappa[i, j] + self.number(coef)
         size, basis = np.linalg.eigh(kappa)
         if size.size and size.min() < -1e-9 * max(1.0, size.max()):
-            raise QuenchedError("the covariance of the local fields is not positive: inconsistent coupling correlations")
+            raise QuenchedError(
+                "the covariance of the local fields is not positive: inconsistent coupling correlations"
+            )
         return np.asarray(basis * np.sqrt(np.clip(size, 0, None)))
 
     def _matrices(self) -> dict[tuple[int, int, int], Array]:
@@ -145,11 +147,14 @@ class _Tangent:
 
     def _random(self, k: int, i: int, read: str, outs: list[Array]) -> Array:
         source = self.owner[read]
-        value = self._output(outs, read).astype(np.float32)[:, :, None]
+        value = self._output(outs, read).astype(np.float32)
         total = np.zeros((_REPLICATES, len(self.units[k].paths.states)))
         for j in range(self.mixing[k].shape[1]):
             if self.mixing[k][i, j] != 0:
-                total += self.mixing[k][i, j] * (self.matrices[k, j, source] @ value)[:, :, 0]
+                # one matrix-vector product a replicate: BLAS, where a stacked product is not
+                total += self.mixing[k][i, j] * np.array(
+                    [g @ v for g, v in zip(self.matrices[k, j, source], value, strict=True)]
+                )
         return total
 
     def _output(self, outs: list[Array], name: str) -> Array:

@@ -62,8 +62,15 @@ def spectral_branches(
         growth = growth_rate(averages, wave, source_tables(averages, wave))
         branches.append(
             wave_branch(
-                averages, wave, label="", kind="noisy" if noisy else "dynamic", stable=True, growth=growth, lags=lags,
-                iterations=iterations, method="spectral",
+                averages,
+                wave,
+                label="",
+                kind="noisy" if noisy else "dynamic",
+                stable=True,
+                growth=growth,
+                lags=lags,
+                iterations=iterations,
+                method="spectral",
             )  # fmt: skip
         )
     if not branches and not any(b.stable for b in fixed) and not any(abs(b.growth.value) < 1e-6 for b in fixed):
@@ -88,7 +95,11 @@ def _starts(averages: Averages, fixed: list[Branch], warm: Guess | None) -> list
             starts.append((solver, guess))
     for b in fixed:
         known = [g.mean for _, g in starts]
-        if b.kind == "static" and not b.stable and all(np.max(np.abs(b.mean - m)) > 0.05 * np.sqrt(np.max(b.variance)) for m in known):
+        if (
+            b.kind == "static"
+            and not b.stable
+            and all(np.max(np.abs(b.mean - m)) > 0.05 * np.sqrt(np.max(b.variance)) for m in known)
+        ):
             other = solver.from_fixed(b)
             if other is not None and all(np.max(np.abs(other.mean - m)) > 1e-5 for m in known):
                 starts.append((solver, other))
@@ -108,7 +119,10 @@ class Solver:
         slow = abs(self.averages.edge())
         if self.averages.problem.clock == "map":
             return MapGrid(int(np.clip(30 / min(slow, 1.0), 24, _LONGEST_MAP)))
-        poles = [np.roots(np.array(c, dtype=complex)) for c in self.averages.code.gain_poles(0.371 + 0.913j, self.averages.p[0])]
+        poles = [
+            np.roots(np.array(c, dtype=complex))
+            for c in self.averages.code.gain_poles(0.371 + 0.913j, self.averages.p[0])
+        ]
         fast = float(np.max(np.abs(np.concatenate(poles))))
         return flow_grid(slow, fast)
 
@@ -155,7 +169,9 @@ class Solver:
         u = system.unpack(x)
         v = system.variance(u)
         used = [a for a, b in system.pairs if a == b]
-        return bool(np.all(np.isfinite(x))) and all(v[a] > 0 and v[a] >= u.static[system.pairs.index((a, a))] for a in used)
+        return bool(np.all(np.isfinite(x))) and all(
+            v[a] > 0 and v[a] >= u.static[system.pairs.index((a, a))] for a in used
+        )
 
     def _size(self, system: System, x: Array) -> float:
         """Largest equal-time value of the decaying parts."""
@@ -173,7 +189,7 @@ class Solver:
         scale = self._variance_scale(system)
         real = max(float(system.origin(p) @ system.noise[p]) for p in range(len(system.pairs)))
         extra = 3 * scale / unit
-        system.extra = extra
+        system.extra, system.tol = extra, 1e-8
         x = self._settle(system, self._picard(system))
         factor = 0.3
         while True:
@@ -213,15 +229,23 @@ class Solver:
         averages = self.averages
         problem = averages.problem
         n = len(problem.arguments)
+        refuse_divergence(averages)
         v = np.ones(n)
         noise = variance_of_noise(system)
         mean = averages.mean_constant()
         for _ in range(200):
-            two = np.array([averages.pair_average(s, mean[t.a], mean[t.b], v[t.a], v[t.b], np.sqrt(v[t.a] * v[t.b])) for s, t in enumerate(problem.two_points)])
+            two = np.array(
+                [
+                    averages.pair_average(s, mean[t.a], mean[t.b], v[t.a], v[t.b], np.sqrt(v[t.a] * v[t.b]))
+                    for s, t in enumerate(problem.two_points)
+                ]
+            )
             q = (averages.static_gain() @ two + averages.static())[: problem.closure]
             new = np.maximum(variances(averages, q) + noise, TINY)
             if np.max(new) > 1e8:
-                raise QuenchedError("the state diverges: the couplings return more variance than they get, however large it is")
+                raise QuenchedError(
+                    "the state diverges: the couplings return more variance than they get, however large it is"
+                )
             if np.max(np.abs(new - v)) < 1e-3 * np.max(new):
                 break
             v = new
@@ -238,6 +262,7 @@ class Solver:
     def from_fixed(self, branch: Branch) -> Guess | None:
         """Newton from a decaying version of an unstable fixed point; None if it finds nothing that moves."""
         system = System(self.averages, self.grid)
+        system.tol = 1e-8
         slow = abs(self.averages.edge())
         pairs = system.pairs
         rest = np.array([branch.static[p] for p in pairs])
@@ -268,9 +293,9 @@ class Solver:
         extra = system.extra
         guess = self._guess(system, x)
         self.grid = _longer(system.grid, 1.5)
-        system = System(self.averages, self.grid)
-        system.extra = extra
-        return system, guess.on(system)
+        longer = System(self.averages, self.grid)
+        longer.extra, longer.tol = extra, system.tol
+        return longer, guess.on(longer)
 
     def finish(self, guess: Guess, tol: float) -> tuple[Wave, int] | None:
         """Adapt the grid to a state, then solve on two grids: their difference is the error."""
@@ -320,6 +345,28 @@ class Solver:
         )
 
 
+def refuse_divergence(averages: Averages) -> None:
+    """Raise where couplings return at least the variance they get, however large it is."""
+    problem = averages.problem
+    mean = averages.mean_constant()
+    v = np.full(len(problem.arguments), 1e10)
+    for _ in range(30):
+        two = [
+            averages.pair_average(s, mean[t.a], mean[t.b], v[t.a], v[t.b], np.sqrt(v[t.a] * v[t.b]))
+            for s, t in enumerate(problem.two_points)
+        ]
+        new = variances(averages, (averages.static_gain() @ np.array(two) + averages.static())[: problem.closure])
+        ratio = float(np.max(new) / np.max(v))
+        if ratio < 1e-3:
+            return
+        v = np.maximum(new, TINY * np.max(new)) * 1e10 / np.max(new)
+    if ratio >= 1 - 1e-9:
+        raise QuenchedError(
+            f"the state diverges: at large variance the couplings return {ratio:.4g} times the variance they get"
+            " (expected less than 1: a smaller gain or a saturating nonlinearity)"
+        )
+
+
 def variance_of_noise(system: System) -> Array:
     """Variances of the arguments from noise alone."""
     total = np.array([system.origin(p) @ system.noise[p] for p in range(len(system.pairs))])
@@ -333,7 +380,9 @@ def variance_of_noise(system: System) -> Array:
 def _longer(grid: FlowGrid | MapGrid, factor: float) -> FlowGrid | MapGrid:
     if isinstance(grid, MapGrid):
         if grid.length >= _LONGEST_MAP:
-            raise ConvergenceError(f"the covariance does not decay within {_LONGEST_MAP} steps: too close to a transition")
+            raise ConvergenceError(
+                f"the covariance does not decay within {_LONGEST_MAP} steps: too close to a transition"
+            )
         return MapGrid(min(int(grid.length * factor) + 1, _LONGEST_MAP))
     return grid.stretched(factor, growth=1.15)
 

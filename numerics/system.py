@@ -69,8 +69,7 @@ class Kernels:
 
     def sizes(self) -> list[int]:
         """Length of the vector of each pair."""
-        full = len(self.grid.unfold(False))
-        return [self.grid.size if even else full for even in self.even]
+        return [self.grid.size if even else self.grid.lines for even in self.even]
 
 
 class System:
@@ -84,7 +83,7 @@ class System:
         self.noise = [self._noise(p) for p in range(problem.closure)]
         self.shake = [self._shake(p) for p in range(problem.closure)]
         self.free = [bool(np.any(row)) for row in averages.mean_gain()]
-        self.extra = 0.0
+        self.extra, self.tol = 0.0, 1e-12
         cuts = np.cumsum([0, *self.kernels.sizes(), problem.closure, len(problem.arguments)])
         self.blocks = [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
         self.size = int(cuts[-1])
@@ -153,7 +152,7 @@ class System:
             scale = np.sqrt(v[t.a] * v[t.b])
             least = float(np.min(np.append(u.decaying[p], 0.0)) + u.static[p]) / scale
             low = max(np.arcsin(np.clip(least, -1, 1)) - 0.05, -np.pi / 2)
-            out.append(self.averages.table(s, mean, v, low=float(min(low, 1.0)), tol=1e-12))
+            out.append(self.averages.table(s, mean, v, low=float(min(low, 1.0)), tol=self.tol))
         return out
 
     def _values(self, u: Unknowns, tables: list[Table]) -> tuple[list[Array], Array]:
@@ -175,7 +174,9 @@ class System:
 
     def _means(self, mean: Array, v: Array) -> Array:
         averages = self.averages
-        ones = [averages.one(k, float(mean[o.a]), float(v[o.a])).value for k, o in enumerate(averages.problem.one_points)]
+        ones = [
+            averages.one(k, float(mean[o.a]), float(v[o.a])).value for k, o in enumerate(averages.problem.one_points)
+        ]
         return averages.mean_constant() + (averages.mean_gain() @ np.array(ones) if ones else 0.0)
 
     def residual(self, x: Array) -> Array:
@@ -190,7 +191,9 @@ class System:
             c - new - noise - self.extra * shake
             for c, new, noise, shake in zip(u.decaying, parts, self.noise, self.shake, strict=True)
         ]
-        return self.pack(decaying, u.static - static - self.averages.static()[: len(self.pairs)], u.mean - self._means(u.mean, v))
+        return self.pack(
+            decaying, u.static - static - self.averages.static()[: len(self.pairs)], u.mean - self._means(u.mean, v)
+        )
 
     def newton(self, x: Array) -> tuple[Array, Array]:
         """Residual and Jacobian."""

@@ -68,6 +68,11 @@ class Grid:
         return len(self.tau)
 
     @property
+    def lines(self) -> int:
+        """Nodes of the full line."""
+        raise NotImplementedError
+
+    @property
     def window(self) -> float:
         """Largest lag."""
         raise NotImplementedError
@@ -103,6 +108,10 @@ class FlowGrid(Grid):
         return ((e[:-1] + e[1:])[:, None] / 2 + np.diff(e)[:, None] / 2 * x).ravel()
 
     @property
+    def lines(self) -> int:
+        return 2 * self.size
+
+    @property
     def window(self) -> float:
         return self.edges[-1]
 
@@ -116,6 +125,13 @@ class FlowGrid(Grid):
     def origin(self) -> Array:  # type: ignore[override]
         row = np.zeros(self.size)
         row[:NODES] = _interpolation(np.array([-1.0]), NODES)[0]
+        return row
+
+    @cached_property
+    def last(self) -> Array:
+        """Row (size,) from values on the half line to the value at the end of the window."""
+        row = np.zeros(self.size)
+        row[-NODES:] = _interpolation(np.array([1.0]), NODES)[0]
         return row
 
     @cached_property
@@ -154,7 +170,40 @@ class FlowGrid(Grid):
 
     def kernel(self, ratio: Rational, even_in: bool, even_out: bool) -> Array:
         """Matrix of the convolution with num(D)/den(D), from folded to folded values."""
-        return np.real(self.apply(ratio, self.unfold(even_in)))[self.fold(even_out)]
+        parts = partial_fractions(ratio)
+        if parts is None:
+            return np.real(self.apply(ratio, self.unfold(even_in)))[self.fold(even_out)]
+        direct, poles, residues = parts
+        rows = self.fold(even_out)
+        total = np.zeros((self.lines, self.lines))[rows]
+        for pole, residue in zip(poles, residues, strict=True):
+            # Of a conjugate pair take twice the real part of one member.
+            if np.imag(pole) >= 0:
+                share = residue if np.imag(pole) == 0 else 2 * residue
+                total += np.real(share * self._matrix(complex(pole), rows))
+        if direct:
+            total += direct * np.eye(self.lines)[rows]
+        return total[:, self.size :] + total[:, : self.size][:, ::-1] if even_in else total
+
+    def _matrix(self, pole: complex, rows: slice) -> np.ndarray:
+        """Rows of the matrix of 1/(D − pole) on the full line."""
+        if pole.real > 0:
+            mirrored = slice(0, self.lines - (rows.start or 0))
+            return -self._matrix(-pole, mirrored)[::-1, ::-1]
+        edges = np.array(self.edges)
+        ends = np.concatenate([-edges[:-1][::-1], edges[1:]])
+        tau = np.concatenate([-self.tau[::-1], self.tau])
+        value = pole if pole.imag else pole.real
+        out = np.zeros((self.lines, self.lines), dtype=complex if pole.imag else float)
+        locals_ = [_local(pole, float(width)) for width in self.widths]
+        through = np.stack([end if pole.imag else np.real(end) for _, _, end, _ in locals_])
+        lag = tau[:, None] - ends[None, :]
+        decay = np.where(lag > 0, np.exp(value * np.maximum(lag, 0.0)), 0.0)
+        out = (decay[:, :, None] * through[None, :, :]).reshape(self.lines, self.lines)
+        for k, (_, local, _, _) in enumerate(locals_):
+            block = slice(k * NODES, (k + 1) * NODES)
+            out[block, block] = local if pole.imag else np.real(local)
+        return out[rows]
 
     def apply(self, ratio: Rational, x: np.ndarray) -> np.ndarray:
         """num(D)/den(D) on full-line columns x: causal for poles with Re < 0, anticausal for Re > 0."""
@@ -216,6 +265,10 @@ class MapGrid(Grid):
     @cached_property
     def tau(self) -> Array:  # type: ignore[override]
         return np.arange(self.length + 1, dtype=float)
+
+    @property
+    def lines(self) -> int:
+        return 2 * self.length + 1
 
     @property
     def window(self) -> float:
@@ -308,6 +361,23 @@ def impulse(ratio: Rational, tau: Array, causal: bool = True) -> Array:
         values = np.polyval(num, z) / np.polyval(den, z) * (z - centre) / 96
         out += sign * (np.exp(np.outer(sign * tau, z)) @ values)
     return np.real(out)
+
+
+def partial_fractions(ratio: Rational) -> tuple[float, np.ndarray, np.ndarray] | None:
+    """Direct part, poles and residues of num/den; None where poles are too close for residues to be accurate."""
+    num, den = (np.trim_zeros(np.array(c, dtype=float), "f") for c in ratio)
+    if len(num) == 0:
+        return 0.0, np.zeros(0), np.zeros(0)
+    if len(num) > len(den):
+        raise NotCovered("a gain grows with frequency: the couplings feed back a derivative")
+    poles = np.roots(den)
+    if np.any(np.abs(np.real(poles)) < 1e-13):
+        raise QuenchedError("a filter has a pole on the imaginary axis: the linear dynamics does not decay")
+    gaps = np.abs(poles[:, None] - poles) + np.diag(np.full(len(poles), np.inf))
+    if len(poles) > 1 and np.min(gaps / np.abs(poles)) < 0.02:
+        return None
+    direct = float(num[0] / den[0]) if len(num) == len(den) else 0.0
+    return direct, poles, np.polyval(num, poles) / np.polyval(np.polyder(den), poles)
 
 
 def _clusters(poles: np.ndarray, tolerance: float) -> list[np.ndarray]:

@@ -163,7 +163,9 @@ class _Sampler:
         start = 0.5 * rng.standard_normal((how.paths, len(unit.states)))
         index = np.array([[f.name for f in unit.fields].index(k) for k in kicked], dtype=np.int64)
         kernel = self._kernel(unit, now)
-        states, outs, answer = module.run(h, noise, labels, start, kernel, self.p, self.dt, how.steps, index, self.reach)
+        states, outs, answer = module.run(
+            h, noise, labels, start, kernel, self.p, self.dt, how.steps, index, self.reach
+        )
         if not (np.isfinite(states).all() and np.abs(states).max() < 1e12):
             raise QuenchedError(
                 f"trajectories of population {unit.population!r} diverge: "
