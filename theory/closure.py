@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sympy import Add, Expr, Function, Rational, S, Symbol, cancel, fraction, together
 
@@ -37,25 +37,38 @@ class GaussianClosure(Form):
         return out
 
     def mutants(self) -> Iterator[tuple[str, Form]]:
-        p = self.problem
-        for kind in ("gain", "mean_gain"):
-            rows = getattr(p, kind)
-            for i, row in enumerate(rows):
-                for j, value in enumerate(row):
-                    if value == 0:
-                        continue
-                    for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
-                        changed = (*row[:j], new, *row[j + 1 :])
-                        yield f"{kind}[{i}][{j}] {label}", self._with(**{kind: (*rows[:i], changed, *rows[i + 1 :])})
-        for kind in ("noise", "static"):
-            values = getattr(p, kind)
-            for i, value in enumerate(values):
-                if value != 0:
-                    for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
-                        yield f"{kind}[{i}] {label}", self._with(**{kind: (*values[:i], new, *values[i + 1 :])})
+        for label, problem in problem_mutants(self.problem):
+            yield label, replace(self, problem=problem)
 
-    def _with(self, **change: object) -> GaussianClosure:
-        return replace(self, problem=replace(self.problem, **change))  # type: ignore[arg-type]
+
+def problem_mutants(p: StationaryGaussian) -> Iterator[tuple[str, StationaryGaussian]]:
+    """The problem with one coefficient dropped or changed."""
+    for kind in ("gain", "mean_gain"):
+        rows = getattr(p, kind)
+        for i, row in enumerate(rows):
+            for label, changed in _entries(row):
+                yield f"{kind}[{i}]{label}", _with(p, kind, (*rows[:i], changed, *rows[i + 1 :]))
+    for kind in ("noise", "static", "characteristic"):
+        for label, changed in _entries(getattr(p, kind)):
+            yield f"{kind}{label}", _with(p, kind, changed)
+    for label, changed in _entries(tuple(a.constant for a in p.arguments)):
+        arguments = tuple(replace(a, constant=c) for a, c in zip(p.arguments, changed, strict=True))
+        yield f"constant{label}", replace(p, arguments=arguments)
+    for name, value in p.responses.items():
+        yield f"{name} × 1.1", replace(p, responses=p.responses | {name: value * Rational(11, 10)})
+
+
+def _with(p: StationaryGaussian, kind: str, value: object) -> StationaryGaussian:
+    changes: dict[str, Any] = {kind: value}
+    return replace(p, **changes)
+
+
+def _entries(row: tuple[Expr, ...]) -> Iterator[tuple[str, tuple[Expr, ...]]]:
+    """A row with one of its non-zero entries dropped or changed."""
+    for j, value in enumerate(row):
+        if value != 0:
+            for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
+                yield f"[{j}] {label}", (*row[:j], new, *row[j + 1 :])
 
 
 @dataclass(frozen=True)
@@ -263,7 +276,7 @@ class _Closure:
         return out
 
 
-def _index(items: list, item: object) -> int:  # type: ignore[type-arg]
+def _index(items: list, item: object) -> int:
     if item not in items:
         items.append(item)
     return items.index(item)

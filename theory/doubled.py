@@ -77,6 +77,11 @@ class TwoCopies(Form):
         return f"ψ_{name[2:]}(τ)", rf"\psi_{tex[2:]}(\tau)"
 
     def mutants(self) -> Iterator[tuple[str, Form]]:
+        for k, factor in enumerate(self.filters):
+            for j, piece in enumerate(factor.expand().as_ordered_terms()):
+                for label, new in (("dropped", factor - piece), ("× 1.1", factor + piece / 10)):
+                    filters = (*self.filters[:k], new, *self.filters[k + 1 :])
+                    yield f"filter {k + 1} term {j + 1} {label}", replace(self, filters=filters)
         for k, row in enumerate(self.kernels):
             for j, (coef, s, pair) in enumerate(row):
                 for label, new in (("dropped", S.Zero), ("× 1.1", coef * Rational(11, 10))):

@@ -97,6 +97,13 @@ class LinearUnits(Form):
                         changed = replace(unit, **{kind: table | {key: new}})
                         units = (*self.units[:k], changed, *self.units[k + 1 :])
                         yield f"{kind} of {key} {label}", replace(self, units=units)
+            own = {s: r * Rational(11, 10) for s, r in unit.own_response.items()}
+            for name, changed in (
+                ("modes", replace(unit, characteristic=unit.characteristic + 1)),
+                ("responses", replace(unit, own_response=own)),
+            ):
+                units = (*self.units[:k], changed, *self.units[k + 1 :])
+                yield f"{name} of {unit.population} changed", replace(self, units=units)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,25 @@ class CopiedAction(Form):
                 for label, value in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
                     new = (*self.equations[:k], (name, value), *self.equations[k + 1 :])
                     yield f"term {j + 1} of {name} {label}", replace(self, equations=new)
+        yield from self._law_mutants()
+        yield from self._output_mutants()
+
+    def _law_mutants(self) -> Iterator[tuple[str, Form]]:
+        for k, law in enumerate(self.laws):
+            for j, diagram in enumerate(law.diagrams):
+                rest = law.diagrams[:j] + law.diagrams[j + 1 :]
+                scaled = (*rest, replace(diagram, weight=diagram.weight * 11 / 10))
+                for label, diagrams in (("dropped", rest), ("× 1.1", scaled)):
+                    laws = (*self.laws[:k], replace(law, diagrams=diagrams), *self.laws[k + 1 :])
+                    yield f"{diagram.kind} of {law.name} {label}", replace(self, laws=laws)
+
+    def _output_mutants(self) -> Iterator[tuple[str, Form]]:
+        for out in self.of_role("output"):
+            assert out.definition is not None
+            for j, piece in enumerate(out.definition.as_ordered_terms()):
+                for label, value in (("dropped", out.definition - piece), ("× 1.1", out.definition + piece / 10)):
+                    fields = self.fields | {out.name: replace(out, definition=value)}
+                    yield f"term {j + 1} of {out.name} {label}", replace(self, fields=fields)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,11 @@ class OrderParameters(Form):
             )
         return out
 
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        for k, op in enumerate(self.parameters):
+            name, _ = op_name(op, self.functional.action.fields)
+            yield f"{name} forgotten", replace(self, parameters=self.parameters[:k] + self.parameters[k + 1 :])
+
 
 @dataclass(frozen=True)
 class NameOrderParameters(Rule):

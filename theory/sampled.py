@@ -5,10 +5,11 @@ Memory, gates and nonlinear units end here: the effective process is complete, b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from sympy import Expr, Symbol
+from sympy import Expr, Rational, Symbol
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Quenched, WhiteNoise
@@ -33,6 +34,26 @@ class SampledUnits(Form):
                 r"\langle \ldots \rangle = \text{average over trajectories}",
             )
         ]
+
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        p = self.problem
+        for kind in ("covariance", "means", "memory"):
+            rows = getattr(p, kind)
+            for k, row in enumerate(rows):
+                place = 2 if kind == "covariance" else 1
+                scaled = (*row[:place], row[place] * Rational(11, 10), *row[place + 1 :])
+                for label, changed in (("dropped", rows[k + 1 :]), ("× 1.1", (scaled, *rows[k + 1 :]))):
+                    change: dict[str, Any] = {kind: (*rows[:k], *changed)}
+                    problem = replace(p, **change)
+                    yield f"{kind} {k + 1} {label}", replace(self, problem=problem)
+        for k, unit in enumerate(p.units):
+            for j, rhs in enumerate(unit.rhs):
+                for i, piece in enumerate(rhs.as_ordered_terms()):
+                    for label, new in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
+                        changed_unit = replace(unit, rhs=(*unit.rhs[:j], new, *unit.rhs[j + 1 :]))
+                        units = (*p.units[:k], changed_unit, *p.units[k + 1 :])
+                        name = f"term {i + 1} of {unit.states[j]} {label}"
+                        yield name, replace(self, problem=replace(p, units=units))
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sympy import Expr, Rational, S, Symbol, cancel
 
-from quenched.theory.closure import GaussianClosure, average_print, common_filter, pair_name
+from quenched.theory.closure import GaussianClosure, average_print, common_filter, pair_name, problem_mutants
 from quenched.theory.gauss import one_point, two_point
 from quenched.theory.problem import C12, DS, DT, M1, M2, V1, V2, OnePoint, StationaryGaussian, TwoPoint
 from quenched.theory.record import Form, Line, Rule
@@ -51,8 +51,8 @@ class ClosedAverages(Form):
                         ("dropped", point.closed - piece),
                         ("× 1.1", point.closed + piece * Rational(1, 10)),
                     ):
-                        changed = (*points[:k], replace(point, closed=new), *points[k + 1 :])
-                        yield f"{kind}[{k}] term {j + 1} {label}", replace(self, problem=replace(p, **{kind: changed}))
+                        change: dict[str, Any] = {kind: (*points[:k], replace(point, closed=new), *points[k + 1 :])}
+                        yield f"{kind}[{k}] term {j + 1} {label}", replace(self, problem=replace(p, **change))
 
 
 def _average_line(
@@ -113,6 +113,10 @@ class StationaryState(Form):
     def equations(self) -> list[tuple[Expr, tuple[Expr, ...], Expr]]:
         """Per pair: the operator L(D) and the coefficients of sources and noise, in the one-time operator D."""
         return [one_time(self.problem, k) for k in range(len(self.problem.pairs))]
+
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        for label, problem in problem_mutants(self.problem):
+            yield label, StationaryState(problem)
 
 
 def one_time_rule(clock: str) -> dict[Symbol, Expr]:
