@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sympy import Symbol, erf, exp, sqrt, symbols, tanh
+from sympy import Symbol, cos, erf, exp, sqrt, symbols, tanh
 
-from quenched.theory import Dynamics, Field, Gaussian, Iid, Map, Normal, Population, Quenched, Uniform, WhiteNoise, mean
+from quenched.theory import (
+    Bernoulli,
+    Dynamics,
+    Field,
+    Gaussian,
+    Iid,
+    Map,
+    Normal,
+    Population,
+    Quenched,
+    Uniform,
+    WhiteNoise,
+    mean,
+    t,
+)
 from quenched.theory.model import Model
 
 g, s2, a, b, c, tau_a = symbols("g s2 a b c tau_a", positive=True)
@@ -105,3 +119,43 @@ MODELS: dict[str, Callable[[], Model]] = {
         gate,
     )
 }
+
+
+def labelled() -> Model:
+    """Quenched numbers of other laws, inside an output and in the equation, and an output of two fields."""
+    x, w = Field("x"), Field("w")
+    J, K = Gaussian("J", variance=g**2), Gaussian("K", variance=c**2, mean=m)
+    gain, bias = Quenched("gain", Uniform(0.5, 1)), Quenched("bias", Bernoulli(0.3))
+    return Dynamics({x: -x + J @ tanh(gain * x) + K @ erf(x - a * w + theta) + bias, w: (x - w) / tau_a})
+
+
+def nested() -> Model:
+    """A product of matrices: an intermediate field answers at the same step."""
+    x = Field("x")
+    J, K = Gaussian("J", variance=g**2, symmetry=eta), Gaussian("K", variance=c**2, mean=m)
+    return Map({x: delta * x + J @ tanh(J @ x + theta) + K @ erf(x)})
+
+
+def redrawn() -> Model:
+    """Couplings drawn afresh at every step, with a mean that stays."""
+    x = Field("x")
+    J = Gaussian("J", variance=g**2, mean=m, redraw="step")
+    return Map({x: delta * x + J @ tanh(x + theta) + sqrt(s2) * WhiteNoise("xi")})
+
+
+def driven() -> Model:
+    """An input that depends on time, and noise shared by two fields."""
+    x, y = Field("x"), Field("y")
+    J = Gaussian("J", variance=g**2, mean=m)
+    xi = WhiteNoise("xi")
+    return Dynamics({x: -x + J @ tanh(y) + a * cos(t) + xi, y: -b * y + x - 0.5 * xi})
+
+
+def without_diagonal() -> Model:
+    """No self-coupling: the diagonal does not matter as N → ∞."""
+    x = Field("x")
+    J = Gaussian("J", variance=g**2, symmetry=eta, diagonal=0)
+    return Dynamics({x: -x + J @ tanh(x + theta)})
+
+
+EXTRAS: dict[str, Callable[[], Model]] = {f.__name__: f for f in (labelled, nested, redrawn, driven, without_diagonal)}

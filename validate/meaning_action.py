@@ -11,7 +11,7 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-from sympy import Expr
+from sympy import Basic, Expr
 
 from quenched.theory.average import Functional
 from quenched.theory.couplings import Gaussian, Iid
@@ -32,7 +32,7 @@ def action_rates(action: CopiedAction, world: World) -> dict[str, Array]:
 
     The exponent is i ĥ_i h_i + Σ uses; it is stationary in ĥ_i where h_i = i Σ coef Σ_j J_ij ψ_j.
     """
-    numbers: dict[object, Array] = dict(world.numbers)
+    numbers: dict[Basic, Array] = dict(world.numbers)
     pending = {f.name: f for f in action.fields.values() if f.role in ("output", "local")}
     while pending:
         ready = [name for name, f in pending.items() if _known(action, f.name, numbers)]
@@ -44,11 +44,11 @@ def action_rates(action: CopiedAction, world: World) -> dict[str, Array]:
     rhs = {}
     for name, expr in action.equations:
         sites = world.sites[action.fields[name].population]
-        rhs[name] = np.broadcast_to(np.asarray(evaluate(expr, {**world.values, **numbers}), dtype=float), (sites,))  # type: ignore[dict-item]
+        rhs[name] = np.broadcast_to(np.asarray(evaluate(expr, {**world.values, **numbers}), dtype=float), (sites,))
     return rhs
 
 
-def _known(action: CopiedAction, name: str, numbers: Mapping[object, Array]) -> bool:
+def _known(action: CopiedAction, name: str, numbers: Mapping[Basic, Array]) -> bool:
     field = action.fields[name]
     if field.definition is not None:
         locals_ = {f.symbol for f in action.of_role("local")}
@@ -62,11 +62,11 @@ def _uses_of(action: CopiedAction, local: str) -> list[Use]:
     return [u for u in action.uses if hat in {a for a, _ in (*u.row, *u.col)}]
 
 
-def _site_values(action: CopiedAction, name: str, numbers: Mapping[object, Array], world: World) -> Array:
+def _site_values(action: CopiedAction, name: str, numbers: Mapping[Basic, Array], world: World) -> Array:
     field = action.fields[name]
     sites = world.sites[field.population]
     if field.definition is not None:
-        found = evaluate(field.definition, {**world.values, **numbers})  # type: ignore[dict-item]
+        found = evaluate(field.definition, {**world.values, **numbers})
         return np.broadcast_to(np.asarray(found, dtype=float), (sites,))
     total = np.zeros(sites, dtype=complex)
     for use in _uses_of(action, name):
@@ -94,14 +94,17 @@ def lowering_deviation(model: Model, action: CopiedAction, values: Values, rng: 
     """Declared right-hand sides by explicit loops against the same through the action."""
     sites = {p: 3 + k for k, p in enumerate(model.populations)}
     world = World(model, values, sites, rng)
+    if set(world.couplings) - {law.name for law in action.laws}:
+        return float("inf")
     through = action_rates(action, world)
     declared = [world.evaluate(rhs, f.population) for f, rhs in model.eqs.items()]
     if len(declared) != len(through):
         return float("inf")
-    return max(relative(a, b) for a, b in zip(declared, through.values(), strict=True))
+    rates = max(relative(a, b) for a, b in zip(declared, through.values(), strict=True))
+    return max(rates, laws_deviation(model, action, values))
 
 
-# ---------------------------------------------------------------------------------------------------- exact average
+# ------------------------------------------------------------------------------------------------------- exact average
 def random_instances(action: CopiedAction, sites: int, copies: int, rng: np.random.Generator) -> Instances:
     """Independent complex numbers for every conjugate field and output at every site and copy."""
     names = [f.name for f in action.fields.values() if f.role in ("hat", "output")]
@@ -190,7 +193,7 @@ def exact_exponent(
     return certain + entries.log_average(weights)
 
 
-# ---------------------------------------------------------------------------------------------- products of averages
+# ------------------------------------------------------------------------------------------------ products of averages
 def tensor(atoms: tuple[Atom, ...], order: tuple[int, ...], fields: Instances, weight: Array) -> Array:
     """Σ_sites weight Π atoms, as an array with one axis for each copy in `order`."""
     out: Array = weight.astype(complex).reshape((-1,) + (1,) * len(order))
@@ -250,7 +253,39 @@ def average_deviation(
     return relative(SIZE * found, exact, SIZE * scale)
 
 
-# -------------------------------------------------------------------------------------------------- order parameters
+def laws_deviation(model: Model, action: CopiedAction, values: Values) -> float:
+    """Means and covariances of all entries at 3 sites: summed over the places of each diagram, against the declared."""
+    sites, copies = 3, 2
+    values = {**values, N: SIZE}
+    entries = Entries(model, values, sites, copies)
+    redrawn = {m.name: bool(m.redraw) for m in model.matrices}
+    mean, covariance = np.zeros_like(entries.mean), np.zeros_like(entries.covariance)
+    worst = 0.0
+    for law in action.laws:
+        if law.name not in redrawn and len(law.diagrams) != 1:
+            return float("inf")
+        for diagram in law.diagrams:
+            size = number(diagram.weight * N**diagram.power, values).real
+            if law.name not in redrawn:
+                fraction = number(law.cols.fraction, values).real
+                worst = max(worst, relative(size * SIZE * fraction, 1.0))
+                continue
+            if any(name not in redrawn for name, _, _ in diagram.edges) or len(diagram.edges) > 2:
+                return float("inf")
+            for at in product(range(sites), repeat=1 + max(max(row, col) for _, row, col in diagram.edges)):
+                for c in range(copies if redrawn[law.name] else 1):
+                    cells = [entries.place[name, at[row], at[col], c] for name, row, col in diagram.edges]
+                    if len(cells) == 1:
+                        mean[cells[0]] += size
+                    elif diagram.edges[0][0] == diagram.edges[1][0]:
+                        covariance[cells[0], cells[1]] += size
+                    else:
+                        covariance[cells[0], cells[1]] += size
+                        covariance[cells[1], cells[0]] += size
+    return max(worst, relative(mean, entries.mean), relative(covariance, entries.covariance))
+
+
+# ---------------------------------------------------------------------------------------------------- order parameters
 def naming_deviation(
     functional: Functional, parameters: tuple[OrderParameter, ...], values: Values, rng: np.random.Generator
 ) -> float:

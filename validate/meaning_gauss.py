@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,8 +85,12 @@ def _kinks(expr: Expr, values: Values) -> tuple[float, ...]:
     found: list[float] = []
     for border in sorted(set(borders), key=str):
         if border.has(U):
-            found += _roots(lambda u, b=border: evaluate(b, {**values, U: u}))
+            found += _roots(partial(_at, border, values))
     return tuple(sorted(found))
+
+
+def _at(expr: Expr, values: Values, u: Any) -> Any:
+    return evaluate(expr, {**values, U: u})
 
 
 def _roots(f: Callable[[Any], Any]) -> list[float]:
@@ -105,13 +111,13 @@ def _split_deltas(expr: Expr, values: Values) -> tuple[Expr, tuple[tuple[float, 
         if len(deltas) != 1 or len(deltas[0].args) != 1 or (term / deltas[0]).has(DiracDelta):
             raise NotCovered(f"no numeric meaning of {term}: a derivative or a product of delta functions")
         slope = number(deltas[0].args[0].diff(U), values).real
-        for place in _roots(lambda u, a=deltas[0].args[0]: evaluate(a, {**values, U: u})):
+        for place in _roots(partial(_at, deltas[0].args[0], values)):
             weight = float(evaluate(term / deltas[0], {**values, U: place})) / abs(slope)
             masses.append((place, weight))
     return Add(*smooth) if smooth else S.Zero, tuple(masses)
 
 
-# ------------------------------------------------------------------------------------------------------------- averages
+# ------------------------------------------------------------------------------------------------------------ averages
 def average_one(f: Numeric, mean: float, variance: float) -> float:
     """⟨f(u)⟩ for u ~ N(mean, variance)."""
     nodes, weights = _gauss_grid(f.kinks, mean, variance)
@@ -148,7 +154,7 @@ def _conditional(g: Numeric, centre: Array, spread: float) -> Array:
     total = np.zeros(len(centre))
     for k in range(edges.shape[1] - 1):
         left, width = edges[:, k, None], (edges[:, k + 1] - edges[:, k])[:, None]
-        for a, b in zip(fine[:-1], fine[1:], strict=True):
+        for a, b in pairwise(fine):
             z = left + width * (a + (b - a) * (1 + _NODES) / 2)
             heights = g.regular(centre[:, None] + spread * z) * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
             total += (heights * _WEIGHTS * width * (b - a) / 2).sum(axis=1)

@@ -58,7 +58,7 @@ def _at_copies(array: Array, at: tuple[int, ...]) -> tuple[Array, tuple[int, ...
     return np.einsum("".join(letters) + "->" + "".join(dict.fromkeys(letters)), array), distinct
 
 
-# --------------------------------------------------------------------------------------------------------------- saddle
+# -------------------------------------------------------------------------------------------------------------- saddle
 def saddle_deviation(functional: Functional, problem: SiteProblem, values: Values, rng: np.random.Generator) -> float:
     """∂P/∂ρ at a random law ρ of site configurations against the site exponent times the population's fraction."""
     sites, copies = 4, 2
@@ -90,7 +90,7 @@ def _slope(
     values: Values,
     copies: int,
 ) -> tuple[complex, float]:
-    """d/dε P[ρ + ε δ_σ] at 0 with σ the first configuration: P is a polynomial in ε, so a few roots of unity suffice."""
+    """d/dε P[ρ + ε δ_σ] at 0 with σ the first configuration: a polynomial in ε, so a few roots of unity suffice."""
     count = 2 + max((len(t.factors) for t in functional.terms), default=1)
     theory = replace(functional, lower_order=())
     total, scale = 0j, 0.0
@@ -104,7 +104,7 @@ def _slope(
     return total, scale
 
 
-# ---------------------------------------------------------------------------------------------------- largest-time rule
+# --------------------------------------------------------------------------------------------------- largest-time rule
 def causal_parameters(
     ops: set[OrderParameter], action: CopiedAction, times: int, rng: np.random.Generator
 ) -> dict[OrderParameter, Array]:
@@ -148,7 +148,7 @@ def causality_deviation(before: SiteProblem, after: SiteProblem, values: Values,
     return worst
 
 
-# -------------------------------------------------------------------------------------------------------------- read-off
+# ------------------------------------------------------------------------------------------------------------ read-off
 def process_exponent(
     process: EffectiveProcess, population: str, site: Mapping[str, Array], parameters: Parameters, values: Values
 ) -> complex:
@@ -159,15 +159,15 @@ def process_exponent(
     for (u, v), parts in process.covariance.items():
         if u in hats:
             cov = covariance_matrix(parts, parameters, values, len(hats[u]))
-            total -= (0.5 if u == v else 1.0) * (hats[u] @ cov @ hats[v])
+            total -= (0.5 if u == v else 1.0) * complex(hats[u] @ cov @ hats[v])
     for u, parts in process.mean.items():
         if u in hats:
             level = sum((number(c.coef, values) * parameters[_op(c)] for c in parts), np.zeros(len(hats[u])))
-            total -= 1j * (hats[u] @ level)
+            total -= 1j * complex(hats[u] @ level)
     for u, parts in process.memory.items():
         for c in parts if u in hats else ():
             kernel = number(c.coef, values) * response(_op(c), action, parameters)
-            total -= 1j * (hats[u] @ kernel @ site[c.output])
+            total -= 1j * complex(hats[u] @ kernel @ site[c.output])
     return total
 
 

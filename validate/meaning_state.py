@@ -7,9 +7,10 @@ differences of quadratures.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
-from sympy import Expr
+from sympy import Expr, sympify
 
 from quenched.theory.doubled import FixedPointForm, Schroedinger, TwoCopies
 from quenched.theory.errors import NotCovered
@@ -47,7 +48,7 @@ def mean_of(p: StationaryGaussian, a: int, values: Values, rng: np.random.Genera
     return 0.0 if all(number(e, values) == 0 for e in sources) else float(rng.uniform(-0.8, 0.8))
 
 
-# ---------------------------------------------------------------------------------------------------- closed averages
+# ----------------------------------------------------------------------------------------------------- closed averages
 def averages_deviation(
     before: StationaryGaussian, after: StationaryGaussian, values: Values, rng: np.random.Generator
 ) -> float | None:
@@ -82,7 +83,7 @@ def two_deviation(s: TwoPoint, p: StationaryGaussian, values: Values, rng: np.ra
     return worst
 
 
-# ------------------------------------------------------------------------------------------------------ stationary state
+# ---------------------------------------------------------------------------------------------------- stationary state
 def shifts(clock: str, growth: complex, wave: complex) -> tuple[complex, complex, complex]:
     """(D_t, D_s, D) on e^{growth·(t+s)} e^{wave·(t−s)}: derivatives of a flow, shifts of a map."""
     if clock == "flow":
@@ -103,15 +104,20 @@ def stationary_deviation(
         exact = [number(g, both) for g in (*p.gain[k], p.noise[k])]
         worst.append(relative([number(c, one) / filtered for c in (*sources, noise)], exact))
         worst.append(relative(number(after.problem.static[k], values), number(p.static[k], values)))
-    levels = [[number(e, values) for row in q.mean_gain for e in row] for q in (p, after.problem)]
-    levels = [
-        [*row, *(number(a.constant, values) for a in q.arguments)]
-        for row, q in zip(levels, (p, after.problem), strict=True)
-    ]
-    return max(*worst, relative(*levels))
+    levels = [_constants(q, {**values, DT: dt}) for q in (p, after.problem)]
+    if len(levels[0]) != len(levels[1]):
+        return float("inf")
+    worst += [relative(x, y) for x, y in zip(*levels, strict=True)]
+    return max(worst)
 
 
-# ------------------------------------------------------------------------------------------------------------- potential
+def _constants(p: StationaryGaussian, at: Values) -> list[complex]:
+    """Everything that stationarity leaves as it is: means, modes and responses at one frequency."""
+    exprs = [e for row in p.mean_gain for e in row] + [a.constant for a in p.arguments]
+    return [number(e, at) for e in (*exprs, *p.characteristic, *p.responses.values())]
+
+
+# ----------------------------------------------------------------------------------------------------------- potential
 def potential_deviation(p: StationaryGaussian, q: PotentialProblem, values: Values, rng: np.random.Generator) -> float:
     """Filter, kick and force of the particle against the stationary equation."""
     values = with_labels(p, values, rng)
@@ -179,7 +185,7 @@ def slope(f: Callable[[float], complex], x: float, step: float) -> complex:
     return sum((w * (f(x + k * step) - f(x - k * step)) for k, w in weights), 0j) / (60 * step)
 
 
-# ------------------------------------------------------------------------------------------------------------ two copies
+# ---------------------------------------------------------------------------------------------------------- two copies
 def _pair_index(p: StationaryGaussian, s: TwoPoint) -> int:
     return next(k for k, pair in enumerate(p.pairs) if sorted(pair) == sorted((s.a, s.b)))
 
@@ -187,21 +193,20 @@ def _pair_index(p: StationaryGaussian, s: TwoPoint) -> int:
 def _growth_rows(
     p: StationaryGaussian, k: int, at: Values, values: Values, rng: np.random.Generator
 ) -> tuple[dict[int, complex], Callable[[TwoPoint], complex]]:
-    """Per pair l: ∂/∂C^{12}_l of Σ gain ⟨f(u^1) g(u^2)⟩, by finite differences at random statistics; and the averages."""
+    """Per pair l: ∂/∂C^{12}_l of Σ gain ⟨f(u^1) g(u^2)⟩, by finite differences; and the averages at the same place."""
     means = {a: mean_of(p, a, values, rng) for a in range(len(p.arguments))}
     sizes = {a: float(rng.uniform(0.6, 1.0)) for a in means}
 
-    def statistics(s: TwoPoint, c: float) -> tuple[tuple[float, float], tuple[float, float, float]]:
-        return (means[s.a], means[s.b]), (sizes[s.a], sizes[s.b], c)
+    def level(s: TwoPoint, c: float = 0.3) -> float:
+        return two_point_value(s, (means[s.a], means[s.b]), (sizes[s.a], sizes[s.b], c), values)
 
     rows: dict[int, complex] = {}
-    level = 0.3
     for s, g in zip(p.two_points, p.gain[k], strict=True):
         if g != 0:
-            change = slope(lambda c, s=s: two_point_value(s, *statistics(s, c), values), level, 0.03)
+            change = slope(partial(level, s), 0.3, 0.03)
             pair = _pair_index(p, s)
             rows[pair] = rows.get(pair, 0j) + number(g, at) * change
-    return rows, lambda s: two_point_value(s, *statistics(s, level), values)
+    return rows, level
 
 
 def copies_deviation(p: StationaryGaussian, after: TwoCopies, values: Values, rng: np.random.Generator) -> float:
@@ -214,19 +219,20 @@ def copies_deviation(p: StationaryGaussian, after: TwoCopies, values: Values, rn
         exact, average = _growth_rows(p, k, {**values, DT: dt, DS: ds}, values, rng)
         operator = _nonzero(number(after.filters[k], {**values, LAMBDA: growth, D: d}))
         at = {**values, LAMBDA: growth, D: d}
-        found = _summed(after.kernels[k], lambda c, at=at, o=operator: number(c, at) / o, average)
+        row = [(c / sympify(operator), s, pair) for c, s, pair in after.kernels[k]]
+        found = _summed(row, at, average)
         worst.append(_rows_deviation(found, exact))
     return max(worst)
 
 
 def _summed(
     row: Sequence[tuple[Expr, TwoPoint, int]],
-    coefficient: Callable[[Expr], complex],
+    at: Values,
     average: Callable[[TwoPoint], complex],
 ) -> dict[int, complex]:
     out: dict[int, complex] = {}
     for coef, s, pair in row:
-        out[pair] = out.get(pair, 0j) + coefficient(coef) * average(s)
+        out[pair] = out.get(pair, 0j) + number(coef, at) * average(s)
     return out
 
 
@@ -263,7 +269,7 @@ def fixed_point_deviation(
     worst = [0.0 if len(after.response) == p.closure and after.problem == p else float("inf")]
     for k in range(p.closure):
         exact, average = _growth_rows(p, k, at, values, rng)
-        worst.append(_rows_deviation(_summed(after.response[k], lambda c: number(c, at), average), exact))
+        worst.append(_rows_deviation(_summed(after.response[k], at, average), exact))
     return max(worst)
 
 

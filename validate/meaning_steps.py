@@ -1,4 +1,4 @@
-"""The few-step meaning: finite networks of a declaration against the effective process, a few steps from a random start.
+"""The few-step meaning: finite networks of a declaration against the effective process, from a random start.
 
 A flow takes Euler steps of length one, so that nothing depends on stationarity or on a small step. Networks are built
 entry by entry from the declaration; the unit of the effective process draws its local fields one after the other, each
@@ -62,7 +62,7 @@ def _plain(law: Basic, values: Values) -> tuple[Any, ...]:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- networks
+# ------------------------------------------------------------------------------------------------------------ networks
 class Network(World):
     """One finite network: sums by matrix products instead of explicit loops."""
 
@@ -154,7 +154,7 @@ def _groups(matrices: list[Gaussian]) -> list[list[Gaussian]]:
     return groups
 
 
-# ----------------------------------------------------------------------------------------------------- effective process
+# --------------------------------------------------------------------------------------------------- effective process
 @dataclass
 class Ensemble:
     """Paths of the effective unit of every population. Axis 0: the path and its kicked versions; axis 1: samples."""
@@ -298,7 +298,7 @@ def _atoms(c: Contribution) -> tuple[tuple[str, int], ...]:
     return c.op.atoms
 
 
-# ------------------------------------------------------------------------------------------------------------ comparison
+# ---------------------------------------------------------------------------------------------------------- comparison
 def few_steps(
     model: Model,
     process: EffectiveProcess,

@@ -26,10 +26,12 @@ from quenched.theory.problem import StationaryGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
 from quenched.theory.record import Form, Rule, Step
 from quenched.theory.saddle import NameOrderParameters, Saddle
+from quenched.theory.sampled import SampleUnits
 from quenched.theory.stationary import CloseAverages, Stationary
 from quenched.theory.vanish import LargestTime
 from quenched.validate.meaning import draw_parameters
 from quenched.validate.meaning_action import average_deviation, lowering_deviation, naming_deviation
+from quenched.validate.meaning_sampled import sampled_deviation
 from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
 from quenched.validate.meaning_state import (
     averages_deviation,
@@ -147,6 +149,11 @@ WITNESSES: dict[type[Rule], Witness] = {
         "site exponent against Gaussian local fields at 3 times",
         EXACT,
         lambda b, a, s: readoff_deviation(b, a, s.values, s.rng()),
+    ),
+    SampleUnits: Witness(
+        "statistics of the local fields and site equations at random numbers",
+        EXACT,
+        lambda b, a, s: sampled_deviation(b, a.problem, s.values, s.rng()),
     ),
     SolveUnits: Witness(
         "linear solve of the numeric site equations at a random complex frequency",
@@ -266,7 +273,7 @@ def check_chain(model: Model, process: EffectiveProcess, scene: Scene) -> Tick:
     return Tick(title, deviation <= STANDARD_ERRORS, deviation, STANDARD_ERRORS, method, perf_counter() - begin)
 
 
-# --------------------------------------------------------------------------------------------------------------- mutants
+# ------------------------------------------------------------------------------------------------------------- mutants
 @dataclass(frozen=True)
 class Mutant:
     """A wrong result of a step, and what its witness said.

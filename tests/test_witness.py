@@ -1,0 +1,117 @@
+"""Every step of a derivation is checked against numbers, on declarations that break every symmetry."""
+
+from __future__ import annotations
+
+import pytest
+from sympy import Heaviside, Max, Piecewise, erf, exp, sign, sqrt, symbols, tanh
+from witness_models import EXTRAS, MODELS
+
+from quenched.theory import Dynamics, Field, Gaussian, Map, WhiteNoise
+from quenched.theory.average import Average
+from quenched.theory.derivation import derive, start
+from quenched.theory.readoff import EffectiveProcess
+from quenched.theory.record import Step
+from quenched.validate.witness import WITNESSES, Tick, check, check_chain, scene_of, verify
+
+g, theta = symbols("g theta", positive=True)
+
+
+def failures(ticks: list[Tick]) -> list[str]:
+    return [f"{t.title}: {t.detail}" for t in ticks if t.passed is False]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_step_keeps_its_meaning(name: str) -> None:
+    derivation = derive(MODELS[name]())
+    ticks = verify(derivation, simulate=False)
+    assert failures(ticks) == []
+    assert [t.title for t in ticks] == derivation.titles()
+    assert sum(t.passed is None for t in ticks) <= 1  # at most the averages, where no closed form exists
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_unusual_declarations_keep_their_meaning(name: str) -> None:
+    ticks = verify(derive(EXTRAS[name]()), seed=3)
+    assert failures(ticks) == []
+
+
+@pytest.mark.parametrize("name", ["mean_and_symmetry", "two_populations", "leaky_map", "gate", "two_laws"])
+def test_few_steps_of_networks_follow_the_effective_process(name: str) -> None:
+    derivation = derive(MODELS[name]())
+    process = derivation.find(EffectiveProcess)
+    assert process is not None
+    tick = check_chain(derivation.model, process, scene_of(derivation))
+    assert tick.passed, tick.detail
+
+
+def test_the_same_seed_gives_the_same_ticks() -> None:
+    derivation = derive(MODELS["leaky_map"]())
+    one, two = (verify(derivation, seed=5, simulate=False) for _ in range(2))
+    assert [t.deviation for t in one] == [t.deviation for t in two]
+    other = verify(derivation, seed=6, simulate=False)
+    assert [t.deviation for t in one] != [t.deviation for t in other]
+    assert failures(other) == []
+
+
+@pytest.mark.parametrize(
+    "phi",
+    [
+        lambda x: Max(0, x - theta),
+        lambda x: sign(x - theta),
+        lambda x: Heaviside(x - theta),
+        lambda x: Piecewise((tanh(x), x > theta), (x, True)),
+        lambda x: x / sqrt(1 + x**2),
+        lambda x: 1 / (1 + exp(-x)),
+        lambda x: x**3 - x,
+        lambda x: erf(x) * exp(-(x**2)),
+    ],
+    ids=["relu", "sign", "step", "piecewise", "algebraic", "logistic", "cubic", "bump"],
+)
+def test_nonlinearities_with_kinks_jumps_and_no_closed_form(phi) -> None:  # type: ignore[no-untyped-def]
+    x = Field("x")
+    J = Gaussian("J", variance=g**2, mean=g / 3)
+    model = Dynamics({x: -x + J @ phi(x) + WhiteNoise("xi") / 2})
+    assert failures(verify(derive(model), simulate=False)) == []
+
+
+def test_a_derivation_may_stop_early() -> None:
+    derivation = start(MODELS["noisy_erf"]()).average()
+    assert [t.passed for t in verify(derivation, simulate=False)] == [True, True]
+
+
+def test_a_rule_without_a_witness_is_said_to_have_none() -> None:
+    class Odd(Average):
+        pass
+
+    derivation = start(MODELS["noisy_erf"]()).apply(Odd())
+    assert check(derivation.steps[-1], scene_of(derivation)).passed  # a kind of average
+    saved = WITNESSES.pop(Average)
+    try:
+        tick = check(Step(Odd(), derivation.steps[0].after), scene_of(derivation))
+    finally:
+        WITNESSES[Average] = saved
+    assert tick.passed is None
+    assert "Odd" in tick.detail
+
+
+def test_a_missing_memory_is_seen_by_few_steps() -> None:
+    """The chain of steps 1 to 6 as a whole, not only step by step."""
+    from dataclasses import replace
+
+    derivation = derive(MODELS["mean_and_symmetry"]())
+    process = derivation.find(EffectiveProcess)
+    assert process is not None
+    scene = scene_of(derivation)
+    for change in ({"memory": {}}, {"mean": {}}):
+        tick = check_chain(derivation.model, replace(process, **change), scene)
+        assert tick.passed is False, (change, tick.detail)
+
+
+def test_a_network_with_delays_is_not_compared_over_few_steps() -> None:
+    from quenched.theory import t
+
+    x, J = Field("x"), Gaussian("J", variance=g**2)
+    model = Map({x: J @ tanh(x(t - 1))})
+    derivation = derive(model)
+    assert failures(verify(derivation)) == []
+    assert verify(derivation)[-1].passed is None
