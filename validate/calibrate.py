@@ -30,7 +30,7 @@ def gaussian_nulls(shape: Shape, rng: np.random.Generator) -> Array:
     return rng.standard_normal(shape)
 
 
-def lognormal_nulls(shape: Shape, rng: np.random.Generator, width: float = 0.5, correlation: float = 0.5) -> Array:
+def lognormal_nulls(shape: Shape, rng: np.random.Generator, width: float = 0.4, correlation: float = 0.5) -> Array:
     """Exponentials of correlated Gaussians, centred: the family that `statistics.guard_exponent` is fitted to."""
     shared = rng.standard_normal((*shape[:-1], 1))
     z = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * rng.standard_normal(shape)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_THEORY = {"color": "#b3261e", "lw": 1.6}
-_DOTS = {"fmt": "o", "ms": 3.5, "capsize": 2, "lw": 1}
+_THEORY: dict[str, Any] = {"color": "#b3261e", "lw": 1.6}
+_DOTS: dict[str, Any] = {"fmt": "o", "ms": 3.5, "capsize": 2, "lw": 1}
 _COLUMNS = 3
 
 
@@ -98,8 +98,9 @@ def _curve_panel(axes: Axes, chosen: list[tuple[Point, Row]]) -> None:
             **_DOTS,
             label="N → ∞ (± 2 s.e.)" if len(chosen) == 1 else None,
         )
-    for c in chosen[0][1].components if len(chosen) == 1 else ():
-        axes.axvline(c.lag, color="0.85", lw=0.8, zorder=0)
+    tested = [c.lag for c in chosen[0][1].components if c.lag is not None]
+    for lag in tested if len(chosen) == 1 else ():
+        axes.axvline(lag, color="0.85", lw=0.8, zorder=0)
     axes.set(xlabel="τ", ylabel=chosen[0][1].name)
     axes.legend(fontsize=7, frameon=False)
 

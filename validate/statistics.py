@@ -6,7 +6,7 @@ Arrays of runs are ordered (..., realisation R, size m, component d); extrapolat
 The reference distribution
 --------------------------
 Runs of disordered systems are skewed, and at R = 8…40 realisations the F distribution of T² then understates how often
-a correct theory is rejected (3 to 12 times at the nominal 10⁻³). A skewness-corrected statistic does not help there:
+a correct theory is rejected (2 to 7 times at the nominal 10⁻³). A skewness-corrected statistic does not help there:
 third moments are too noisy at such R. So the p-value is read from a heavier reference, p = p_F^κ, with an exponent
 κ(R, d) fitted to a declared family of skewed nulls (`guard_exponent`), which brings it to or below its level.
 """
@@ -128,7 +128,7 @@ def hotelling(a: Array, theory: ArrayLike = 0.0, extra: ArrayLike = 0.0) -> Arra
         T², invariant under affine changes of the components when `extra` is zero.
     """
     mean, S = moments(a)
-    return quadratic(mean - theory, S / a.shape[-2], extra)
+    return quadratic(mean - np.asarray(theory, dtype=float), S / a.shape[-2], extra)
 
 
 def quadratic(shift: Array, covariance: Array, extra: ArrayLike = 0.0) -> Array:
@@ -145,11 +145,12 @@ def quadratic(shift: Array, covariance: Array, extra: ArrayLike = 0.0) -> Array:
 def guard_exponent(R: int, d: int = 1) -> float:
     """Exponent κ of the calibrated p-value p = p_F^κ of T² with d components from R realisations.
 
-    Measured on lognormal components (log-width ½, skewness 1.75, correlation ½): 3·10⁵ to 10⁶ nulls for each R = 4…512
-    and d = 1…16 ≤ R/4 at levels 10⁻² to 10⁻⁴, up to 3·10⁷ nulls at 10⁻⁶, and fitted from below
-    (`calibrate.false_alarms` of `calibrate.lognormal_nulls` repeats it).
+    Fitted from below to correlated lognormal components (log-width 0.4: skewness 1.3, kurtosis 6, as the most skewed
+    observables of finite rate networks have at one size; correlation ½), with 10⁵ to 2·10⁶ nulls for each R = 4…256 and
+    d = 1…16 ≤ R/4 at levels 10⁻² to 10⁻⁵, where p_F rejects 2 to 20 times too often.
+    `calibrate.false_alarms(calibrate.lognormal_nulls(...), ...)` repeats it.
     """
-    return float(1.0 - min(0.33 * d**0.06, 2.4 * d**0.2 / np.sqrt(R)))
+    return float(1.0 - min(0.26 * d**0.04, 2.0 * d**0.12 / np.sqrt(R)))
 
 
 def t2_p_values(t2: ArrayLike, R: int, d: int, *, guarded: bool = True) -> Array:
@@ -228,10 +229,10 @@ def component_blocks(d: int, R: int) -> tuple[slice, ...]:
 def block_p_values(a: Array, theory: ArrayLike = 0.0, extra: ArrayLike = 0.0, *, guarded: bool = True) -> Array:
     """p-values (..., blocks) of the T² of every block of components of runs (..., R, d)."""
     R, d = a.shape[-2:]
-    theory = np.broadcast_to(theory, (*a.shape[:-2], d))
-    extra = np.broadcast_to(extra, (*a.shape[:-2], d))
+    values = np.broadcast_to(np.asarray(theory, dtype=float), (*a.shape[:-2], d))
+    errors = np.broadcast_to(np.asarray(extra, dtype=float), (*a.shape[:-2], d))
     parts = [
-        t2_p_values(hotelling(a[..., s], theory[..., s], extra[..., s]), R, s.stop - s.start, guarded=guarded)
+        t2_p_values(hotelling(a[..., s], values[..., s], errors[..., s]), R, s.stop - s.start, guarded=guarded)
         for s in component_blocks(d, R)
     ]
     return np.stack(parts, axis=-1)
@@ -255,9 +256,10 @@ def fisher_p(p: ArrayLike) -> float:
 def standardised(a: Array, theory: ArrayLike = 0.0, extra: ArrayLike = 0.0) -> Array:
     """t = (mean − theory)/error per component (..., d)."""
     mean, S = moments(a)
-    error = np.sqrt(np.einsum("...ii->...i", S) / a.shape[-2] + np.square(extra))
+    shift = mean - np.asarray(theory, dtype=float)
+    error = np.sqrt(np.einsum("...ii->...i", S) / a.shape[-2] + np.square(np.asarray(extra, dtype=float)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(error > 0, (mean - theory) / error, np.where(mean == theory, 0.0, np.inf))
+        return np.where(error > 0, shift / error, np.where(shift == 0, 0.0, np.copysign(np.inf, shift)))
 
 
 def max_t_p_values(t: Array, R: int, *, guarded: bool = True) -> Array:

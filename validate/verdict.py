@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -173,9 +173,15 @@ def _point(case: Case, data: Data, level: float) -> Point:
         start = stop
     names = [o.name for o in data.observables]
     unjudged = sorted({*case.theory, *sampled(case)} - set(names))
-    tests = [st.block_p_values(data.a, data.theory, data.extra, guarded=g) for g in (True, False)]
+    guarded, plain = (st.block_p_values(data.a, data.theory, data.extra, guarded=g) for g in (True, False))
     return Point(
-        dict(case.parameters), data.sizes, R, tuple(rows), *(tuple(map(float, t)) for t in tests), tuple(unjudged)
+        parameters=dict(case.parameters),
+        sizes=data.sizes,
+        realisations=R,
+        rows=tuple(rows),
+        block_p=tuple(map(float, guarded)),
+        block_p_gaussian=tuple(map(float, plain)),
+        unjudged=tuple(unjudged),
     )
 
 
@@ -246,5 +252,4 @@ def _independence(name: str, estimator: Any) -> Independence:
     value = getattr(estimator, "assumes", None) or getattr(estimator, "independence", None) or "declaration"
     if value not in get_args(Independence):
         raise QuenchedError(f"{name}: an estimator assumes one of {get_args(Independence)}, got {value!r}")
-    chosen: Independence = value
-    return chosen
+    return cast(Independence, value)
