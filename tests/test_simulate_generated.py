@@ -7,12 +7,11 @@ from sympy import Heaviside, Max, Piecewise, cos, erf, exp, sign, sin, sqrt, sym
 from quenched.theory.algebra import Transpose, diag, outer
 from quenched.theory.couplings import Apply, Gaussian, Iid
 from quenched.theory.distributions import Laplace, Normal, Uniform
-from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.model import Dynamics, Map
 from quenched.theory.observables import Mean, mean, total
 from quenched.theory.spaces import N, Population, t
-from quenched.validate.generate import generate, label
+from quenched.validate.generate import generate
 from quenched.validate.program import load
 from quenched.validate.realise import Network
 from quenched.validate.simulate import prepare

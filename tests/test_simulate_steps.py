@@ -200,3 +200,21 @@ def test_schemes_agree_on_a_fixed_point():
     np.testing.assert_allclose(single, values[0], rtol=1e-5)
     many = simulate(model, 50, trajectories=5, **settings)["C_x0"].values
     np.testing.assert_allclose(many, values[0], rtol=1e-9)
+
+
+def test_default_scheme_and_step():
+    J, d = Gaussian("J"), symbols("d", positive=True)
+    noiseless, noisy = Dynamics({x: -x + J @ tanh(x)}), Dynamics({x: -4 * x + WhiteNoise("xi")})
+    delayed, ito = Dynamics({x: -x + x(t - d) / 2}), Dynamics({x: -x + x * WhiteNoise("xi")})
+    how = dict(trials=1, duration=1, burn=1, **HERE)
+
+    def chosen(model, **more):
+        run = simulate(model, 5, **how, **more)
+        return run.settings["scheme"], run.dt
+
+    assert chosen(noiseless) == ("rk4", 0.25)
+    assert chosen(noisy) == ("heun", 0.025)
+    assert chosen(ito) == ("euler", 0.02)
+    assert chosen(delayed, d=0.35) == ("heun", pytest.approx(0.0875))
+    assert chosen(noiseless, lags=[0, 1.7]) == ("rk4", pytest.approx(1.7 / 7))
+    assert simulate(noiseless, 5, **how)["C_x"].estimator.bias.startswith("time step O(dt^4)")

@@ -216,7 +216,6 @@ def test_ctrl_c_stops_workers_and_keeps_what_is_finished(tmp_path):
     assert gone(child.pid), "a worker is left"
 
 
-@pytest.mark.slow
 def test_running_dask_cluster(net):
     distributed = pytest.importorskip("distributed")
     here = simulate(net, 30, store=False, workers=1, **SETTINGS)

@@ -58,7 +58,7 @@ def mean_estimator(name: str, expression: str, order: int | None) -> Estimator:
     return Estimator(name, expression, bias=_step_bias(order))
 
 
-def function_estimator(name: str, expression: str, order: int | None, each_time: bool) -> Estimator:
+def function_estimator(name: str, expression: str, each_time: bool, order: int | None) -> Estimator:
     """A function of averages. Its nonlinearity turns their scatter into a bias of order (variance of the averages)."""
     where = "at each time, then averaged over time" if each_time else "after averaging over time"
     extra = f"; nonlinear in averages (combined {where}): O(1/(N T)) bias"

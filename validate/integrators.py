@@ -41,6 +41,9 @@ class Scheme:
         Right-hand sides a step.
     noise : bool
         Whether it may be used with noise.
+    fraction : float
+        Default step in units of the fastest declared relaxation time. Measured on x' = −x + J tanh(x), g = 3: variance
+        of x within 0.3 % (the noise of the comparison) of RK4 at 0.1 for Heun at 0.1 and for RK4 at 0.25.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Scheme:
     order: int | None
     evaluations: int
     noise: bool
+    fraction: float
 
 
 class Scratch:
@@ -116,8 +120,8 @@ def rk4_step(rhs: Rhs, t: float, dt: float, y: Array, noise: list[Array], scratc
 
 
 SCHEMES: dict[str, Scheme] = {
-    "map": Scheme("map", map_step, None, 1, True),
-    "euler": Scheme("euler", euler_step, 1, 1, True),
-    "heun": Scheme("heun", heun_step, 2, 2, True),
-    "rk4": Scheme("rk4", rk4_step, 4, 4, False),
+    "map": Scheme("map", map_step, None, 1, True, 1.0),
+    "euler": Scheme("euler", euler_step, 1, 1, True, 0.02),
+    "heun": Scheme("heun", heun_step, 2, 2, True, 0.1),
+    "rk4": Scheme("rk4", rk4_step, 4, 4, False, 0.25),
 }

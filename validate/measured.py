@@ -7,7 +7,9 @@ runs, so no trajectory is kept beyond the longest lag.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sympy import Add, Expr, Mul, S, Symbol, expand
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from quenched.theory.model import Model
     from quenched.validate.generate import Dynamics, Tables
 
+#: Makes an estimator once the order of the time step is known (None: a map).
+ForOrder = Callable[[int | None], Estimator]
 #: A time t + sign·τ + offset.
 TimeKey = tuple[int, Expr]
 
@@ -44,7 +48,7 @@ class Plan:
     moments : list; `Factor.offset` of each is a position in `offsets`
     offsets : constant time offsets, expressions in the parameters
     observables : name → (source of its formula, curve or number)
-    estimators : name → Estimator
+    estimators : name → function (order of the time step) → Estimator
     unmeasured : name → reason
     functions : sources of the inseparable moments and of ``observables``
     autonomous : False when a channel or a formula depends on time explicitly
@@ -54,7 +58,7 @@ class Plan:
     moments: list[Moment] = field(default_factory=list)
     offsets: list[Expr] = field(default_factory=lambda: [S.Zero])
     observables: dict[str, tuple[Expr, bool]] = field(default_factory=dict)
-    estimators: dict[str, Estimator] = field(default_factory=dict)
+    estimators: dict[str, ForOrder] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
     autonomous: bool = True
@@ -88,19 +92,18 @@ LYAPUNOV = Symbol("lyapunov", real=True)
 def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dynamics) -> Plan:
     """The standard observables of every field and coupling output, the exponent, and the declared observables."""
     plan = Plan()
-    order = None if model.clock == "map" else 1 if dynamics.noise_kind == "multiplicative" else 2
     each_time = not dynamics.autonomous
     no_tangent = "the right-hand side jumps" if dynamics.jump else "not asked for"
     for name, (kind, thing) in standard_names(model).items():
-        _standard(plan, name, kind, thing, order)
+        _standard(plan, name, kind, thing)
     if tangent:
         plan.observables["lyapunov"] = LYAPUNOV, False
-        plan.estimators["lyapunov"] = lyapunov_estimator("lyapunov", order)
+        plan.estimators["lyapunov"] = partial(lyapunov_estimator, "lyapunov")
     else:
         plan.unmeasured["lyapunov"] = f"no tangent vector: {no_tangent}"
     for name, expr in model.observables.items():
         try:
-            _declared(plan, name, expr, tables, tangent, order, each_time)
+            _declared(plan, name, expr, tables, tangent, each_time)
         except QuenchedError as error:
             plan.unmeasured[name] = str(error)
     plan.autonomous = not any(e.has(t) for e in (*plan.channels, *(f for f, _ in plan.observables.values())))
@@ -108,7 +111,7 @@ def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dyn
     return plan
 
 
-def _standard(plan: Plan, name: str, kind: str, thing: Field | Output, order: int | None) -> None:
+def _standard(plan: Plan, name: str, kind: str, thing: Field | Output) -> None:
     expr, population = (thing, thing.population) if isinstance(thing, Field) else (thing.body, thing.population)
     now, lagged = (0, S.Zero), (1, S.Zero)
     times = {"C": [now, lagged], "C_out": [now, lagged], "C0": [now, now], "C_out0": [now, now], "mean": [now]}
@@ -119,12 +122,10 @@ def _standard(plan: Plan, name: str, kind: str, thing: Field | Output, order: in
     plan.observables[name] = plan.moment(moment), moment.lagged
     shown = {"C": f"{expr}(t)·{expr}(t+tau)", "C0": f"{expr}²", "mean": f"{expr}"}
     shown |= {"C_out": f"ψ(t)ψ(t+tau), ψ = {expr}", "C_out0": f"ψ², ψ = {expr}"}
-    plan.estimators[name] = mean_estimator(name, f"mean over units and time of {shown[kind]}", order)
+    plan.estimators[name] = partial(mean_estimator, name, f"mean over units and time of {shown[kind]}")
 
 
-def _declared(
-    plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, order: int | None, each_time: bool
-) -> None:
+def _declared(plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, each_time: bool) -> None:
     """One declared observable; a reason as `QuenchedError` where it cannot be measured."""
     functionals = sorted(expr.atoms(Functional), key=str)
     for functional in functionals:
@@ -143,15 +144,17 @@ def _declared(
     plan.functions = trial.functions
     used = [k for k in range(len(plan.moments)) if moment_symbol(k) in formula.free_symbols]
     plan.observables[name] = formula, any(plan.moments[k].lagged for k in used)
-    plan.estimators[name] = _estimator(name, expr, formula, used, order, each_time)
+    plan.estimators[name] = _estimator(name, expr, formula, used, each_time)
 
 
-def _estimator(name: str, expr: Expr, formula: Expr, used: list[int], order: int | None, each_time: bool) -> Estimator:
+def _estimator(name: str, expr: Expr, formula: Expr, used: list[int], each_time: bool) -> ForOrder:
     moments = {moment_symbol(k) for k in used}
     if LYAPUNOV in formula.free_symbols:
-        return lyapunov_estimator(name, order)
+        return partial(lyapunov_estimator, name)
     linear = all(not formula.diff(m).free_symbols & moments for m in moments)
-    return mean_estimator(name, str(expr), order) if linear else function_estimator(name, str(expr), order, each_time)
+    return (
+        partial(mean_estimator, name, str(expr)) if linear else partial(function_estimator, name, str(expr), each_time)
+    )
 
 
 def _outer_means(expr: Any) -> set[Mean]:

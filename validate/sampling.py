@@ -44,7 +44,7 @@ def _uniform(rng: Rng, shape: tuple[int, ...], low: float, high: float) -> Array
 
 
 def _ising(rng: Rng, shape: tuple[int, ...]) -> Array:
-    return 2.0 * rng.integers(0, 2, shape) - 1.0
+    return (2 * rng.integers(0, 2, shape) - 1).astype(float)
 
 
 def _bernoulli(rng: Rng, shape: tuple[int, ...], p: float) -> Array:

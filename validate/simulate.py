@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -75,7 +77,8 @@ def simulate(
         Realisation k depends only on (seed, N, k) and the settings of the simulation.
     params, **named : values of parameters by symbol or name
     dt : float, optional
-        Time step of a flow; default a tenth of its fastest declared relaxation time.
+        Time step of a flow; default: the scheme's fraction of the fastest declared relaxation time (Heun 0.1, RK4
+        0.25, Euler–Maruyama 0.02), shortened so that given lags and delays are multiples of it.
     duration, burn : float, optional
         Measurement window and transient, in units of time (steps of a map; time for a discretised flow).
     lags : array, optional
@@ -85,7 +88,8 @@ def simulate(
     trajectories : int
         Trajectories (initial states and noises) a network, averaged into one value.
     scheme : "heun", "euler" or "rk4", optional
-        Default: Heun; Euler–Maruyama (Itô) when noise multiplies the state.
+        Default: RK4 without noise and delays, Heun with additive noise, Euler–Maruyama (Itô) when noise multiplies
+        the state.
     lyapunov : bool
         Whether to carry tangent vectors.
     first : int
@@ -149,9 +153,10 @@ class Problem:
     def collect(self, results: list[dict[str, FloatArray]], indices: tuple[int, ...]) -> Run:
         """The run of finished realisations."""
         task, plan = self.task, self.plan
+        order = SCHEMES[task.scheme].order
         lags = np.array(task.lags.steps) * self.unit
         observables = {
-            name: Sample(np.array([r[name] for r in results]), lags if curve else None, plan.estimators[name])
+            name: Sample(np.array([r[name] for r in results]), lags if curve else None, plan.estimators[name](order))
             for name, (_, curve) in plan.observables.items()
         }
         names = ("scheme", "dtype", "trajectories", "substeps", "clock")
@@ -196,7 +201,11 @@ def prepare(
     program, tables, plan = generate(model, lyapunov)
     numbers = Numbers(values, N)
     scheme = choose_scheme(model, program, tables, scheme)
-    clock = Clock.of(model, tables, numbers, dt, duration, burn)
+    multiples = [
+        *np.ravel(np.asarray([] if lags is None else lags, float)),
+        *map(numbers, (*tables.delays, *plan.offsets)),
+    ]
+    clock = Clock.of(model, tables, numbers, dt, duration, burn, SCHEMES[scheme].fraction, multiples)
     offsets = tuple(clock.steps(numbers(o), f"time {o} of an observable") for o in plan.offsets)
     moments = tuple(plan.moments)
     steps = clock.lag_steps(lags)
@@ -261,7 +270,7 @@ def choose_scheme(model: Model, program: Program, tables: Tables, wanted: str | 
         return "map"
     multiplicative = program.noise_kind == "multiplicative"
     if wanted is None:
-        return "euler" if multiplicative else "heun"
+        return "euler" if multiplicative else "heun" if tables.noises or tables.delays else "rk4"
     if wanted not in SCHEMES or wanted == "map":
         raise QuenchedError(f"unknown scheme {wanted!r}; {nearest(str(wanted), [s for s in SCHEMES if s != 'map'])}")
     if multiplicative and wanted != "euler":
@@ -365,7 +374,10 @@ class Clock:
         dt: float | None,
         duration: float | None,
         burn: float | None,
+        fraction: float,
+        multiples: Sequence[float],
     ) -> Clock:
+        """Numbers of steps; the default step divides `multiples` where they have a common measure."""
         fast, slow = time_scales(model, tables, numbers)
         declared = None if model.dt is None else numbers(model.dt)
         if model.clock == "map":
@@ -377,7 +389,7 @@ class Clock:
             if declared is None:
                 fast = slow = 1.0
         else:
-            step = round_down(fast / 10) if dt is None else check_positive("dt", dt)
+            step = default_step(fast * fraction, multiples) if dt is None else check_positive("dt", dt)
         window = max(300 * fast, 20 * slow) if duration is None else check_positive("duration", duration)
         before = max(100 * fast, 5 * slow) if burn is None else check_positive("burn", burn, zero=True)
         stride = max(1, round(fast / 2 / step))
@@ -418,10 +430,23 @@ def check_positive(name: str, value: float, zero: bool = False) -> float:
     return number
 
 
+def default_step(target: float, multiples: Sequence[float]) -> float:
+    """A step of at most `target` (and not far below it) of which all `multiples` are multiples, if there is one."""
+    parts = [Fraction(abs(float(m))).limit_denominator(10**6) for m in multiples if math.isfinite(m)]
+    common = reduce(_common_measure, parts, Fraction(0))
+    if common < target / 20:
+        return round_down(target)
+    return float(common) / math.ceil(float(common) / target - 1e-9)
+
+
+def _common_measure(a: Fraction, b: Fraction) -> Fraction:
+    return Fraction(math.gcd(a.numerator * b.denominator, b.numerator * a.denominator), a.denominator * b.denominator)
+
+
 def round_down(value: float) -> float:
-    """The next smaller of 1, 2, 5 × powers of ten."""
+    """The next smaller of 1, 2, 2.5, 5 × powers of ten."""
     power = 10.0 ** math.floor(math.log10(value) + 1e-9)
-    return float(f"{next(f for f in (5, 2, 1) if f * power <= value * (1 + 1e-9)) * power:.3g}")
+    return float(f"{next(f for f in (5, 2.5, 2, 1) if f * power <= value * (1 + 1e-9)) * power:.3g}")
 
 
 def time_scales(model: Model, tables: Tables, numbers: Numbers) -> tuple[float, float]:
