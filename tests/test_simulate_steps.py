@@ -9,7 +9,7 @@ from quenched.theory.distributions import Normal, Uniform
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Field, Quenched, WhiteNoise
 from quenched.theory.model import Dynamics, Map
-from quenched.theory.observables import Lyapunov, cov, mean
+from quenched.theory.observables import Critical, Lyapunov, cov, mean
 from quenched.theory.spaces import t, tau
 from quenched.theory.transforms import copies, discretise
 from quenched.validate.integrators import SCHEMES, Scratch
@@ -218,3 +218,18 @@ def test_default_scheme_and_step():
     assert chosen(delayed, d=0.35) == ("heun", pytest.approx(0.0875))
     assert chosen(noiseless, lags=[0, 1.7]) == ("rk4", pytest.approx(1.7 / 7))
     assert simulate(noiseless, 5, **how)["C_x"].estimator.bias.startswith("time step O(dt^4)")
+
+
+def test_noise_of_zero_amplitude_is_left_out():
+    g, s2 = symbols("g s2", nonnegative=True)
+    J = Gaussian("J", variance=g**2)
+    noisy = Dynamics({x: -x + J @ tanh(x) + sqrt(2 * s2) * WhiteNoise("xi")})
+    noisy.observe(edge=Critical(s2, Lyapunov(x)))
+    bare = Dynamics({x: -x + J @ tanh(x)})
+    how = dict(trials=1, duration=5, burn=5, g=2, **HERE)
+    quiet = simulate(noisy, 20, s2=0, **how)
+    assert quiet.settings["scheme"] == "rk4"
+    assert quiet.parameters == {"g": 2.0, "s2": 0.0}
+    assert "edge" in quiet.unmeasured
+    assert np.array_equal(quiet["C_x"].values, simulate(bare, 20, **how)["C_x"].values)
+    assert simulate(noisy, 20, s2=1, **how).settings["scheme"] == "heun"

@@ -22,6 +22,7 @@ from quenched.theory.distributions import Law as DeclaredLaw
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.fields import Field
 from quenched.theory.model import Model
+from quenched.theory.naming import standard_names
 from quenched.theory.spaces import N as SIZE
 from quenched.theory.spaces import Population
 from quenched.validate.estimators import Run, Sample
@@ -197,8 +198,11 @@ def prepare(
     if dtype not in ("float32", "float64"):
         raise QuenchedError(f"dtype should be 'float64' or 'float32', got {dtype!r}")
     check_supported(model)
-    values = model.values(params, **named)
+    values, declared = model.values(params, **named), model
+    model = without_silent_noise(declared, values)
     program, tables, plan = generate(model, lyapunov)
+    missing = [name for name in declared.observables if name not in plan.observables]
+    plan.unmeasured = {name: "it is not read off one simulation" for name in missing} | plan.unmeasured
     numbers = Numbers(values, N)
     scheme = choose_scheme(model, program, tables, scheme)
     multiples = [
@@ -237,8 +241,21 @@ def prepare(
         substeps=substeps,
     )
     parameters = {p.name: v for p, v in values.items()}
-    identity = {"model": model.key(), "version": package_version(), "task": replace(task, realisation=0)}
+    identity = {"model": declared.key(), "version": package_version(), "task": replace(task, realisation=0)}
     return Problem(task, plan, identity, parameters, sizes, clock.unit)
+
+
+def without_silent_noise(model: Model, values: Values) -> Model:
+    """The model without noises whose amplitude is zero at these values: no random numbers, and a better scheme."""
+    zeros = {p: 0 for p, value in values.items() if value == 0}
+    if not model.noises or not zeros:
+        return model
+    try:
+        reduced = model.fix(zeros)
+    except QuenchedError:
+        return model
+    same_names = list(standard_names(reduced)) == list(standard_names(model))
+    return reduced if len(reduced.noises) < len(model.noises) and same_names else model
 
 
 def package_version() -> str:
