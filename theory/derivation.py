@@ -228,7 +228,10 @@ def derive(model: Model, values: Mapping[object, object] | None = None, **fixed:
     d = start(model, values, **fixed).average().order_parameters().saddle().largest_time().read_off()
     process = d.find(EffectiveProcess)
     assert process is not None
-    reason = why_not_gaussian(process)
+    try:
+        reason = why_not_gaussian(process)
+    except NotCovered as stop:
+        return d.refuse(SolveUnits.title, str(stop))
     if reason:
         return _sampled(d, reason)
     try:
