@@ -11,7 +11,7 @@ from quenched.theory.average import Average
 from quenched.theory.derivation import derive, start
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Step
-from quenched.validate.witness import WITNESSES, Tick, check, check_chain, scene_of, verify
+from quenched.validate.witness import WITNESSES, Scene, Tick, check, check_chain, scene_of, verify
 
 g, theta = symbols("g theta", positive=True)
 
@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_ticks() -> None:
         lambda x: Max(0, x - theta),
         lambda x: sign(x - theta),
         lambda x: Heaviside(x - theta),
-        lambda x: Piecewise((tanh(x), x > theta), (x, True)),
+        lambda x: Piecewise((tanh(x), x > theta), (x - theta + tanh(theta), True)),
         lambda x: x / sqrt(1 + x**2),
         lambda x: 1 / (1 + exp(-x)),
         lambda x: x**3 - x,
@@ -101,10 +101,13 @@ def test_a_missing_memory_is_seen_by_few_steps() -> None:
     derivation = derive(MODELS["mean_and_symmetry"]())
     process = derivation.find(EffectiveProcess)
     assert process is not None
-    scene = scene_of(derivation)
+    strong = {"g": 1.2, "eta": 0.7, "m": 0.8, "a": 0.6, "s2": 0.1, "theta": 0.5}
+    scene = Scene(derivation.model, {p: strong[p.name] for p in derivation.model.parameters}, 0)
+    assert check_chain(derivation.model, process, scene).passed
     for change in ({"memory": {}}, {"mean": {}}):
         tick = check_chain(derivation.model, replace(process, **change), scene)
         assert tick.passed is False, (change, tick.detail)
+        assert tick.deviation > 10
 
 
 def test_a_network_with_delays_is_not_compared_over_few_steps() -> None:

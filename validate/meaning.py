@@ -182,3 +182,9 @@ def relative(a: Any, b: Any, scale: float | None = None) -> float:
         scale if scale is not None else max(float(np.abs(first).max(initial=0)), float(np.abs(second).max(initial=0)))
     )
     return float(np.abs(first - second).max(initial=0)) / (size if size > 0 else 1.0)
+
+
+def slope(f: Callable[[float], complex], x: float, step: float) -> complex:
+    """Derivative by the seven-point rule."""
+    weights = ((1, 45), (2, -9), (3, 1))
+    return sum((w * (f(x + k * step) - f(x - k * step)) for k, w in weights), 0j) / (60 * step)

@@ -55,34 +55,46 @@ def _callable(expr: Expr, values: Values) -> Callable[[Array], Array]:
     marks = [Dummy(f"I{k}") for k in range(len(integrals))]
     flat = expr.xreplace(dict(zip(integrals, marks, strict=True)))
 
+    inner = {m: _antiderivative(i, values) for m, i in zip(marks, integrals, strict=True)}
+
     def run(u: Array) -> Array:
-        parts = {m: _antiderivative(i, u, values) for m, i in zip(marks, integrals, strict=True)}
+        parts = {m: integrate(u) for m, integrate in inner.items()}
         return np.broadcast_to(np.asarray(evaluate(flat, {**values, **parts, U: u}), dtype=float), np.shape(u))
 
     return run
 
 
-def _antiderivative(integral: Integral, u: Array, values: Values) -> Array:
-    """∫_0^u of an unevaluated integral, three panels of 24 nodes."""
+def _antiderivative(integral: Integral, values: Values) -> Callable[[Array], Array]:
+    """∫_0^u of an unevaluated integral: sums over short panels between kinks, and the rest of the last panel."""
     dummy, low, _ = integral.limits[0]
     assert low == 0
-    total = np.zeros(np.shape(u))
-    for panel in range(3):
-        nodes = (panel + (1 + _NODES) / 2) / 3
-        points = np.asarray(u)[..., None] * nodes
-        heights = np.broadcast_to(
-            np.asarray(evaluate(integral.function, {**values, dummy: points}), dtype=float), points.shape
-        )
-        total += (heights * _WEIGHTS).sum(axis=-1) * np.asarray(u) / 6
-    return total
+    expr = integral.function.xreplace({dummy: U})
+    edges = np.unique([*np.linspace(-45, 45, 901), 0.0, *_kinks(expr, values)])
+    nodes, weights = np.polynomial.legendre.leggauss(10)
+
+    def between(start: Array, end: Array) -> Array:
+        points = start[..., None] + (end - start)[..., None] * (1 + nodes) / 2
+        heights = np.broadcast_to(np.asarray(evaluate(expr, {**values, U: points}), dtype=float), points.shape)
+        total: Array = heights @ weights * (end - start) / 2
+        return total
+
+    sums = np.concatenate([[0.0], np.cumsum(between(edges[:-1], edges[1:]))])
+    sums -= sums[np.searchsorted(edges, 0.0)]
+
+    def run(u: Array) -> Array:
+        place = np.clip(np.searchsorted(edges, u) - 1, 0, len(edges) - 2)
+        return np.asarray(sums[place] + between(edges[place], np.asarray(u, dtype=float)))
+
+    return run
 
 
 def _kinks(expr: Expr, values: Values) -> tuple[float, ...]:
     """Where a function is not smooth: sign changes of what its kinked parts compare."""
+    inside = [i.function.xreplace({i.limits[0][0]: U}) for i in expr.atoms(Integral)]
+    found = [k for integrand in inside for k in _kinks(integrand, values)]
     borders: list[Expr] = [node.args[0] for node in expr.atoms(Heaviside, sign, Abs)]
     borders += [node.args[0] - other for node in expr.atoms(Max, Min) for other in node.args[1:]]
     borders += [r.lhs - r.rhs for node in expr.atoms(Piecewise) for r in node.atoms(Relational)]
-    found: list[float] = []
     for border in sorted(set(borders), key=str):
         if border.has(U):
             found += _roots(partial(_at, border, values))

@@ -30,7 +30,7 @@ from quenched.theory.problem import (
 )
 from quenched.theory.spaces import N
 from quenched.theory.stationary import D, StationaryState
-from quenched.validate.meaning import SIZE, Values, number, relative
+from quenched.validate.meaning import SIZE, Values, number, relative, slope
 from quenched.validate.meaning_gauss import average_one, numeric, two_point_value
 
 #: Covariances of the two arguments as (v1, v2, c/√(v1 v2)), up to the ends and with both signs.
@@ -173,16 +173,10 @@ def _force_deviation(p: StationaryGaussian, q: PotentialProblem, values: Values,
         return (-number(q.stiffness, values) * x**2 / 2 + number(q.static, values) * x + lifted) / stiffness
 
     worst = 0.0
-    for x in (-0.4 * top, 0.3 * top, 0.8 * top):
+    for x in (-0.4 * top, 0.5 * top):
         force = sum((g * two_point_value(s, (mean, mean), (top, top, x), values) for s, g in gains.items()), static)
-        worst = max(worst, relative(slope(potential, x, 0.04 * top), force - x, 1.0))
+        worst = max(worst, relative(slope(potential, x, 0.01 * top), force - x, 1.0))
     return worst
-
-
-def slope(f: Callable[[float], complex], x: float, step: float) -> complex:
-    """Derivative by the seven-point rule."""
-    weights = ((1, 45), (2, -9), (3, 1))
-    return sum((w * (f(x + k * step) - f(x - k * step)) for k, w in weights), 0j) / (60 * step)
 
 
 # ---------------------------------------------------------------------------------------------------------- two copies
@@ -203,7 +197,7 @@ def _growth_rows(
     rows: dict[int, complex] = {}
     for s, g in zip(p.two_points, p.gain[k], strict=True):
         if g != 0:
-            change = slope(partial(level, s), 0.3, 0.03)
+            change = slope(partial(level, s), 0.3, 0.01)
             pair = _pair_index(p, s)
             rows[pair] = rows.get(pair, 0j) + number(g, at) * change
     return rows, level

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from sympy import Expr, Symbol
@@ -19,7 +20,7 @@ from quenched.theory.lower import CopiedAction
 from quenched.theory.problem import DS, DT, SiteFunction, StationaryGaussian, U
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.spaces import N
-from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative
+from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative, slope
 
 
 @dataclass(frozen=True)
@@ -197,14 +198,18 @@ def _gradient(action: CopiedAction, output: str, values: Values, rng: np.random.
     definition = action.fields[output].definition
     assert definition is not None
     used = [f for f in action.fields.values() if f.role in ("state", "local") and definition.has(f.symbol)]
-    point, step = {f.symbol: rng.normal() for f in used}, 1e-5
-    slopes = {}
-    for f in used:
-        up, down = ({**values, **point, f.symbol: point[f.symbol] + sign * step} for sign in (1, -1))
-        slopes[f.name] = complex(evaluate(definition, up) - evaluate(definition, down)) / (2 * step)
-    rough = [{name: s / first for name, s in slopes.items()} for first in slopes.values() if first != 0]
-    # Weights are found from differences; digits beyond the step's error are noise.
-    return [{name: round(w.real, 7) + 0j for name, w in table.items()} for table in rough]
+    out = []
+    for point in rng.normal(size=(2, len(used))):  # twice: one of the points may lie at a kink
+        at = dict(zip((f.symbol for f in used), point, strict=True))
+        slopes = {
+            f.name: slope(partial(_along, definition, {**values, **at}, f.symbol), at[f.symbol], 0.01) for f in used
+        }
+        out += [{name: s / first for name, s in slopes.items()} for first in slopes.values() if first != 0]
+    return out
+
+
+def _along(expr: Expr, values: Values, symbol: Symbol, x: float) -> complex:
+    return complex(evaluate(expr, {**values, symbol: x}))
 
 
 def _misread(
@@ -217,8 +222,7 @@ def _misread(
     u = sum(w.real * fields[action.fields[name].symbol] for name, w in weights.items())
     exact = evaluate(definition, {**values, **fields})
     found = evaluate(f.expr, {**values, U: u})
-    # Weights of several fields carry the error of a difference quotient.
-    return max(0.0, relative(found, exact) - (1e-5 if len(weights) > 1 else 0.0))
+    return relative(found, exact)
 
 
 def _mean(
