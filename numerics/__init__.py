@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .process_growth import process_growth
+    from .path_growth import process_growth
     from .public import average1, average2
     from .solver import solve
     from .trajectories import Sampling, solve_process
@@ -19,7 +19,7 @@ _HOME = {
     "sweep": "continuation",
     "export": "export",
     "Sampling": "trajectories",
-    "process_growth": "process_growth",
+    "process_growth": "path_growth",
     "solve_process": "trajectories",
     "Branch": "types",
     "Number": "types",

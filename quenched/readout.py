@@ -104,7 +104,7 @@ def _number(number: Any) -> Quantity:
 
 
 def rms_of_mean(state: State, name: str) -> tuple[float, str] | None:
-    """√⟨f²⟩ for an observable ⟨f⟩, the natural size of its errors where ⟨f⟩ itself may vanish."""
+    """√⟨f²⟩ for an observable ⟨f⟩ that (nearly) vanishes: what its errors are relative to."""
     expr = state.model.observables.get(name)
     standard = standard_names(state.model)
     if name in standard and standard[name][0] == "mean":
@@ -113,9 +113,11 @@ def rms_of_mean(state: State, name: str) -> tuple[float, str] | None:
         return None
     try:
         square = _mean_node(state, Mean(expand(unbind(expr.body) ** 2), expr.population))
+        itself = _mean_node(state, expr)
     except NotCovered:
         return None
-    return float(square.value) ** 0.5, f"root mean square of {unbind(expr.body)}"
+    size = float(square.value) ** 0.5
+    return (size, f"root mean square of {unbind(expr.body)}") if abs(itself.value) < size / 10 else None
 
 
 # --- standard observables ------------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ def _declared(state: State, expr: Expr) -> Quantity:
     means = sorted(expr.atoms(Mean), key=str)
     if expr.atoms(Lyapunov, Critical) or not means:
         raise NotCovered(f"no theory formula for the observable {expr}")
-    return _combine(state, expr, {node: _mean_node(state, node) for node in means})
+    return combine(state.values, expr, {node: _mean_node(state, node) for node in means})
 
 
 def _critical(state: State, expr: Critical) -> Quantity:
@@ -286,15 +288,15 @@ def _critical(state: State, expr: Critical) -> Quantity:
     return _number(numerics.critical(state.problem, state.potential, parameter, dict(state.values)))
 
 
-def _combine(state: State, expr: Expr, parts: Mapping[Expr, Quantity]) -> Quantity:
+def combine(values: Mapping[Symbol, float], expr: Expr, parts: Mapping[Expr, Quantity]) -> Quantity:
     """`expr` with its means replaced by their values; errors to first order, added up."""
     slots = {node: Dummy() for node in parts}
-    function = lambdify(list(slots.values()), expr.xreplace({**slots, **_floats(state)}), "numpy")
-    values = [parts[node].value for node in slots]
-    value = function(*values)
+    function = lambdify(list(slots.values()), expr.xreplace({**slots, **dict(values)}), "numpy")
+    found = [parts[node].value for node in slots]
+    value = function(*found)
     error: Any = 0.0
     for k, node in enumerate(slots):
-        moved = [v + parts[node].error if j == k else v for j, v in enumerate(values)]
+        moved = [v + parts[node].error if j == k else v for j, v in enumerate(found)]
         error = error + np.abs(function(*moved) - value)
     curve = next((q for q in parts.values() if q.axis is not None), None)
     if curve is None:

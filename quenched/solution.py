@@ -118,16 +118,21 @@ class Solution:
     @classmethod
     def of(cls, theory: Theory, values: Mapping[Any, float], raw: RawSolution) -> Solution:
         """Join what the solver found with the declaration's names."""
+        branches = [_branch(theory, values, b) for b in raw.branches]
+        given = {str(k): float(v) for k, v in values.items()}
+        return cls(branches, raw.main, given, cls.provenance_of(theory))
+
+    @staticmethod
+    def provenance_of(theory: Theory) -> dict[str, str]:
+        """Where a solution comes from: model, its content key, version, mutant."""
         from quenched import __version__
 
-        branches = [_branch(theory, values, b) for b in raw.branches]
-        provenance = {
+        return {
             "model": theory.model.name or "model",
             "key": theory.model.key(),
             "version": __version__,
             "mutant": theory.mutant or "",
         }
-        return cls(branches, raw.main, {str(k): float(v) for k, v in values.items()}, provenance)
 
     @property
     def main(self) -> Branch:

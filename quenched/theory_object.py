@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
-    from quenched.numerics import RawSolution
+    from quenched.numerics import RawSolution, Sampling
     from quenched.solution import Solution
     from quenched.sweeping import Sweep
     from quenched.theory.derivation import Derivation
@@ -50,7 +50,24 @@ def derive(model: Model, params: Params = None, **fix: Any) -> Theory:
     if not hasattr(model, "eqs"):
         raise QuenchedError(f"derive takes a declaration (Dynamics, Map), got {type(model).__name__}")
     fixed = {str(name): value for name, value in (params or {}).items()} | fix
-    return Theory(run(model, **fixed))
+    return Theory(run(model, **fixed), fixed=fixed)
+
+
+def derive_at(model: Model, values: Mapping[str, Any]) -> Theory:
+    """The theory for given values: where free parameters make a site non-Gaussian, those that are zero are fixed first.
+
+    Parameters
+    ----------
+    values : {name: number or list of numbers}
+        Parameters as they will be used; those left out take the declaration's defaults.
+    """
+    theory = derive(model)
+    if theory.derivation.problem is not None:
+        return theory
+    complete = {str(k): v for k, v in model.defaults.items()} | dict(values)
+    zeros = {name: 0 for name, value in complete.items() if not isinstance(value, (list, tuple)) and value == 0}
+    fixed = derive(model, zeros) if zeros else theory
+    return fixed if fixed.derivation.problem is not None else theory
 
 
 @dataclass(frozen=True)
@@ -81,11 +98,14 @@ class Theory:
         The declaration (with what was fixed).
     mutant : str or None
         Name of the deliberate error that this theory carries, None for the derived one.
+    fixed : frozenset of str
+        Names of the parameters that were fixed before deriving.
     """
 
-    def __init__(self, derivation: Derivation, mutant: str | None = None) -> None:
+    def __init__(self, derivation: Derivation, mutant: str | None = None, fixed: Collection[str] = ()) -> None:
         self.derivation = derivation
         self.mutant = mutant
+        self.fixed = frozenset(fixed)
 
     @property
     def model(self) -> Model:
@@ -119,6 +139,11 @@ class Theory:
         return problem
 
     @property
+    def solvable(self) -> bool:
+        """Whether the derivation ends in a problem that a solver takes."""
+        return self.derivation.problem is not None or self.derivation.process is not None
+
+    @property
     def potential(self) -> PotentialProblem | None:
         """The conservative particle that the problem reduces to, where it does."""
         return self.derivation.potential
@@ -126,14 +151,27 @@ class Theory:
     @property
     def coverage(self) -> Coverage:
         """What the theory covers; a refusal names its step, its term and the nearest declaration that is covered."""
-        solver = "covered" if self.derivation.problem is not None else str(self.derivation.refusal)
+        solver = "covered" if self.solvable else str(self.derivation.refusal)
         return Coverage(solver, dict.fromkeys(self.model.observables, solver))
 
     def values(self, params: Params = None, **keywords: float) -> dict[Any, float]:
         """The complete assignment of parameters; an unknown or missing one is an error."""
         return dict(self.model.values(params, **keywords))
 
-    def solve(self, params: Params = None, *, lags: Any = None, tol: float | None = None, **keywords: Any) -> Solution:
+    def own(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the values that are not fixed in the derivation."""
+        fixed = {*values} & {*self.fixed}
+        return {name: value for name, value in values.items() if name not in fixed}
+
+    def solve(
+        self,
+        params: Params = None,
+        *,
+        lags: Any = None,
+        tol: float | None = None,
+        sampling: Sampling | None = None,
+        **keywords: Any,
+    ) -> Solution:
         """Solve the self-consistency.
 
         Parameters
@@ -144,6 +182,8 @@ class Theory:
             Lags τ ≥ 0 of all curves, in the declaration's unit of time (steps of a map).
         tol : float, optional
             Accuracy asked for, relative.
+        sampling : quenched.numerics.Sampling, optional
+            How trajectories are sampled, for units that are not Gaussian.
 
         Returns
         -------
@@ -160,6 +200,10 @@ class Theory:
         if "N" in keywords:
             raise QuenchedError("the saddle of this theory does not keep N: solve(N=...) is not built yet")
         values = self.values(params, **keywords)
+        if self.derivation.problem is None and self.derivation.process is not None:
+            from quenched.sampled import solve_sampled
+
+            return solve_sampled(self, values, sampling=sampling)
         options = {} if tol is None else {"tol": tol}
         return Solution.of(self, values, self.solved(values, lags=lags, **options))
 
@@ -184,7 +228,8 @@ class Theory:
 
     def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
         """Largest growth rate of a perturbation, with its error, for every branch by label (per unit time)."""
-        solution = self.solve(params, **keywords)
+        values: dict[str, Any] = dict(keywords)
+        solution = self.solve(params, **values)
         return {b.label: (b.growth.value, b.growth.error) for b in solution.branches}
 
     def fluctuations(self) -> Any:

@@ -1,10 +1,10 @@
 """Largest Lyapunov exponent of a sampled process: growth of a small difference between two copies.
 
-To first order the difference δζ of the local fields of two copies is Gaussian, independent of the fields themselves, with
-the covariance of the outputs' difference: κ_uv⟨δa_u δa_v⟩ where ζ has κ_uv⟨a_u a_v⟩. It is realised by fresh random
-matrices over the sampled paths, δζ_u(i) = Σ_j G_ij δa_u(j), while memory and means act as in the process itself. The rate
-is that of the mean square over several draws of the matrices, block by block, which removes the bias of ln⟨·⟩ at
-finite numbers of paths.
+To first order the difference δζ of the local fields of two copies is Gaussian, independent of the fields themselves,
+with the covariance of the outputs' difference: κ_uv⟨δa_u δa_v⟩ where ζ has κ_uv⟨a_u a_v⟩. It is realised by fresh
+random matrices over the sampled paths, δζ_u(i) = Σ_j G_ij δa_u(j), while memory and means act as in the process
+itself. The rate is that of the mean square over several draws of the matrices, block by block, which removes the bias
+of ln⟨·⟩ at finite numbers of paths.
 
 Source: the two-copy argument of Sompolinsky, Crisanti & Sommers, PRL 61, 259 (1988), for units that are not Gaussian.
 """
@@ -39,7 +39,7 @@ class _Unit:
 
 
 def process_growth(
-    process: SiteProcess, values: dict[Symbol, float], state: ProcessState, *, paths: int = 800, blocks: int = 8
+    process: SiteProcess, values: dict[Symbol, float], state: ProcessState, *, paths: int = 400, blocks: int = 12
 ) -> Number:
     """Largest Lyapunov exponent, per unit time (per step of a map), with its sampling error.
 
@@ -78,6 +78,27 @@ def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict
         code([f.diff(h) for f in unit.rhs for h in unit.fields]),
         code([o.diff(x) for _, o in unit.outputs for x in unit.states]),
     )
+
+
+class _Past:
+    """The last outputs' differences, (reach, replicates, P, nb), newest at lag one; a ring, so that nothing moves."""
+
+    def __init__(self, reach: int, *shape: int) -> None:
+        self.ring = np.zeros((reach, *shape))
+        self.head = 0
+
+    def append(self, out: Array) -> None:
+        self.head = (self.head - 1) % len(self.ring)
+        self.ring[self.head] = out
+
+    def convolve(self, kernel: Array, b: int) -> Array:
+        """Σ_lag kernel[lag − 1]·out(−lag), (replicates, P)."""
+        weights = np.roll(kernel, self.head)
+        shape = self.ring.shape[1:3]
+        return np.asarray((weights @ self.ring[:, :, :, b].reshape(len(weights), -1)).reshape(shape))
+
+    def rescale(self, size: Array) -> None:
+        self.ring /= size[None]
 
 
 class _Tangent:
@@ -128,8 +149,8 @@ class _Tangent:
         return found
 
     # -- fields -----------------------------------------------------------------------------------------------------
-    def fields(self, outs: list[Array], past: list[list[Array]]) -> list[Array]:
-        """δh of every unit, (replicates, P, m), from present output differences and their past (newest last)."""
+    def fields(self, outs: list[Array], past: list[_Past]) -> list[Array]:
+        """δh of every unit, (replicates, P, m), from present output differences and their past."""
         result = []
         for k, u in enumerate(self.units):
             names = [f.name for f in u.unit.fields]
@@ -141,7 +162,7 @@ class _Tangent:
                 if field.name in names:
                     average = self._output(outs, a.name).mean(axis=1, keepdims=True)
                     delta[:, :, names.index(field.name)] += self.number(coef) * average
-            self._remember(u, k, names, outs, past, delta)
+            self._remember(u, outs[k], past[k], delta)
             result.append(delta)
         return result
 
@@ -162,15 +183,10 @@ class _Tangent:
         index = [o.name for o, _ in self.units[k].unit.outputs].index(name)
         return outs[k][:, :, index]
 
-    def _remember(self, u: _Unit, k: int, names: list[str], outs, past, delta) -> None:  # type: ignore[no-untyped-def]
+    def _remember(self, u: _Unit, out: Array, past: _Past, delta: Array) -> None:
         kernel = u.paths.kernel
-        if not kernel.any():
-            return
-        delta += np.einsum("ub,rpb->rpu", kernel[:, :, 0], outs[k])
-        if past[k]:
-            depth = min(len(past[k]), kernel.shape[2] - 1)
-            window = np.array(past[k][-depth:][::-1])
-            delta += np.einsum("ubl,lrpb->rpu", kernel[:, :, 1 : depth + 1], window, optimize=True)
+        for i, b in np.argwhere(kernel.any(axis=2)):
+            delta[:, :, i] += kernel[i, b, 0] * out[:, :, b] + past.convolve(kernel[i, b, 1:], b)
 
     # -- steps ------------------------------------------------------------------------------------------------------
     def slopes(self, u: _Unit, step: int) -> tuple[Array, Array, Array]:
@@ -190,20 +206,21 @@ class _Tangent:
         """Growth rate from the mean square over replicates, block by block."""
         length = max(1, round(_BLOCK / self.dt))
         deltas = [self.rng.standard_normal((_REPLICATES, *u.paths.states[:, 0].shape)) for u in self.units]
-        past: list[list[Array]] = [[] for _ in self.units]
+        past = [_Past(self.reach, _REPLICATES, len(u.paths.states), len(u.unit.outputs)) for u in self.units]
         rates = []
         slopes = [self.slopes(u, 0) for u in self.units]
         for block in range(blocks):
             before = _squares(deltas)
             for step in range(block * length, (block + 1) * length):
                 after = [self.slopes(u, step + 1) for u in self.units]
-                deltas, past = self._step(deltas, past, slopes, after)
+                deltas = self._step(deltas, past, slopes, after)
                 slopes = after
             growth = _squares(deltas) / before
             rates.append(np.log(growth.mean()) / (2 * length * self.dt))
             size = np.sqrt(_squares(deltas))[:, None, None]
             deltas = [d / size for d in deltas]
-            past = [[o / size for o in row] for row in past]
+            for row in past:
+                row.rescale(size)
         kept = np.array(rates[2:])
         return Number(float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(kept))))
 
@@ -211,14 +228,15 @@ class _Tangent:
         outs = [np.einsum("pbn,rpn->rpb", s[2], d) for s, d in zip(slopes, deltas, strict=True)]
         fields = self.fields(outs, past)
         first = [_rhs(s, d, f) for s, d, f in zip(slopes, deltas, fields, strict=True)]
-        new_past = [([*row, o])[-self.reach :] for row, o in zip(past, outs, strict=True)]
+        for row, out in zip(past, outs, strict=True):
+            row.append(out)
         if not self.flow:
-            return first, new_past
+            return first
         guess = [d + self.dt * k for d, k in zip(deltas, first, strict=True)]
         outs = [np.einsum("pbn,rpn->rpb", s[2], d) for s, d in zip(after, guess, strict=True)]
-        fields = self.fields(outs, new_past)
+        fields = self.fields(outs, past)
         second = [_rhs(s, d, f) for s, d, f in zip(after, guess, fields, strict=True)]
-        return [d + self.dt / 2 * (a + b) for d, a, b in zip(deltas, first, second, strict=True)], new_past
+        return [d + self.dt / 2 * (a + b) for d, a, b in zip(deltas, first, second, strict=True)]
 
     @property
     def reach(self) -> int:

@@ -1,0 +1,232 @@
+"""Solutions of units that are not Gaussian: observables from sampled trajectories of the single-site process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sympy import Add, Expr, Mul, Symbol, expand
+
+from quenched.readout import GROWTH, Quantity, combine
+from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.fields import At, Field, Quenched
+from quenched.theory.naming import Output, field_names, standard_names, unbind
+from quenched.theory.observables import Lyapunov, Mean
+from quenched.theory.problem import SiteProcess
+from quenched.theory.spaces import t, tau
+
+if TYPE_CHECKING:
+    from quenched.numerics.trajectories import ProcessState, Sampling
+    from quenched.solution import Solution
+    from quenched.theory.model import Model
+    from quenched.theory_object import Theory
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A function of one unit at one time whose averages are wanted: its name among the outputs, and its population."""
+
+    name: str
+    population: str
+    body: Expr
+
+
+def solve_sampled(
+    theory: Theory, values: Mapping[Any, float], *, sampling: Sampling | None = None, seed: int = 0
+) -> Solution:
+    """Solve a theory whose units are not Gaussian.
+
+    Parameters
+    ----------
+    sampling : time step, window, number of paths and sweeps (a default that takes about half a minute)
+
+    Raises
+    ------
+    ConvergenceError, QuenchedError
+        No stationary state was reached, or trajectories diverge.
+    """
+    from quenched import numerics
+    from quenched.solution import Branch, Solution
+
+    process = theory.derivation.process
+    assert process is not None
+    probes = _probes(theory.model)
+    watched = _watch(process, probes)
+    how = sampling or numerics.Sampling(seed=seed)
+    state = numerics.solve_process(watched, dict(values), sampling=how)
+    reader = _Reader(theory.model, watched, dict(values), state, probes)
+    growth = reader.growth
+    noisy = any(u.noises for u in process.units)
+    branch = Branch("sampled", "noisy" if noisy else "dynamic", True, growth, reader.names(), reader.quantity)
+    provenance = Solution.provenance_of(theory) | {"method": "sampled trajectories", "seed": str(how.seed)}
+    return Solution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)
+
+
+# --- what the declared observables need ----------------------------------------------------------------------------
+def _probes(model: Model) -> dict[tuple[Expr, str], Probe]:
+    """Every function of a unit at one time that occurs in the declared means."""
+    found: dict[tuple[Expr, str], Probe] = {}
+    for expr in model.observables.values():
+        for node in sorted(expr.atoms(Mean), key=str):
+            for _, factors in _terms(node):
+                for _, body in factors:
+                    key = (body, node.population.name)
+                    found.setdefault(key, Probe(f"probe_{len(found)}", node.population.name, body))
+    return found
+
+
+def _terms(node: Mean) -> list[tuple[Expr, list[tuple[Expr, Expr]]]]:
+    """The terms of a mean: constant factor and the product of unit quantities at each time."""
+    rows = []
+    for term in Add.make_args(expand(unbind(node.body))):
+        constant: list[Expr] = []
+        groups: dict[Expr, list[Expr]] = {}
+        for factor in Mul.make_args(term):
+            times = {a.time for a in factor.atoms(At)} | ({t} if _open(factor) else set())
+            if not times:
+                constant.append(factor)
+            elif len(times) == 1:
+                bare = factor.replace(lambda e: isinstance(e, At), lambda e: e.field)
+                groups.setdefault(times.pop(), []).append(bare)
+            else:
+                raise NotCovered(f"{factor} in {node} mixes several times in one function")
+        rows.append((Mul(*constant), [(time, Mul(*factors)) for time, factors in groups.items()]))
+    return rows
+
+
+def _open(expr: Expr) -> bool:
+    """Whether unit quantities occur at the present time, outside any x(t + …)."""
+    return bool(expr.replace(lambda e: isinstance(e, At), lambda e: Symbol("at")).atoms(Field, Quenched))
+
+
+def _watch(process: SiteProcess, probes: dict[tuple[Expr, str], Probe]) -> SiteProcess:
+    """The process with the probes as further outputs, which no coupling reads."""
+    units = []
+    for unit in process.units:
+        own = {s.name: s for s in (*unit.states, *(label.symbol for label in unit.labels))}
+        extra = []
+        for probe in (p for p in probes.values() if p.population == unit.population):
+            swap = {f: _state_symbol(f, own) for f in probe.body.atoms(Field, Quenched)}
+            extra.append((Symbol(probe.name, real=True), probe.body.xreplace(swap)))
+        units.append(replace(unit, outputs=(*unit.outputs, *extra)))
+    return replace(process, units=tuple(units))
+
+
+def _state_symbol(fld: Field | Quenched, own: dict[str, Symbol]) -> Symbol:
+    name = fld.name if fld.name in own else f"{fld.name}_{fld.population.name}"
+    if name not in own:
+        raise NotCovered(f"{fld} is no quantity of the units of {fld.population.name!r} in the derivation")
+    return own[name]
+
+
+# --- reading it off ------------------------------------------------------------------------------------------------
+class _Reader:
+    """Observables of a sampled state, by name."""
+
+    def __init__(
+        self,
+        model: Model,
+        process: SiteProcess,
+        values: dict[Any, float],
+        state: ProcessState,
+        probes: dict[tuple[Expr, str], Probe],
+    ) -> None:
+        self.model, self.process, self.values, self.state, self.probes = model, process, values, state, probes
+
+    def names(self) -> list[str]:
+        standard = [n for n, (kind, _) in standard_names(self.model).items() if kind != "R"]
+        return list(dict.fromkeys([*standard, GROWTH, *self.model.observables]))
+
+    @cached_property
+    def growth(self) -> Quantity:
+        """Largest Lyapunov exponent, from two copies of the process."""
+        from quenched import numerics
+
+        number = numerics.process_growth(self.process, self.values, self.state)
+        return Quantity(number.value, number.error)
+
+    def quantity(self, name: str) -> Quantity:
+        if name in self.model.observables:
+            return self._declared(self.model.observables[name])
+        standard = standard_names(self.model)
+        if name == GROWTH:
+            return self.growth
+        if name not in standard:
+            raise QuenchedError(f"no observable {name!r}: {nearest(name, self.names())}")
+        kind, what = standard[name]
+        label = what.name if isinstance(what, Output) else field_names(self.model)[what]
+        readers: dict[str, Callable[[str], Quantity]] = {
+            "C": self._curve,
+            "C_out": self._curve,
+            "C0": self._now,
+            "C_out0": self._now,
+            "mean": self._mean,
+            "S": self._spectrum,
+        }
+        if kind not in readers:
+            raise NotCovered(f"no theory formula for {name!r} from sampled trajectories")
+        return readers[kind](label)
+
+    def _curve(self, label: str, other: str | None = None) -> Quantity:
+        value, error = self._pair(label, other or label)
+        return Quantity(value, error, "tau", self.state.tau)
+
+    def _pair(self, a: str, b: str) -> tuple[Any, Any]:
+        found = self.state.correlation
+        return found[a, b] if (a, b) in found else found[b, a]
+
+    def _now(self, label: str) -> Quantity:
+        value, error = self._pair(label, label)
+        return Quantity(float(value[0]), float(error[0]))
+
+    def _mean(self, label: str) -> Quantity:
+        number = self.state.mean[label]
+        return Quantity(number.value, number.error)
+
+    def _spectrum(self, label: str) -> Quantity:
+        """S(ω) = ∫ C(τ) cos ωτ dτ of the part that is not constant."""
+        grid = self.state.orders[label, label] - self.state.mean[label].value ** 2
+        step = float(self.state.tau[1] - self.state.tau[0])
+        value = np.real(np.fft.rfft(grid)) * step
+        spread = np.asarray(self.state.correlation[label, label][1]) * step
+        error = np.full(len(value), 2 * float(np.sqrt((spread**2).sum())))
+        return Quantity(value, error, "omega", 2 * np.pi * np.fft.rfftfreq(len(grid), step))
+
+    def _declared(self, expr: Expr) -> Quantity:
+        if isinstance(expr, Lyapunov):
+            return self.growth
+        means = sorted(expr.atoms(Mean), key=str)
+        if not means or expr.atoms(Lyapunov):
+            raise NotCovered(f"no theory formula for the observable {expr} from sampled trajectories")
+        return combine(self.values, expr, {node: self._node(node) for node in means})
+
+    def _node(self, node: Mean) -> Quantity:
+        total = Quantity(0.0, 0.0)
+        for constant, factors in _terms(node):
+            scale = float(constant.xreplace(self.values))
+            part = self._product([(time, self.probes[body, node.population.name].name) for time, body in factors], node)
+            curve = total if total.axis else part
+            total = Quantity(
+                total.value + scale * part.value, total.error + abs(scale) * part.error, curve.axis, curve.at
+            )
+        return total
+
+    def _product(self, factors: list[tuple[Expr, str]], node: Mean) -> Quantity:
+        if not factors:
+            return Quantity(1.0, 0.0)
+        if len(factors) == 1:
+            return self._mean(factors[0][1])
+        if len(factors) > 2:
+            raise NotCovered(f"{node} needs the joint law at {len(factors)} times: at most two are covered")
+        (first, a), (second, b) = factors
+        lag = expand(second - first)
+        curve = self._curve(a, b)
+        if lag in (tau, -tau):
+            return curve
+        if lag.free_symbols:
+            raise NotCovered(f"the times in {node} differ by {lag}, expected tau or a number")
+        at = abs(float(lag))
+        return Quantity(float(np.interp(at, curve.at, curve.value)), float(np.interp(at, curve.at, curve.error)))
