@@ -117,6 +117,7 @@ def test_delayed_field():
     run = simulate(model, 2, trials=1, **settings, **HERE)
     exact = 1 - 1.5 + 0.5**2 / 2  # 1 − t on [0, 1], then its integral
     assert run["now"].values[0, 0] == pytest.approx(exact, abs=0.01)
+    assert np.isfinite(run["lyapunov"].values).all()  # even over a single step
     grown = simulate(model, 2, trials=1, dt=0.01, duration=200, burn=50, lags=[0], d=1, **HERE)
     assert grown["lyapunov"].values[0, 0] == pytest.approx(-0.318131505, abs=0.02)  # finite time, oscillating
     with pytest.raises(QuenchedError, match="multiple of the step"):

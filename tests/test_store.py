@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_files_are_complete_or_absent(tmp_path):
 
 
 def test_folder_is_chosen(tmp_path, monkeypatch):
-    monkeypatch.setenv("QUENCHED_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("QUENCHED_CACHE", str(tmp_path))
     assert as_store(None).folder == tmp_path / "realisations"
     assert as_store(False) is None
     assert as_store(tmp_path).folder == tmp_path
@@ -152,6 +153,7 @@ def test_errors_of_realisations_reach_the_caller(tmp_path):
     [
         (dict(N=0), "N should be a positive whole number"),
         (dict(trials=2.5), "trials should be"),
+        (dict(N=10**7), "GB for its couplings"),
         (dict(dt=-1), "dt should be a positive number"),
         (dict(duration=0), "duration should be"),
         (dict(lags=[0.03]), "lag = 0.03 should be a multiple of the step 0.1"),
@@ -232,3 +234,15 @@ def test_dataset_carries_lags_and_settings(net):
     assert data.attrs["N"] == 30
     assert data.attrs["parameter_g"] == 1.5
     assert "C_x0" in repr(run)
+
+
+def test_death_of_a_worker_is_one_line(net, tmp_path):
+    def dying(*args, **kwargs):
+        future = Future()
+        future.set_exception(BrokenProcessPool("gone"))
+        return future
+
+    executor = Counting()
+    executor.submit = dying
+    with pytest.raises(QuenchedError, match="a worker process died .* 0 of 3 realisations are kept"):
+        simulate(net, 30, store=tmp_path, executor=executor, **SETTINGS)

@@ -15,6 +15,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -58,7 +59,7 @@ def run(
     KeyboardInterrupt
         On Ctrl-C, after stopping the workers; finished realisations are in the store.
     QuenchedError
-        When a realisation diverges.
+        When a realisation diverges or a worker dies.
     """
     done: dict[int, Arrays] = {}
     if store is not None and not fresh:
@@ -74,6 +75,11 @@ def run(
                 store.save(key_of[k], arrays)
             done[k] = arrays
             report(len(done), len(indices))
+    except BrokenProcessPool:
+        kept = len(done) if store is not None else 0
+        raise QuenchedError(
+            f"a worker process died (out of memory?): {kept} of {len(indices)} realisations are kept"
+        ) from None
     except KeyboardInterrupt:
         raise Missing(len(done) if store is not None else 0, len(indices)) from None
     return [done[k] for k in indices]
@@ -125,8 +131,22 @@ def cpu_count() -> int:
 
 
 def default_workers(task: Task, realisations: int) -> int:
-    """One process a processor, or none for work that is done sooner than processes start."""
-    return cpu_count() if work(task) * realisations > 1.5e10 else 1
+    """One process a processor that memory allows, or none for work that is done sooner than processes start."""
+    fitting = max(1, int(physical_memory() / max(memory(task), 1.0)))
+    return min(cpu_count(), fitting) if work(task) * realisations > 1.5e10 else 1
+
+
+def memory(task: Task) -> float:
+    """Bytes that the couplings of one realisation take while they are drawn."""
+    return sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in task.matrices)
+
+
+def physical_memory() -> float:
+    """Bytes of memory of this machine; infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
 def work(task: Task) -> float:

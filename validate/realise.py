@@ -272,15 +272,16 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
     fresh = any(s.fresh for s in task.matrices) or any(s.fresh for s in task.vectors)
     advance = 1.0 if task.clock == "map" and task.time_unit == 1 else task.dt
     y = initial_state(net, functions)
-    for n in range(task.burn + task.window + task.lags.ahead + task.lags.behind + 1):
+    end = task.burn + task.window + task.lags.ahead + task.lags.behind
+    for n in range(end + 1):
         if fresh and n:
             net.refresh()
         if n % task.lags.stride == 0:
             check_finite(y, n * advance, task)
             if _stop():
                 raise Stopped
-            if task.program.tangent:
-                growth.renormalise(n, y)
+        if task.program.tangent and (n % task.lags.stride == 0 or n in (task.burn, end)):
+            growth.renormalise(n, y)
         net.remember(n, y)
         if n >= task.burn:
             recorder.record(n - task.burn, n * advance, y)

@@ -151,6 +151,8 @@ def _gaussian(group: Sequence[MatrixSpec], rngs: Sequence[Rng]) -> dict[str, Arr
     """
     plus, minus = _mixing(group)
     raw = [rng.standard_normal((s.rows, s.cols)) for s, rng in zip(group, rngs, strict=True)]
+    if len(group) == 1 and not group[0].symmetry:
+        return {group[0].name: _finish(group[0], raw[0], plus[0])}
     out = {}
     for a, spec in enumerate(group):
         matrix = np.zeros((spec.rows, spec.cols))

@@ -39,8 +39,8 @@ def _plain(value: Any) -> Any:
 
 
 def default_folder() -> Path:
-    """``QUENCHED_CACHE_DIR`` or the user's cache directory."""
-    folder = os.environ.get("QUENCHED_CACHE_DIR")
+    """``QUENCHED_CACHE`` or the user's cache directory."""
+    folder = os.environ.get("QUENCHED_CACHE")
     if folder:
         return Path(folder) / "realisations"
     from platformdirs import user_cache_dir
