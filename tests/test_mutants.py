@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 import pytest
 from witness_models import MODELS
 
 from quenched.theory.derivation import derive
-from quenched.validate.witness import WITNESSES, mutants_of, survey_mutants, survey_table
+from quenched.validate.witness import WITNESSES, Mutant, mutants_of, survey_mutants, survey_table
 
 #: A mutant that survives must be smaller than this to be of no concern.
 ORDER_ONE = 1e-4
 
 
+@lru_cache
+def survey_of(name: str) -> tuple[Mutant, ...]:
+    return tuple(survey_mutants(derive(MODELS[name]())))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_no_mutant_survives(name: str) -> None:
-    survey = survey_mutants(derive(MODELS[name]()))
+    survey = survey_of(name)
     assert len(survey) > 20
     assert [f"{m.step}: {m.label}" for m in survey if not m.caught] == []
 
 
 def test_mutants_stand_out_by_orders_of_magnitude() -> None:
     """Tolerances are rounding errors, so a mutant that is caught is caught by far."""
-    survey = survey_mutants(derive(MODELS["balanced_laws"]()))
+    survey = survey_of("balanced_laws")
     assert min(m.deviation / max(m.tolerance, 1e-300) for m in survey if m.deviation < float("inf")) > 1e2
     assert min(m.deviation for m in survey) > ORDER_ONE
 
@@ -32,9 +40,7 @@ def test_the_models_together_mutate_every_rule() -> None:
 
 
 def test_the_table_lists_steps_and_survivors() -> None:
-    from dataclasses import replace
-
-    survey = survey_mutants(derive(MODELS["leaky_map"]()))
+    survey = survey_of("leaky_map")
     table = survey_table([replace(survey[0], caught=False, deviation=1e-12), *survey[1:]])
     assert f"survivor: {survey[0].label}" in table
     assert "Average over the couplings" in table

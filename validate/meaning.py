@@ -61,7 +61,13 @@ def _draw(symbol: Symbol, rng: np.random.Generator) -> float:
 
 def number(expr: Any, values: Values) -> complex:
     """The numeric value of an expression whose symbols all have values."""
-    return complex(sympify(sympify(expr).xreplace(dict(values))))
+    expr = sympify(expr)
+    return _number(expr, tuple((e, values[e]) for e in _ordered_leaves(expr) if e in values))
+
+
+@lru_cache(maxsize=65536)
+def _number(expr: Expr, values: tuple[tuple[Basic, Any], ...]) -> complex:
+    return complex(sympify(expr.xreplace(dict(values))))
 
 
 @lru_cache(maxsize=4096)

@@ -293,20 +293,25 @@ def naming_deviation(
     sites, copies = 3, 2
     fields = random_instances(functional.action, sites, copies, rng)
     weight = np.full(sites, 1 / sites)
-    table = [(op.population, tensor(op.atoms, copies_in(op.atoms), fields, weight)) for op in parameters]
+    table = [(op, tensor(op.atoms, copies_in(op.atoms), fields, weight)) for op in parameters]
     factors = {f for term in functional.terms for f in term.factors}
     return max((_distance(f, table, fields, weight) for f in sorted(factors, key=repr)), default=0.0)
 
 
-def _distance(factor: Factor, table: list[tuple[str, Array]], fields: Instances, weight: Array) -> float:
+def _distance(factor: Factor, table: list[tuple[OrderParameter, Array]], fields: Instances, weight: Array) -> float:
     value = tensor(factor.atoms, copies_in(factor.atoms), fields, weight)
+    names = _names(factor.atoms)
     candidates = [
         relative(np.transpose(array, axes), value)
-        for population, array in table
-        if population == factor.population and array.ndim == value.ndim
+        for op, array in table
+        if op.population == factor.population and array.ndim == value.ndim and _names(op.atoms) == names
         for axes in permutations(range(array.ndim))
     ]
     return min(candidates, default=float("inf"))
+
+
+def _names(atoms: tuple[Atom, ...]) -> list[str]:
+    return sorted(name for name, _ in atoms)
 
 
 def fractions_of(populations: tuple[Population, ...], values: Values) -> dict[str, float]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from sympy import Abs, Add, DiracDelta, Dummy, Expr, Heaviside, Integral, Max, Min, Mul, Piecewise, S, sign
+from sympy import Abs, Add, Basic, DiracDelta, Dummy, Expr, Heaviside, Integral, Max, Min, Mul, Piecewise, S, sign
 from sympy.core.relational import Relational
 
 from quenched.theory.errors import NotCovered
@@ -194,4 +194,17 @@ def two_point_value(
     point: TwoPoint, means: tuple[float, float], cov: tuple[float, float, float], values: Values
 ) -> float:
     """⟨f(u) g(v)⟩ of a two-point average, by quadrature."""
-    return average_two(numeric(point.f, values), numeric(point.g, values), means, cov)
+    read = sorted((point.f.expr.free_symbols | point.g.expr.free_symbols) - {U}, key=str)
+    return _quadrature(point.f, point.g, means, cov, tuple((s, float(values[s])) for s in read))
+
+
+@lru_cache(maxsize=4096)
+def _quadrature(
+    f: SiteFunction,
+    g: SiteFunction,
+    means: tuple[float, float],
+    cov: tuple[float, float, float],
+    values: tuple[tuple[Basic, float], ...],
+) -> float:
+    """The average, remembered: a form and its mutants ask for the same ones."""
+    return average_two(numeric(f, dict(values)), numeric(g, dict(values)), means, cov)
