@@ -11,6 +11,8 @@ from quenched.cli import DISAGREE, INCONCLUSIVE, SUCCESS
 from quenched.files import check_target, write_atomically, write_text
 from quenched.systems import catalogue
 from quenched.theory.errors import QuenchedError
+from quenched.theory_object import derive as derived
+from quenched.theory_object import derive_at
 
 if TYPE_CHECKING:
     from quenched.solution import Solution
@@ -31,11 +33,10 @@ def list_systems(options: argparse.Namespace) -> int:
 def derive(options: argparse.Namespace) -> int:
     """Print a derivation, or check it step by step."""
     from quenched.parameters import only_numbers, open_model
-    from quenched.theory_object import derive as run
 
     check_target(options.output)
     model, values = open_model(options.name, options.params)
-    theory = run(model, only_numbers(values, "derive"))
+    theory = derived(model, only_numbers(values, "derive"))
     if options.verify:
         return _verify(theory)
     if options.output:
@@ -79,7 +80,7 @@ def solve(options: argparse.Namespace) -> int:
 
     check_target(options.output)
     model, values = open_model(options.name, options.params)
-    solution = theory_at(model, values).solve(only_numbers(values, "solve"))
+    solution = _solved(model, only_numbers(values, "solve"))
     if options.output:
         solution.save(options.output)
     if options.json:
@@ -89,17 +90,10 @@ def solve(options: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def theory_at(model: Any, values: dict[str, Any]) -> Theory:
-    """The theory of a model; where a free parameter stands in the way, with the parameters that are zero fixed."""
-    from quenched.theory_object import derive as run
-
-    theory = run(model)
-    if theory.derivation.problem is None:
-        zeros = {name: 0 for name, value in values.items() if value == 0}
-        zeros |= {str(k): 0 for k, v in model.defaults.items() if v == 0 and str(k) not in values}
-        if zeros:
-            return run(model, zeros)
-    return theory
+def _solved(model: Any, values: dict[str, Any]) -> Solution:
+    """The solution at one point; values of parameters that the derivation fixed are in its model already."""
+    theory = derive_at(model, values)
+    return theory.solve(theory.own(values))
 
 
 def _print_solution(solution: Solution) -> None:
@@ -123,7 +117,8 @@ def sweep(options: argparse.Namespace) -> int:
     check_target(options.output)
     model, values = open_model(options.name, options.params)
     lists: dict[str, Any] = dict(values)
-    curve = theory_at(model, values).sweep(**lists)
+    theory = derive_at(model, values)
+    curve = theory.sweep(theory.own(lists))
     if options.output:
         write_atomically(options.output, lambda draft: curve.dataset.to_netcdf(draft, engine="h5netcdf"))
     if options.json:
@@ -202,7 +197,7 @@ def validate(options: argparse.Namespace) -> int:
     models = {name: open_model(name, options.params) for name in dict.fromkeys(names)}
     verdicts, documents = [], []
     for model, values in models.values():
-        theory = theory_at(model, values)
+        theory = derive_at(model, values)
         theory = theory.mutate(options.mutant) if options.mutant else theory
         agreement = run(
             model,
@@ -241,7 +236,7 @@ def export(options: argparse.Namespace) -> int:
     check_target(options.output)
     model, values = open_model(options.name, options.params)
     only_numbers(values, "export")
-    print(theory_at(model, values).export(options.output))
+    print(derive_at(model, values).export(options.output))
     return SUCCESS
 
 

@@ -1,13 +1,14 @@
 """How large, how long and how often to simulate, for each tier.
 
 Measured on the random rate network (g = 2): the scatter between networks, not within one, limits the variance of a
-unit, so many short realisations with a few trajectories each cost least; sizes that differ by a factor of three or four
-extrapolate best; the rounding of couplings in single precision is far below the scatter.
+unit, so many short realisations with a few trajectories each cost least; sizes that differ by a factor of four
+extrapolate best; the rounding of couplings in single precision is far below the scatter; autocorrelations at lags
+beyond the relaxation time scatter several times more than at lag 0 and would need many more realisations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from sympy import Symbol
+
     from quenched.solution import Solution
     from quenched.theory.model import Model
 
-QUICK = {"sizes": (400, 600, 1400), "trials": 40, "trajectories": 8}
-FULL = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
-#: Lags at which a curve enters the verdict, in correlation times.
-QUICK_LAGS, FULL_LAGS = (1.0,), (0.5, 1.0, 2.0)
+QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 64, "trajectories": 8}
+FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
+#: Lags at which a curve enters the verdict, in relaxation times of a unit.
+QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
+#: Steps of a flow in its shortest relaxation time: of a smooth flow, of one driven by white noise.
+QUICK_STEPS, FULL_STEPS = (5, 10), (10, 20)
+#: Relative error of a variance by Heun steps of h relaxation times is this times h²: for smooth signals as slow as a
+#: unit (measured with the spectra of the random rate network, 0.03 to 0.05), and for white noise (exact: 1/4 + O(h)).
+SMOOTH_ERROR, NOISE_ERROR = 0.06, 0.27
 #: Units of the slowest time: transient and measurement.
 _BURN, _WINDOW = 5.0, 8.0
 #: Lags that a curve is measured at, up to this many correlation times.
@@ -39,13 +47,15 @@ class Design:
     burn, duration : float
         In the declaration's unit of time.
     dt : float or None
-        Time step, None for the simulator's choice.
-    lags : array (k,) or None
-        Lags of curves, None for the simulator's choice.
-    correlation, relaxation : float
-        Decay time of the theory's autocorrelation (0: none); fastest relaxation time of a unit.
+        Time step, None for a map.
+    lags : array (k,)
+        Lags of curves.
+    relaxation : float
+        Fastest relaxation time of a unit.
     tested : tuple of float
-        Lags at which curves are tested, in correlation times.
+        Lags at which curves are tested, in relaxation times.
+    resolution : float
+        Relative error that the time step leaves in the simulation.
     """
 
     sizes: tuple[int, ...]
@@ -54,10 +64,10 @@ class Design:
     burn: float
     duration: float
     dt: float | None
-    lags: NDArray[np.float64] | None
-    correlation: float
+    lags: NDArray[np.float64]
     relaxation: float
     tested: tuple[float, ...]
+    resolution: float
 
     def with_trials(self, trials: int) -> Design:
         """The same with another number of realisations."""
@@ -66,7 +76,7 @@ class Design:
     def positions(self, lags: Sequence[float] | NDArray[np.float64]) -> tuple[int, ...]:
         """Positions of the tested lags."""
         at = np.asarray(lags, float)
-        wanted = [0.0, *(k * self.correlation for k in self.tested)] if self.correlation > 0 else [0.0]
+        wanted = [k * self.relaxation for k in self.tested]
         return tuple(sorted({int(np.argmin(np.abs(at - w))) for w in wanted}))
 
     def settings(self) -> dict[str, Any]:
@@ -77,11 +87,13 @@ class Design:
             "trajectories a network": self.trajectories,
             "transient": self.burn,
             "measured time": self.duration,
+            "relative error by the time step": self.resolution,
         }
 
 
 def plan(
     model: Model,
+    values: Mapping[Symbol, float],
     solution: Solution,
     *,
     quick: bool,
@@ -94,48 +106,53 @@ def plan(
 ) -> Design:
     """The design of a tier for one parameter point; what is given overrides the tier."""
     tier: dict[str, Any] = QUICK if quick else FULL
-    fast, slow = _relaxation(model, solution)
-    step = _step(model, solution, fast) if dt is None else dt
-    correlation = _correlation_time(model, solution)
+    fast, slow = _relaxation(model, dict(values))
+    step = _step(model, dict(values), fast, QUICK_STEPS if quick else FULL_STEPS) if dt is None else dt
+    correlation = _correlation_time(solution)
     # A map's step is as cheap as a tenth of a flow's shortest time, so it can afford more of them.
-    shortest = 100 * step if model.clock == "map" else 30 * fast
+    shortest = 100 * step if model.clock == "map" else 25 * fast
+    tested = QUICK_LAGS if quick else FULL_LAGS
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
         trials=trials or tier["trials"],
         trajectories=trajectories or tier["trajectories"],
-        burn=_rounded(max(shortest, _BURN * slow, _BURN * correlation), step) if burn is None else burn,
-        duration=_rounded(max(1.5 * shortest, _WINDOW * slow, _WINDOW * correlation), step)
-        if duration is None
-        else duration,
-        dt=dt,
-        lags=_lags(correlation, step),
-        correlation=correlation,
+        burn=burn or _rounded(max(shortest, _BURN * slow, _BURN * correlation), step),
+        duration=duration or _rounded(max(1.5 * shortest, _WINDOW * slow, _WINDOW * correlation), step),
+        dt=None if model.clock == "map" else step,
+        lags=_lags(correlation, [k * fast for k in tested], step),
         relaxation=fast,
-        tested=QUICK_LAGS if quick else FULL_LAGS,
+        tested=tested,
+        resolution=_resolution(model, step / fast),
     )
 
 
-def _relaxation(model: Model, solution: Solution) -> tuple[float, float]:
+def _relaxation(model: Model, values: dict[Symbol, float]) -> tuple[float, float]:
     """Fastest and slowest relaxation time of single units."""
     from quenched.validate.generate import generate
     from quenched.validate.simulate import Numbers, time_scales
 
     _, tables, _ = generate(model, False)
-    values = model.values({k: v for k, v in solution.parameters.items() if k in {s.name for s in model.parameters}})
-    fast, slow = time_scales(model, tables, Numbers(values, 1000))
+    fast, slow = time_scales(model, tables, Numbers(values, min(QUICK["sizes"])))
     return (fast, slow) if model.clock == "flow" or model.dt is not None else (1.0, slow)
 
 
-def _step(model: Model, solution: Solution, fast: float) -> float:
-    """The simulator's own time step."""
+def _step(model: Model, values: dict[Symbol, float], fast: float, steps: tuple[int, int]) -> float:
+    """Time step: of a flow a fraction of its shortest relaxation time, rounded down to one digit."""
     if model.clock == "map":
-        return 1.0 if model.dt is None else float(model.dt.subs(solution.parameters))
+        return 1.0 if model.dt is None else float(model.dt.xreplace(values))
     from quenched.validate.simulate import round_down
 
-    return float(round_down(fast / 10))
+    return float(round_down(fast / steps[bool(model.noises)]))
 
 
-def _correlation_time(model: Model, solution: Solution) -> float:
+def _resolution(model: Model, h: float) -> float:
+    """Relative error of variances by steps of h relaxation times (maps are iterated exactly)."""
+    if model.clock == "map":
+        return 1e-4
+    return max(1e-4, (NOISE_ERROR if model.noises else SMOOTH_ERROR) * h**2)
+
+
+def _correlation_time(solution: Solution) -> float:
     """Lag at which the slowest field's decaying autocorrelation has fallen to 1/e (0 where nothing decays)."""
     times = [0.0]
     for name in solution.names:
@@ -154,12 +171,11 @@ def _decay(at: NDArray[np.float64], curve: NDArray[np.float64]) -> float:
     return float(at[fallen[0]] - at[0]) if fallen.size else float(at[-1] - at[0])
 
 
-def _lags(correlation: float, step: float) -> NDArray[np.float64] | None:
-    """Multiples of the time step from 0 to a few correlation times."""
-    if correlation <= 0:
-        return None
+def _lags(correlation: float, tested: list[float], step: float) -> NDArray[np.float64]:
+    """Multiples of the time step: the tested lags, and some up to a few correlation times for the figure."""
     stride = max(1, round(_SPAN * correlation / (_LAGS - 1) / step))
-    return np.arange(_LAGS, dtype=np.float64) * (stride * step)
+    counts = {k * stride for k in range(_LAGS)} | {max(1, round(lag / step)) for lag in tested}
+    return np.array(sorted(counts), dtype=np.float64) * step
 
 
 def _rounded(time: float, step: float) -> float:

@@ -46,8 +46,12 @@ class MutantTheory(Theory):
     """A theory with a deliberate mistake."""
 
     def __init__(self, right: Theory, name: str, mutant: Mutant) -> None:
-        super().__init__(right.derivation, mutant=f"{name}: {mutant.what}")
-        self._mutant = mutant
+        super().__init__(right.derivation, mutant=f"{name}: {mutant.what}", fixed=right.fixed)
+        self._mutant, self._right = mutant, right
+
+    @property
+    def right(self) -> Theory:
+        return self._right
 
     @property
     def problem(self) -> StationaryGaussian:

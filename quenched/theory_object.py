@@ -114,6 +114,11 @@ class Theory:
         return model
 
     @property
+    def right(self) -> Theory:
+        """The theory without its deliberate mistake: itself, unless it is a mutant."""
+        return self
+
+    @property
     def equations(self) -> Lines:
         """The self-consistency equations, in the last form that the derivation reached."""
         return Lines(self.derivation.equations)
@@ -197,15 +202,27 @@ class Theory:
         """
         from quenched.solution import Solution
 
-        if "N" in keywords:
-            raise QuenchedError("the saddle of this theory does not keep N: solve(N=...) is not built yet")
+        size = keywords.pop("N", None)
         values = self.values(params, **keywords)
+        self._keep_size(values, size)
         if self.derivation.problem is None and self.derivation.process is not None:
             from quenched.sampled import solve_sampled
 
             return solve_sampled(self, values, sampling=sampling)
         options = {} if tol is None else {"tol": tol}
         return Solution.of(self, values, self.solved(values, lags=lags, **options))
+
+    def _keep_size(self, values: dict[Any, float], size: float | None) -> None:
+        """Give N its value where powers of N stayed in the saddle; refuse it elsewhere."""
+        from quenched.theory.spaces import N
+
+        keeps = self.derivation.problem is not None and N in self.derivation.problem.parameters
+        if keeps and size is None:
+            raise QuenchedError("the saddle of this theory keeps powers of N: give its value, as in solve(N=1000)")
+        if size is not None and not keeps:
+            raise QuenchedError("the saddle of this theory does not contain N (it is the limit N → ∞): leave N out")
+        if size is not None:
+            values[N] = float(size)
 
     def solved(self, values: dict[Any, float], **options: Any) -> RawSolution:
         """All branches as the solver returns them."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from quenched.design import Design, plan
 from quenched.parameters import points
-from quenched.runs import given_samples, simulated_samples
+from quenched.runs import Samples, given_samples, simulated_samples
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
-from quenched.theory_object import Theory, derive
+from quenched.theory_object import Theory, derive_at
 
 if TYPE_CHECKING:
+    from quenched.readout import Quantity
     from quenched.solution import Solution
     from quenched.theory.model import Model
     from quenched.validate.agreement import Agreement
@@ -83,36 +87,53 @@ def validate(
         The theory could not be solved.
     """
     at = _points(model, params, keywords)
-    theory = _theory(model, theory)
-    if theory.derivation.problem is None:
-        return _refused(theory, at, seed)
-    solutions = [theory.solve(point) for point in at]
-    chosen: dict[str, Any] = {
-        "sizes": sizes,
-        "trials": trials,
-        "trajectories": trajectories,
-        "duration": duration,
-        "burn": burn,
-    }
-    designs = [plan(model, s, quick=quick, dt=dt, **chosen) for s in solutions]
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "executor": executor,
-        "scheduler": scheduler,
-        "workers": workers,
-        "store": store,
-    }
-    settings |= {"fresh": fresh, "progress": progress}
+    theory = _theory(model, theory, at)
+    if not theory.solvable:
+        return _refused(theory)
+    chosen: dict[str, Any] = {"sizes": sizes, "trials": trials, "trajectories": trajectories}
+    chosen |= {"duration": duration, "burn": burn, "dt": dt, "quick": quick}
+    targets = [_target(model, theory, point, chosen) for point in at]
+    rule = Rule(quick, ci, 1 if quick or trials is not None or data is not None else FULL_LOOKS)
     if data is not None:
-        sources = data if len(at) > 1 else [data]
-        if len(sources) != len(at):
-            raise QuenchedError(f"data: expected one set of runs for each of {len(at)} points, got {len(sources)}")
-        samples = [given_samples(source) for source in sources]
-        cases = [_case(theory, p, s, d) for p, s, d in zip(at, samples, designs, strict=True)]
-        agreement = _judged(cases, quick, ci)
-    else:
-        agreement, designs, samples = _looked(model, theory, at, designs, settings, quick, ci, trials is not None)
-    return agreement.with_context(**_context(theory, designs, samples, seed, data is not None))
+        targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, _sources(data, len(at)), strict=True)]
+        agreement = _judged(theory, targets, rule)
+        return agreement.with_context(**_context(theory), settings={"runs": "the user's own"})
+    settings: dict[str, Any] = {"seed": seed, "store": store, "fresh": fresh, "progress": progress}
+    settings |= {"executor": executor, "scheduler": scheduler, "workers": workers}
+    agreement, targets = _looked(model, theory, targets, settings, rule)
+    return agreement.with_context(**_context(theory), settings={"seed": seed, **targets[0].settings()})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How strict the verdict is, and how many looks at growing data are planned."""
+
+    quick: bool
+    ci: bool
+    looks: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """One parameter point on its way to the verdict."""
+
+    point: dict[str, Any]
+    solution: Solution
+    design: Design
+    samples: Samples | None = None
+
+    def with_samples(self, samples: Samples) -> Target:
+        """The same with its runs."""
+        return replace(self, samples=samples)
+
+    def with_trials(self, trials: int) -> Target:
+        """The same with another number of realisations."""
+        return replace(self, design=self.design.with_trials(trials))
+
+    def settings(self) -> dict[str, Any]:
+        """For the report."""
+        assert self.samples is not None
+        return {**self.design.settings(), "time step": self.samples.dt}
 
 
 def _points(model: Model, params: Mapping[Any, Any] | None, keywords: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -133,72 +154,103 @@ def _points(model: Model, params: Mapping[Any, Any] | None, keywords: Mapping[st
     return at
 
 
-def _theory(model: Model, theory: Theory | None) -> Theory:
+def _sources(data: Any, count: int) -> list[Any]:
+    """The user's runs, one set a point."""
+    sources = [data] if count == 1 else list(data)
+    if len(sources) != count:
+        raise QuenchedError(f"data: expected one set of runs for each of {count} points, got {len(sources)}")
+    return sources
+
+
+def _theory(model: Model, theory: Theory | None, at: list[dict[str, Any]]) -> Theory:
     if theory is None:
-        return derive(model)
+        return derive_at(model, {name: at[0][name] if _same(at, name) else None for name in at[0]})
     if not isinstance(theory, Theory):
         raise QuenchedError(f"theory: expected a Theory (see derive), got {type(theory).__name__}")
     return theory
 
 
+def _same(at: list[dict[str, Any]], name: str) -> bool:
+    """Whether all points have one value of a parameter."""
+    return all(point[name] == at[0][name] for point in at)
+
+
+def _target(model: Model, theory: Theory, point: dict[str, Any], chosen: dict[str, Any]) -> Target:
+    """Solve a point and plan its simulations, those of a mutant as for the right theory (their runs are shared)."""
+    own = theory.own(point)
+    solution = theory.right.solve(own)
+    design = plan(model, model.values(point), solution, **chosen)
+    if theory.derivation.problem is not None:  # sampled solutions keep their lags: they take a minute
+        solution = theory.solve(own, lags=design.lags)
+    return Target(point, solution, design)
+
+
 def _looked(
-    model: Model,
-    theory: Theory,
-    at: list[dict[str, Any]],
-    designs: list[Design],
-    settings: dict[str, Any],
-    quick: bool,
-    ci: bool,
-    fixed: bool,
-) -> tuple[Agreement, list[Design], list[Any]]:
+    model: Model, theory: Theory, targets: list[Target], settings: dict[str, Any], rule: Rule
+) -> tuple[Agreement, list[Target]]:
     """Simulate and judge, with more realisations at the next planned look where they can settle the verdict."""
     from quenched.validate.looks import Looks
 
-    looks = Looks(1 if quick or fixed else FULL_LOOKS, quick=quick, ci=ci)
-    for look in range(1, looks.planned + 1):
-        samples = [simulated_samples(model, p, d, **settings) for p, d in zip(at, designs, strict=True)]
-        cases = [_case(theory, p, s, d) for p, s, d in zip(at, samples, designs, strict=True)]
-        agreement = _judged(cases, quick, ci, look, looks.planned)
+    looks = Looks(rule.looks, quick=rule.quick, ci=rule.ci)
+    for look in range(1, rule.looks + 1):
+        targets = [t.with_samples(simulated_samples(model, t.point, t.design, **settings)) for t in targets]
+        agreement = _judged(theory, targets, rule, look)
         step = looks.plan(agreement)
         if not step.more:
             break
-        designs = [d.with_trials(step.realisations) for d in designs]
+        targets = [t.with_trials(step.realisations) for t in targets]
         settings = {**settings, "fresh": False}  # the realisations of this look are kept
-    return agreement, designs, samples
+    return agreement, targets
 
 
-def _judged(cases: list[Case], quick: bool, ci: bool, look: int = 1, looks: int = 1) -> Agreement:
+def _judged(theory: Theory, targets: list[Target], rule: Rule, look: int = 1) -> Agreement:
     from quenched.validate.cases import Options
     from quenched.validate.verdict import judge_points
 
-    return judge_points(cases, Options(quick=quick, ci=ci, look=look, looks=looks))
+    resolution = max(t.design.resolution for t in targets)
+    options = Options(quick=rule.quick, ci=rule.ci, look=look, looks=rule.looks, resolution=resolution)
+    return judge_points([_case(theory, t) for t in targets], options)
 
 
-def _case(theory: Theory, point: dict[str, Any], samples: Any, design: Design) -> Case:
+def _predicted(q: Quantity, lags: Any) -> tuple[Any, Any]:
+    """Value and error at the lags of the runs."""
+    if q.axis is None or lags is None:
+        return q.value, q.error
+    known = np.asarray(q.at)
+    if known.shape == np.shape(lags) and np.allclose(known, lags):
+        return q.value, q.error
+    if np.max(lags) > known[-1] * (1 + 1e-9):
+        raise QuenchedError(f"the theory's curves end at lag {known[-1]:g}, the runs need {np.max(lags):g}")
+    between = np.interp(lags, known, q.value)
+    coarse = np.interp(lags, known[::2], np.asarray(q.value)[::2])
+    return between, np.interp(lags, known, np.broadcast_to(q.error, known.shape)) + np.abs(between - coarse) / 3
+
+
+def _case(theory: Theory, target: Target) -> Case:
     """Theory and runs side by side, at the lags of the runs."""
     from quenched.validate.cases import Case
 
-    solution = theory.solve(point, lags=samples.lags)
-    names = compared(theory.model, samples.names)
+    samples, solution = target.samples, target.solution
+    assert samples is not None
     predicted, uncovered = {}, []
-    for name in names:
+    for name in compared(theory.model, samples.names):
         try:
-            q = solution.quantity(name)
+            predicted[name] = _predicted(solution.quantity(name), samples.lags)
         except NotCovered:
             uncovered.append(name)
-            continue
-        predicted[name] = (q.value, q.error)
-    curves = [n for n in predicted if samples.lags is not None and n in samples.curves]
-    return Case(
+    case = Case(
         samples.values,
         predicted,
-        parameters=solution.parameters,
+        parameters={k: float(v) for k, v in target.point.items()},
         estimators=samples.estimators,
-        scales=_scales(theory, solution, predicted, design),
-        lags={n: samples.lags for n in curves},
-        select={n: design.positions(samples.lags) for n in curves},
+        scales=_scales(theory, target, predicted),
         uncovered=tuple(uncovered),
     )
+    if samples.lags is None:
+        return case
+    curves = [name for name in predicted if name in samples.curves]
+    tested = target.design.positions(samples.lags)
+    return replace(case, lags=dict.fromkeys(curves, samples.lags), select=dict.fromkeys(curves, tested))
 
 
 def compared(model: Model, measured: list[str]) -> list[str]:
@@ -212,52 +264,41 @@ def compared(model: Model, measured: list[str]) -> list[str]:
     return standard
 
 
-def _scales(
-    theory: Theory, solution: Solution, predicted: Mapping[str, Any], design: Design
-) -> dict[str, tuple[float, str]]:
+def _scales(theory: Theory, target: Target, predicted: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     """What errors are relative to, for observables that may vanish."""
     from quenched.theory.observables import Lyapunov
 
     scales = {}
     for name in predicted:
-        expr = theory.model.observables.get(name)
-        if name == "lyapunov" or isinstance(expr, Lyapunov):
-            scales[name] = (1 / design.relaxation, "relaxation rate of a unit (the exponent crosses zero)")
+        if name == "lyapunov" or isinstance(theory.model.observables.get(name), Lyapunov):
+            rate = 1 / target.design.relaxation
+            scales[name] = (rate, "relaxation rate of a unit (the exponent itself crosses zero)")
         else:
-            found = solution.main.rms(name)
+            found = target.solution.main.rms(name)
             if found is not None:
                 scales[name] = found
     return scales
 
 
-def _refused(theory: Theory, at: list[dict[str, Any]], seed: int) -> Agreement:
+def _refused(theory: Theory) -> Agreement:
     """No theory, no agreement: the verdict says where the derivation stopped."""
     from quenched.validate.agreement import Agreement
     from quenched.validate.cases import LEVEL, TARGET
 
     reason = f"not covered by the theory: {theory.derivation.refusal}"
-    agreement = Agreement("inconclusive", reason, (), 1.0, LEVEL, TARGET)
-    return agreement.with_context(**_context(theory, [], [], seed, True))
+    return Agreement("inconclusive", reason, (), 1.0, LEVEL, TARGET).with_context(**_context(theory))
 
 
-def _context(theory: Theory, designs: list[Design], samples: list[Any], seed: int, own: bool) -> dict[str, Any]:
+def _context(theory: Theory) -> dict[str, Any]:
     """What the report tells besides the numbers."""
     from quenched import __version__
     from quenched.theory.indices import indexed
 
-    model = theory.model
-    settings: dict[str, Any] = {"seed": "the user's own runs"} if own else {"seed": seed}
-    if designs and not own:
-        settings |= designs[0].settings()
-        settings["time step"] = samples[0].dt
-        settings["computing time / s"] = round(sum(s.elapsed for s in samples), 1)
-    notes = [f"This theory is deliberately wrong: {theory.mutant}."] if theory.mutant else []
     return {
-        "title": f"{model.name or 'model'}: theory against simulation",
-        "declaration": indexed(model),
+        "title": f"{theory.model.name or 'model'}: theory against simulation",
+        "declaration": indexed(theory.model),
         "derivation": theory.derivation,
-        "settings": settings,
         "versions": {"quenched": __version__},
-        "notes": notes,
+        "notes": [f"This theory is deliberately wrong: {theory.mutant}."] if theory.mutant else [],
         "references": theory.derivation.bibtex().split("\n\n"),
     }
