@@ -125,7 +125,11 @@ def _culprit(points: Sequence[Point]) -> str:
     point, row = max(((p, r) for p in points for r in p.rows), key=lambda pair: abs(pair[1].worst.t))
     c = row.worst
     simulation = with_error(c.simulation, c.standard_error)
-    return f"{_place(point, row, c)}: theory {c.theory:.6g}, simulation {simulation} ({c.t:+.1f} s.e.)"
+    told = f"{_place(point, row, c)}: theory {c.theory:.6g}, simulation {simulation} ({c.t:+.1f} s.e.)"
+    correction = abs(c.slope) / point.sizes[-1] ** row.power
+    if correction > abs(c.simulation - c.theory):
+        told += f"; its finite-size term is still {correction:.2g} at N = {point.sizes[-1]}: larger N would tell more"
+    return told
 
 
 def _not_covered(cases: Sequence[Case]) -> str | None:
