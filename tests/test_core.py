@@ -289,3 +289,21 @@ def test_log_weights_use_natural_logs() -> None:
     q = derive(scs()).potential
     assert q is not None
     assert q.potentials[0].f.expr.has(log)
+
+
+def test_names_of_the_declaration_do_not_collide_with_derived_ones() -> None:
+    h, phi = Field("h"), Field("phi")
+    d = derive(Dynamics({h: -h + Gaussian("J", variance=g**2) @ tanh(h), phi: -phi + h}))
+    plain = derive(Dynamics({x: -x + Gaussian("J", variance=g**2) @ tanh(x), y: -y + x}))
+    assert d.problem is not None
+    assert plain.problem is not None
+    assert [a.name for a in d.problem.arguments] == ["h", "phi"]
+    assert d.problem.gain == plain.problem.gain
+
+
+def test_powers_of_n_stay_in_the_saddle_as_a_parameter() -> None:
+    p = derive(Dynamics({x: -x + Gaussian("J", variance=g**2, mean=-mu * sqrt(N)) @ tanh(x) + sqrt(N)})).problem
+    assert p is not None
+    assert N in p.parameters
+    assert p.mean_gain[0][0] == -mu * sqrt(N)
+    assert derive(scs()).problem.parameters == (g, s2)  # type: ignore[union-attr]

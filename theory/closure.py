@@ -20,6 +20,7 @@ from quenched.theory.problem import DS, DT, Argument, Label, OnePoint, SiteFunct
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
+from quenched.theory.spaces import N
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ class _Closure:
             for c in parts:
                 self._two(c), self._two(c, flip=True)
         pairs, closure = self._pairs()
+        return with_n(self._problem(pairs, closure))
+
+    def _problem(self, pairs: tuple[tuple[int, int], ...], closure: int) -> StationaryGaussian:
         return StationaryGaussian(
             clock="map" if self.action.clock == "map" else "flow",
             parameters=self.action.parameters,
@@ -274,6 +278,13 @@ class _Closure:
             for state in (f for f in unit.fields if self.action.fields[f].role == "state"):
                 out[f"R_{state}"] = unit.own_response[state]
         return out
+
+
+def with_n(p: StationaryGaussian) -> StationaryGaussian:
+    """The problem with N among its parameters, where a power of N stayed in it."""
+    rows = [*p.gain, *p.mean_gain, p.noise, p.static, tuple(a.constant for a in p.arguments)]
+    kept = any(e.has(N) for row in rows for e in row)
+    return replace(p, parameters=(*p.parameters, N)) if kept else p
 
 
 def _index(items: list, item: object) -> int:

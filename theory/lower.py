@@ -209,9 +209,10 @@ class _Lowering:
         for fld, name in field_names(self.model).items():
             self.fields[name] = SiteField(name, "state", fld.population, fld)
         nodes = applications(self.model)
-        outputs = {(o.body, o.population): o.name for o in coupling_outputs(self.model)}
+        self.stem = self._stem()
+        outputs = {(o.body, o.population): self._unused(o.name) for o in coupling_outputs(self.model)}
         for k, node in enumerate(nodes):
-            label = "h" if len(nodes) == 1 else f"h_{k + 1}"
+            label = self.stem if len(nodes) == 1 else f"{self.stem}_{k + 1}"
             self._couple(node, label, outputs[unbind(node.body), node.cols])
         equations = tuple((field_names(self.model)[f], self._site(rhs, f)) for f, rhs in self.model.eqs.items())
         return CopiedAction(
@@ -222,6 +223,20 @@ class _Lowering:
             tuple(self.laws.values()),
             tuple(self.model.parameters),
         )
+
+    def _taken(self) -> set[str]:
+        """Names that the declaration uses itself."""
+        model = self.model
+        units = (*model.fields, *model.quenched, *model.noises, *model.parameters, *model.matrices)
+        return {u.name for u in units} | set(self.fields)
+
+    def _stem(self) -> str:
+        """Letter of the local fields: h, unless the declaration has a quantity of that name."""
+        first = {name.split("_")[0] for name in self._taken()}
+        return next((s for s in "hufyv" if s not in first), "h")
+
+    def _unused(self, name: str) -> str:
+        return name if name not in self._taken() else f"{name}_out"
 
     def _couple(self, node: Apply, label: str, output: str) -> None:
         matrix = node.matrix
@@ -239,7 +254,7 @@ class _Lowering:
         """Make a local field and its conjugate; the name of the conjugate."""
         hat = "hat_" + label
         self.fields[label] = SiteField(label, "local", population, Symbol(label, real=True))
-        self.fields[hat] = SiteField(hat, "hat", population, Symbol(r"\hat{h}" + label[1:], real=True))
+        self.fields[hat] = SiteField(hat, "hat", population, Symbol(rf"\hat{{{label[0]}}}" + label[1:], real=True))
         return hat
 
     def _output(self, name: str, body: Expr, population: Population) -> None:
@@ -265,7 +280,7 @@ class _Lowering:
         key = (node, owner.population)
         if key in self.locals:  # type: ignore[comparison-overlap]
             return self.locals[key]  # type: ignore[index]
-        label, output, law = f"h_m{count}", f"psi_{count}", f"mean_{count}"
+        label, output, law = f"{self.stem}_m{count}", self._unused(f"psi_{count}"), f"mean_{count}"
         self._output(output, body, node.population)
         hat = self._local(label, owner.population)
         self.laws[law] = averaging_law(law, owner.population, node.population)
