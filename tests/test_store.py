@@ -189,15 +189,21 @@ simulate(net, 20, trials=400, workers=2, duration=200, burn=0, store=sys.argv[1]
 
 
 def gone(group, patience=10.0):
-    """Whether every process of a group has ended, after some patience."""
-    limit = time.monotonic() + patience
-    while time.monotonic() < limit:
+    """Whether every process of a group has ended (zombies have), after some patience."""
+    psutil = pytest.importorskip("psutil")
+
+    def alive(process):
         try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
+            return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            return False
+
+    limit = time.monotonic() + patience
+    while any(alive(p) for p in psutil.process_iter()):
+        if time.monotonic() > limit:
+            return False
         time.sleep(0.05)
-    return False
+    return True
 
 
 def test_ctrl_c_stops_workers_and_keeps_what_is_finished(tmp_path):
@@ -244,5 +250,5 @@ def test_death_of_a_worker_is_one_line(net, tmp_path):
 
     executor = Counting()
     executor.submit = dying
-    with pytest.raises(QuenchedError, match="a worker process died .* 0 of 3 realisations are kept"):
+    with pytest.raises(QuenchedError, match=r"a worker process died .* 0 of 3 realisations are kept"):
         simulate(net, 30, store=tmp_path, executor=executor, **SETTINGS)

@@ -14,11 +14,12 @@ import signal
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -105,16 +106,26 @@ def _compute(
 
 
 def _on_executor(task: Task, indices: Sequence[int], executor: Executor) -> Iterator[tuple[int, Arrays]]:
-    futures: dict[Future[Arrays], int] = {executor.submit(_one, task.number(k)): k for k in indices}
-    waiting = set(futures)
+    # Not concurrent.futures.wait: it locks all futures one by one, and Ctrl-C in between would leave them locked.
+    finished: SimpleQueue[Future[Arrays]] = SimpleQueue()
+    futures = {k: executor.submit(_one, task.number(k)) for k in indices}
+    numbers = {future: k for k, future in futures.items()}
+    for future in numbers:
+        future.add_done_callback(finished.put)
     try:
-        while waiting:
-            ready, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
-            for future in sorted(ready, key=futures.__getitem__):
-                yield futures[future], future.result()
+        for _ in indices:
+            future = _next(finished)
+            yield numbers[future], future.result()
     finally:
-        for future in waiting:
+        for future in futures.values():
             future.cancel()
+
+
+def _next(finished: SimpleQueue[Future[Arrays]]) -> Future[Arrays]:
+    """The next finished future; wakes up often enough for Ctrl-C on every system."""
+    while True:
+        with contextlib.suppress(Empty):
+            return finished.get(timeout=0.5)
 
 
 def _one(task: Task) -> Arrays:
