@@ -17,6 +17,7 @@ from sympy import (
     Abs,
     DiracDelta,
     Expr,
+    Float,
     Heaviside,
     I,
     Max,
@@ -280,6 +281,17 @@ def test_delta_takes_the_value_of_any_function():
     assert (one_point(f) + one_point(SiteFunction("f", DiracDelta(U)))).expand() == 0
 
 
+def test_delta_takes_the_value_of_an_exponential():
+    """δ(u − b) and its slope times exp(a u − u²): the value and the slope of the function at b."""
+    f = exp(A * U - U**2)
+    at = {A: 0.8, B: 0.5, V1: 0.9}
+    density = exp(-(U**2) / (2 * V1)) / sqrt(2 * pi * V1)
+    for order in (0, 1):
+        found = one_point(SiteFunction("d", DiracDelta(U - B, order) * f), S.Zero).subs(at)
+        expected = ((-1) ** order * (f * density).diff(U, order)).subs(U, B).subs(at)
+        assert float(found) == pytest.approx(float(expected), rel=1e-13)
+
+
 # -------------------------------------------------------------------------------------------------------- exact forms
 def test_erf_of_the_sheet():
     """f(c; c0) = (2/π) asin[(π/2) c/(1 + π c0/2)] and ⟨φ'⟩ = (1 + π c0/2)^(−1/2), as printed."""
@@ -519,6 +531,39 @@ def test_node_with_more_slots():
     )
     at = {s: v for s, v in zip(sorted(erfs.free_symbols, key=str), np.linspace(0.2, 1.3, 11), strict=True)}
     assert float((erfs.close() - expected).subs(at)) == pytest.approx(0, abs=1e-12)
+
+
+MEAN = np.array([0.3, -0.2, 0.5])
+COV = np.array([[1.1, 0.4, -0.3], [0.4, 0.9, 0.2], [-0.3, 0.2, 1.3]])
+
+
+def three(*factors):
+    """⟨f(u) g(v) h(w)⟩ at MEAN and COV."""
+    functions = [SiteFunction("f", f) for f in factors]
+    return float(close(functions, tuple(map(Float, MEAN)), tuple(tuple(map(Float, row)) for row in COV)).value)
+
+
+def test_three_polynomials():
+    m, c = MEAN, COV
+    expected = m[1] * m[2] * (m[0] ** 2 + c[0, 0]) + c[1, 2] * (m[0] ** 2 + c[0, 0])
+    expected += 2 * c[0, 1] * c[0, 2] + 2 * m[0] * (c[0, 1] * m[2] + c[0, 2] * m[1])
+    assert three(U**2, U, U) == pytest.approx(expected, rel=1e-13)
+
+
+def test_three_with_a_bell():
+    """Sherman–Morrison instead of the matrix inverse: ⟨e^(−u²) v w⟩."""
+    pull = 2 * COV[0] / (1 + 2 * COV[0, 0])
+    mean, cov = MEAN - pull * MEAN[0], COV - np.outer(pull, COV[0])
+    size = np.exp(-(MEAN[0] ** 2) / (1 + 2 * COV[0, 0])) / np.sqrt(1 + 2 * COV[0, 0])
+    assert three(exp(-(U**2)), U, U) == pytest.approx(size * (cov[1, 2] + mean[1] * mean[2]), rel=1e-13)
+
+
+def test_three_with_two_deltas():
+    """⟨δ(u) δ(v) w⟩ is the density of (u, v) at zero times the conditional mean of w."""
+    two, cross = COV[:2, :2], COV[2, :2]
+    density = np.exp(-MEAN[:2] @ np.linalg.solve(two, MEAN[:2]) / 2) / (2 * np.pi * np.sqrt(np.linalg.det(two)))
+    mean = MEAN[2] - cross @ np.linalg.solve(two, MEAN[:2])
+    assert three(DiracDelta(U), DiracDelta(U), U) == pytest.approx(density * mean, rel=1e-12)
 
 
 def test_stein_leaves_named_nodes():
