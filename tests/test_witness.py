@@ -11,7 +11,7 @@ from quenched.theory.average import Average
 from quenched.theory.derivation import derive, start
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Step
-from quenched.validate.witness import WITNESSES, Scene, Tick, check, check_chain, scene_of, verify
+from quenched.validate.witness import WITNESSES, Scene, Tick, check, check_chain, scene_of, strong_scene, verify
 
 g, theta = symbols("g theta", positive=True)
 
@@ -40,7 +40,7 @@ def test_few_steps_of_networks_follow_the_effective_process(name: str) -> None:
     derivation = derive(MODELS[name]())
     process = derivation.find(EffectiveProcess)
     assert process is not None
-    tick = check_chain(derivation.model, process, scene_of(derivation))
+    tick = check_chain(derivation.model, process, strong_scene(derivation))
     assert tick.passed, tick.detail
 
 

@@ -29,8 +29,10 @@ Values = Mapping[Basic, Any]
 SIZE = 7.0
 
 
-def draw_parameters(model: Model, rng: np.random.Generator) -> dict[Symbol, float]:
-    """Random values of all parameters that their assumptions and the laws allow.
+def draw_parameters(
+    model: Model, rng: np.random.Generator, span: tuple[float, float] = (0.3, 0.9)
+) -> dict[Symbol, float]:
+    """Random values of all parameters that their assumptions and the laws allow; sizes lie in `span`.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def draw_parameters(model: Model, rng: np.random.Generator) -> dict[Symbol, floa
     """
     last: Exception | None = None
     for _ in range(50):
-        chosen = {s: _draw(s, rng) for s in model.parameters}
+        chosen = {s: _draw(s, rng, span) for s in model.parameters}
         try:
             model.values(chosen)
         except QuenchedError as error:
@@ -51,9 +53,9 @@ def draw_parameters(model: Model, rng: np.random.Generator) -> dict[Symbol, floa
     )
 
 
-def _draw(symbol: Symbol, rng: np.random.Generator) -> float:
+def _draw(symbol: Symbol, rng: np.random.Generator, span: tuple[float, float]) -> float:
     """A number of order one, away from zero, with the sign that the symbol's assumptions ask for."""
-    size = float(rng.integers(1, 4)) if symbol.is_integer else float(rng.uniform(0.3, 0.9))
+    size = float(rng.integers(1, 4)) if symbol.is_integer else float(rng.uniform(*span))
     if symbol.is_nonnegative:
         return size
     return -size if symbol.is_nonpositive else size * float(rng.choice([-1, 1]))

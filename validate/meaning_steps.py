@@ -305,7 +305,7 @@ def few_steps(
     values: Values,
     rng: np.random.Generator,
     size: int = 400,
-    networks: int = 60,
+    networks: int = 80,
     samples: int = 60_000,
     steps: int = 3,
 ) -> dict[str, float]:

