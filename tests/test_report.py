@@ -197,6 +197,20 @@ def test_plots_of_a_point_and_of_a_sweep() -> None:
     assert "C_x0 [g = 1.5, s2 = 0.1]" in repr(sweep)
 
 
+def test_a_declaration_without_theory_has_a_report_too(tmp_path: Path) -> None:
+    report = Agreement("inconclusive", "not covered by the theory: J has no law", (), 1.0, 1e-3, 0.02)
+    assert repr(report) == "inconclusive: not covered by the theory: J has no law"
+    document = json.loads(report.save(tmp_path / "a.json").read_text())
+    assert document["observables"] == {}
+    assert document["exit_code"] == 3
+    page = report.with_context(derivation=DERIVATION).save(tmp_path / "a.html").read_text()
+    assert "J has no law" in page
+    assert "1. Saddle point" in page
+    assert "<svg" not in page
+    assert report._repr_html_().count("<table") == 0
+    assert report.plot().axes == []
+
+
 @pytest.mark.parametrize(
     ("value", "error", "text"),
     [

@@ -168,7 +168,7 @@ class Agreement:
     reason : str
         One line.
     points : tuple of Point
-        One per parameter point.
+        One per parameter point; none where the theory does not cover the declaration at all.
     p_value : float
         Joint over everything tested (guarded against skewness, Bonferroni).
     level : float
@@ -205,7 +205,7 @@ class Agreement:
     @property
     def detectable(self) -> float:
         """Minimal detectable relative error (99 % power) of the worst-resolved observable."""
-        return max(row.detectable for row in self.rows)
+        return max((row.detectable for row in self.rows), default=math.inf)
 
     def __getitem__(self, name: str) -> Row:
         """The row of an observable (of the first point where it occurs)."""
@@ -263,7 +263,7 @@ class Agreement:
             "target": self.target,
             "look": self.look,
             "looks": self.looks,
-            "observables": points[0]["observables"],
+            "observables": points[0]["observables"] if points else {},
             "points": points,
         }
         clean: dict[str, Any] = _plain(document)
@@ -296,6 +296,8 @@ class Agreement:
 
     def _text(self) -> Iterator[str]:
         yield f"{self.verdict}: {self.reason}"
+        if not self.points:
+            return
         head = ("observable", "theory", "simulation N→∞", "t", "detectable", "b", "p", "assumes")
         lines = [head, *(cells(point, row, c, len(self.points) > 1) for point, row, c in self._components())]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]

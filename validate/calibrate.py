@@ -196,9 +196,9 @@ def calibration_table(
         for name, runs, at in _families(pool, tuple(sizes), R, n, seed):
             outcome, d = false_alarms(runs, at), runs.shape[-1]
             power = min(detection_rate(runs, at, component=k, sign=s) for k in {0, d - 1} for s in (1, -1))
-            counts = (2000 * k / n for k in (outcome.alarms, outcome.plain_alarms))
-            band = "0–{1}".format(*binomial_band(2000, LEVEL))
-            lines.append("{:26s} {:4d} {:3d} {:7.1f} {:8.1f} {:>6s} {:23.4f}".format(name, R, d, *counts, band, power))
+            alarms, plain = (2000 * k / n for k in (outcome.alarms, outcome.plain_alarms))
+            band = f"0–{binomial_band(2000, LEVEL)[1]}"
+            lines.append(f"{name:26s} {R:4d} {d:3d} {alarms:7.1f} {plain:8.1f} {band:>6s} {power:23.4f}")
     return "\n".join(lines)
 
 

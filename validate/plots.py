@@ -61,9 +61,9 @@ def svg(fig: Figure) -> str:
 def _draw(panels: list[tuple[str, Any]]) -> Figure:
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, len(panels))
+    columns = max(1, min(_COLUMNS, len(panels)))
     rows = math.ceil(len(panels) / columns)
-    fig = Figure(figsize=(4.0 * columns, 3.0 * rows), layout="constrained")
+    fig = Figure(figsize=(4.0 * columns, 3.0 * max(rows, 0.2)), layout="constrained")
     for i, (kind, content) in enumerate(panels):
         axes = fig.add_subplot(rows, columns, i + 1)
         if kind == "curve":

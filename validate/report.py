@@ -44,7 +44,7 @@ def render(agreement: Agreement) -> str:
         refusals=list(getattr(derivation, "refusals", ())),
         headers=_HEADERS,
         table=table_rows(agreement),
-        figure=svg(agreement.plot()),
+        figure=svg(agreement.plot()) if agreement.points else "",
         conditions=_conditions(agreement),
         settings={k: _shown(v) for k, v in dict(context.get("settings", {})).items()},
         versions={**versions(), **dict(context.get("versions", {}))},
