@@ -17,7 +17,7 @@ _HOME = {
     "average2": "public",
     "critical": "continuation",
     "sweep": "continuation",
-    "export": "export",
+    "export": "standalone",
     "Sampling": "trajectories",
     "process_growth": "path_growth",
     "solve_process": "trajectories",

@@ -68,15 +68,18 @@ def _static_map(averages: Averages, m: Array, q: Array) -> tuple[Array, Array]:
 
 def fixed_points(averages: Averages) -> list[FixedPoint]:
     """All fixed points that a scan (one argument) or many starts (several) find; none if there is noise."""
-    if averages.noisy():
-        return []
+    return [] if averages.noisy() else [_finish(averages, *candidate) for candidate in static_roots(averages)]
+
+
+def static_roots(averages: Averages) -> list[tuple[Array, Array, float, int]]:
+    """Roots of the static equations, noise ignored: means, covariances, residual, iterations."""
     found = _one_argument(averages) if _is_scalar(averages) else _many_arguments(averages)
     unique: list[tuple[Array, Array, float, int]] = []
     for candidate in found:
         scale = 1e-6 + np.max(np.abs(candidate[0])) + np.sqrt(np.max(np.abs(candidate[1])))
         if all(_distance(candidate, other) > 1e-6 * scale for other in unique):
             unique.append(candidate)
-    return [_finish(averages, *candidate) for candidate in unique]
+    return unique
 
 
 def _distance(a: tuple, b: tuple) -> float:
@@ -403,10 +406,10 @@ def _rightmost_zero(averages: Averages, determinant: object) -> Number | None:
     )
 
     def count(rate: float) -> int:
-        values = determinant(_operators(averages, rate, half)[0])  # type: ignore[operator]
+        values = determinant(_operators(averages, rate, half)[0]) + 1e-300  # type: ignore[operator]
         turn = float(np.sum(np.angle(values[1:] / values[:-1])))
         # The half line ω > 0 gives half of the winding number; zeros to the right of the line turn it clockwise.
-        return round(-turn / np.pi) if flow else round(-turn / np.pi)
+        return round(-turn / np.pi)
 
     low, high = edge + 1e-6 * (1 + abs(edge)), edge + 1.0
     if count(low) < 1:
@@ -415,7 +418,19 @@ def _rightmost_zero(averages: Averages, determinant: object) -> Number | None:
         low, high = high, edge + 2 * (high - edge)
         if high > 1e6:
             return Number(np.inf, 0.0)
-    while high - low > 1e-9 * (1 + abs(high)):
+    while high - low > 1e-6 * (1 + abs(high)):
         middle = (low + high) / 2
         low, high = (middle, high) if count(middle) >= 1 else (low, middle)
-    return Number((low + high) / 2, 1e-6 * (1 + abs(high)))
+    return _polished_zero(averages, determinant, (low + high) / 2, 1e-5 * (1 + abs(high)))
+
+
+def _polished_zero(averages: Averages, determinant: object, rate: float, width: float) -> Number:
+    """The zero near a rate to full accuracy if it is real, else the rate with the width of the bisection as error."""
+
+    def real(x: float) -> float:
+        z = _operators(averages, x, np.zeros(1))[0]
+        return float(np.real(determinant(z)[0]))  # type: ignore[operator]
+
+    if real(rate - width) * real(rate + width) < 0:
+        return Number(float(brentq(real, rate - width, rate + width, xtol=1e-14)), 1e-6 * width)
+    return Number(rate, width)

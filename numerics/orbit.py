@@ -46,6 +46,10 @@ def lobatto(degree: int) -> tuple[Array, Array, Array, Array]:
     return x, w, slopes @ inverse, anti @ inverse
 
 
+class TurnsBackError(ConvergenceError):
+    """An energy root whose particle is stopped on the way: not a state."""
+
+
 @dataclass(frozen=True)
 class Orbit:
     """Δ(τ) on elements of p.
@@ -176,7 +180,7 @@ def orbit(particle: Particle, state: State) -> tuple[Orbit, _Energy]:
     slope = float(energy.source(top) + particle.static - particle.stiffness * s.variance)  # −E'(Δ0) = V'(Δ0)
     start = 20.0 if slope <= 0 else min(np.arcsinh(np.sqrt(rest / (slope * amplitude))), 20.0)
     x, _, _, _ = lobatto(_DEGREE)
-    edges = np.concatenate([np.linspace(0, 4, 9), np.linspace(4, 16, 13)[1:]])
+    edges = _elements(start > 0, particle.kinked)
     half = np.diff(edges) / 2
     p = (edges[:-1] + half)[:, None] + half[:, None] * x
     # At a turning point dτ/dp is 0/0: take its limit from very near, the rest exactly there.
@@ -197,6 +201,16 @@ def orbit(particle: Particle, state: State) -> tuple[Orbit, _Energy]:
     return Orbit(p, tau, speed, excess, theta, s, rate, error), energy
 
 
+def _elements(noisy: bool, kinked: bool) -> Array:
+    """Element edges in p, graded towards 0.
+
+    With noise ⟨f'g'⟩ depends on the lag (not its square) and starts like its square root for kinked functions.
+    """
+    levels = np.arange(6.0 if noisy else 3.0, 0.0, -1.0)
+    graded = 0.5 * (4.0 if kinked and noisy else 2.0) ** -levels
+    return np.concatenate([[0.0], graded, np.linspace(0.5, 4, 8), np.linspace(4, 16, 13)[1:]])
+
+
 def _speed(
     particle: Particle, energy: _Energy, excess: Array, below: Array, angle: Array, slope: Array, amplitude: float
 ) -> tuple[Array, float]:
@@ -212,7 +226,7 @@ def _speed(
             raise ConvergenceError(
                 "the correlation time is beyond double precision: the parameters are too close to the transition"
             )
-        raise ConvergenceError("the particle turns back before it reaches its limit: this energy root is no state")
+        raise TurnsBackError("the particle turns back before it reaches its limit: this energy root is no state")
     middle = (below > 0.3 * amplitude) & (below < 0.7 * amplitude)
     mismatch = np.max(np.abs(upper / lower - 1)[middle]) if np.any(middle) else 0.0
     error = float(mismatch + (4 * _EPS * scale + table_error) / np.min(lower[~use_upper]))
@@ -276,8 +290,21 @@ def _ground_state(particle: Particle, path: Orbit, energy: _Energy, degree: int)
     def excess(value: float) -> float:
         """−(lowest eigenvalue) with the boundary condition that `value` asks for, minus `value`."""
         matrix = stiff.copy()
-        matrix[-1, -1] += np.sqrt(particle.inertia * max(value - edge, 0.0))
-        return -float(eigh(matrix * scale * scale[:, None], eigvals_only=True, subset_by_index=[0, 0])[0]) - value
+        wall = np.sqrt(particle.inertia * max(value - edge, 0.0))
+        matrix[-1, -1] += wall
+        low, vectors = eigh(matrix * scale * scale[:, None], subset_by_index=[0, 0])
+        psi = vectors[:, 0] * scale
+        best = -float(low[0])
+        # Small elements make the matrix large: polish with Rayleigh quotients summed over elements, which do not cancel.
+        for _ in range(3 if particle.kinked else 1):
+            rows = np.stack([psi[e * degree : (e + 1) * degree + 1] for e in range(len(half))])
+            slopes = rows @ d.T
+            kinetic = particle.inertia * np.sum(slopes**2 * w / speed / half[:, None]) + wall * psi[-1] ** 2
+            best = float((np.sum(well * speed * w * rows**2 * half[:, None]) - kinetic) / np.sum(mass * psi**2))
+            if particle.kinked:
+                psi = np.linalg.solve(matrix + np.diag((best + 1e-14) * mass), mass * psi)
+                psi = psi / np.max(np.abs(psi))
+        return best - value
 
     # Without a force at the boundary the state is bound more strongly: the root lies between the edge and there.
     top = edge + excess(edge)

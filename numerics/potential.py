@@ -30,7 +30,10 @@ _HERMITE = 48
 
 @dataclass(frozen=True)
 class State:
-    """A solution of the energy condition: variance, its limit at long lags and mean, with absolute errors."""
+    """A solution of the energy condition: variance, its limit at long lags and mean, with absolute errors.
+
+    `stable` tells whether a small change of the mean returns (the sign of 1 − d⟨mean map⟩/dm along the other equations).
+    """
 
     variance: float
     limit: float
@@ -39,6 +42,7 @@ class State:
     limit_error: float
     mean_error: float
     iterations: int
+    stable: bool = True
 
 
 class Particle:
@@ -65,6 +69,11 @@ class Particle:
     def free_mean(self) -> bool:
         """Whether the mean depends on the state."""
         return bool(np.any(self.mean_gain != 0))
+
+    @property
+    def kinked(self) -> bool:
+        """Whether a source has kinks or jumps."""
+        return any(len(self.averages.site(k).kinks) > 0 for pair in self.sites for k in pair)
 
     def mean_of(self, m: float, v: float) -> float:
         """Right-hand side of the mean equation."""
@@ -111,15 +120,19 @@ def _matching(two_points: tuple, source: object) -> int:
     raise QuenchedError(f"the source {source} of the potential is not a two-point source of the full problem")
 
 
-def states(particle: Particle) -> list[State]:
+def states(particle: Particle, hints: list[float] | None = None) -> list[State]:
     """All fluctuating states, largest variance first (empty: only fixed points).
+
+    Parameters
+    ----------
+    hints : variances of static states, to search around
 
     Raises
     ------
     QuenchedError
         The variance grows without bound.
     """
-    found = _symmetric_states(particle) if _is_symmetric(particle) else _general_states(particle)
+    found = _symmetric_states(particle) if _is_symmetric(particle) else _general_states(particle, hints or [])
     if not found:
         _refuse_divergence(particle)
     return sorted(found, key=lambda s: (-s.variance, -s.mean))
@@ -195,54 +208,84 @@ def _hermite_coefficients(particle: Particle, m: Array, v: Array) -> Array:
 
 
 _RHO = np.concatenate([-np.sin(np.linspace(0, np.pi / 2, 60))[::-1], np.sin(np.linspace(0, np.pi / 2, 200))[1:]])
+_POWERS = _RHO[:, None] ** np.arange(_HERMITE)
 
 
 def _coarse_energies(particle: Particle, m: float, v: float) -> list[tuple[float, float]]:
-    """(ρ∞, e/Δ0²) for every possible limit Δ∞ = ρ∞ Δ0 (maxima of V), from a truncated Hermite series."""
+    """(ρ∞, e/Δ0²) at every extremum Δ∞ = ρ∞ Δ0 of V, from a truncated Hermite series."""
     h = _hermite_coefficients(particle, np.array([m]), np.array([v]))[0]
-    powers = _RHO[:, None] ** np.arange(_HERMITE)
-    force = -particle.stiffness * v * _RHO + particle.static + powers @ h  # V'(ρ Δ0)
+    force = -particle.stiffness * v * _RHO + particle.static + _POWERS @ h  # V'(ρ Δ0)
+    force[np.abs(force) < 1e-13 * (particle.stiffness * v + np.sum(np.abs(h)))] = 0.0
+    places = [float(_RHO[i]) for i in np.flatnonzero(force == 0)]
+    for i in np.flatnonzero(force[:-1] * force[1:] < 0):
+        share = force[i] / (force[i] - force[i + 1])
+        places.append(float(_RHO[i] + share * (_RHO[i + 1] - _RHO[i])))
     n = np.arange(_HERMITE) + 1
     found = []
-    for i in np.flatnonzero((force[:-1] > 0) & (force[1:] <= 0)):
-        share = force[i] / (force[i] - force[i + 1])
-        rho = _RHO[i] + share * (_RHO[i + 1] - _RHO[i])
+    for rho in places:
         if rho > 1 - 1e-9:
             continue
-        rise = np.sum(h / n * (1 - rho**n)) * v
         energy = 0.5 * particle.kick**2 / particle.inertia - 0.5 * particle.stiffness * v**2 * (1 - rho**2)
-        energy += particle.static * v * (1 - rho) + rise
-        found.append((float(rho), float(energy / v**2)))
+        energy += particle.static * v * (1 - rho) + np.sum(h / n * (1 - rho**n)) * v
+        found.append((rho, float(energy / v**2)))
     return found
 
 
-def _general_states(particle: Particle) -> list[State]:
-    """Scan Δ0; on every curve of (mean, limit) polish the sign changes of the energy by Newton's method."""
-    scan = np.geomspace(1e-8, 1e5, 157)
+def _general_states(particle: Particle, hints: list[float]) -> list[State]:
+    """Scan Δ0; where the energy changes sign on a curve of (mean, limit), or such a curve begins, polish by Newton.
+
+    `hints` are variances of fixed points: time-dependent states with a static part often lie just below them.
+    """
+    near = [v * x for v in hints for x in np.linspace(0.4, 1.05, 40)]
+    scan = np.unique(np.concatenate([np.geomspace(1e-8, 1e5, 157), near]))
     rows = []
     for v in scan:
-        row = []
-        for m in mean_roots(particle.averages, float(v)):
-            row += [(m, rho, e) for rho, e in _coarse_energies(particle, m, float(v))]
-        rows.append(row)
+        means = mean_roots(particle.averages, float(v))
+        rows.append([(m, rho, e) for m in means for rho, e in _coarse_energies(particle, m, float(v))])
+    starts = []
+    for v, w, first, second in zip(scan[:-1], scan[1:], rows[:-1], rows[1:], strict=True):
+        spread = np.sqrt(v)
+        for m, rho, e in second:
+            old = min(first, key=lambda r: abs(r[0] - m) / spread + abs(r[1] - rho), default=None)
+            if old is None or abs(old[0] - m) / spread + abs(old[1] - rho) > 0.5:
+                starts.append((w, rho, m))
+            elif old[2] * e < 0:
+                share = old[2] / (old[2] - e)
+                starts.append(tuple(x + share * (y - x) for x, y in ((v, w), (old[1], rho), (old[0], m))))
     found: list[State] = []
-    for i, (first, second) in enumerate(zip(rows[:-1], rows[1:], strict=True)):
-        for m, rho, e in first:
-            if not second or not e > 0:
-                continue
-            spread = np.sqrt(scan[i])
-            near = min(second, key=lambda r: abs(r[0] - m) / spread + abs(r[1] - rho))
-            if near[2] < 0:
-                share = e / (e - near[2])
-                start = tuple(a + share * (b - a) for a, b in ((scan[i], scan[i + 1]), (rho, near[1]), (m, near[0])))
-                state = _polish_general(particle, *start)
-                if state is not None and all(_differ(state, other) for other in found):
-                    found.append(state)
+    for start in starts:
+        if any(_close(start, other) for other in found):
+            continue
+        state = _polish_general(particle, *start, known=found)
+        if state is not None and all(_differ(state, other) for other in found):
+            found.append(state)
     return found
+
+
+def _close(start: tuple[float, float, float], state: State) -> bool:
+    """Whether a start lies so near a state that Newton's method would find it again."""
+    v, rho, m = start
+    gap = abs(v / state.variance - 1) + abs(rho - state.limit / state.variance) + abs(m - state.mean) / np.sqrt(v)
+    return bool(gap < 0.05)
 
 
 def _differ(a: State, b: State) -> bool:
     return abs(a.variance - b.variance) > 1e-7 * a.variance or abs(a.mean - b.mean) > 1e-6 * np.sqrt(a.variance)
+
+
+def _schur(jacobian: Array) -> float:
+    """Derivative of the mean equation with respect to the mean when the other two equations are kept."""
+    return float(jacobian[2, 2] - jacobian[2, :2] @ np.linalg.solve(jacobian[:2, :2], jacobian[:2, 2]))
+
+
+def _is_maximum(particle: Particle, v: float, limit: float, m: float) -> bool:
+    """Whether V is largest at the limit, so that the particle can come to rest there."""
+    low = float(np.arcsin(limit / v))
+    slope = sum(
+        w * float(t.slope(np.array(low)))
+        for w, t in zip(particle.weights, particle.tables(m, v, low - 0.05), strict=True)
+    )
+    return slope < particle.stiffness
 
 
 def _equations(particle: Particle, v: float, limit: float, m: float) -> tuple[Array, Array]:
@@ -260,17 +303,24 @@ def _equations(particle: Particle, v: float, limit: float, m: float) -> tuple[Ar
     return np.array([energy / v**2, force / v, mean / np.sqrt(v)]), noise
 
 
-def _polish_general(particle: Particle, v: float, rho: float, m: float) -> State | None:
+def _polish_general(particle: Particle, v: float, rho: float, m: float, known: list[State]) -> State | None:
     """Newton's method on (log Δ0, ρ∞, m/√Δ0); None if it leaves for a static state."""
     unit = np.sqrt(v)
 
     def residual(x: Array) -> Array:
         return _equations(particle, float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit))[0]
 
-    answer = root(residual, np.array([np.log(v), rho, m / unit]), method="hybr", options={"xtol": 1e-14, "eps": 1e-8})
+    start = np.array([np.log(v), rho, m / unit])
+    answer = root(residual, start, method="hybr", options={"xtol": 1e-14, "eps": 1e-8, "maxfev": 40})
     x = answer.x
-    value, noise = _equations(particle, float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit))
-    if not np.all(np.abs(value) < 1e-9) or x[1] > 1 - 1e-6:
+    v, limit, m = float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit)
+    if not np.all(np.isfinite(x)) or x[1] > 1 - 1e-6 or x[1] < -1 or np.max(np.abs(answer.fun)) > 1e-6:
+        return None
+    here = State(v, limit, m, 0.0, 0.0, 0.0, int(answer.nfev))
+    if any(not _differ(here, other) for other in known):
+        return None
+    value, noise = _equations(particle, v, limit, m)
+    if not np.all(np.abs(value) < 1e-9) or not _is_maximum(particle, v, limit, m):
         return None
     steps = 1e-5 * np.eye(3)
     jacobian = np.array([(residual(x + h) - residual(x - h)) / 2e-5 for h in steps]).T
@@ -284,6 +334,7 @@ def _polish_general(particle: Particle, v: float, rho: float, m: float) -> State
         float((error[1] + abs(x[1]) * error[0]) * v),
         float(error[2] * unit),
         int(answer.nfev),
+        not particle.free_mean or _schur(jacobian) < 0,
     )
 
 

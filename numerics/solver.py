@@ -14,8 +14,9 @@ from quenched.theory.problem import PotentialProblem, StationaryGaussian
 from .assemble import Wave, fixed_branch, wave_branch
 from .averages import Averages
 from .fixedpoints import fixed_points
-from .orbit import Orbit, growth, orbit
+from .orbit import Orbit, TurnsBackError, growth, orbit
 from .potential import Particle, State, states
+from .spectral import Guess, spectral_branches
 from .timegrid import flow_grid
 from .types import Array, Branch, RawSolution
 
@@ -56,28 +57,43 @@ def solve(
     ConvergenceError
         A state that cannot be told from its neighbours at double precision, or a solver that did not converge.
     """
+    return solve_from(problem, potential, values, lags=lags, tol=tol)[0]
+
+
+def solve_from(
+    problem: StationaryGaussian,
+    potential: PotentialProblem | None,
+    values: dict[Symbol, float],
+    *,
+    lags: Array | None = None,
+    tol: float = 1e-10,
+    warm: Guess | None = None,
+) -> tuple[RawSolution, Guess | None]:
+    """`solve` with a guess of the spectral route from neighbouring parameters, and the guess for the next ones."""
     averages = Averages(problem, potential, values)
     averages.edge()
     lags = None if lags is None else np.asarray(lags, dtype=float)
     branches = [fixed_branch(averages, point, "", lags) for point in fixed_points(averages)]
+    guess = None
     if potential is not None:
-        branches += _potential_branches(averages, lags)
+        branches += _potential_branches(averages, lags, [float(b.variance[0]) for b in branches if b.kind == "static"])
     else:
-        from .spectral import spectral_branches
-
-        branches += spectral_branches(averages, lags, tol, [b for b in branches])
+        moving, guess = spectral_branches(averages, lags, tol, branches, warm)
+        branches += moving
     if not branches:
         raise ConvergenceError("no stationary state was found")
     branches = _labelled(branches)
-    return RawSolution(tuple(branches), _main(branches))
+    return RawSolution(tuple(branches), _main(branches)), guess
 
 
-def _potential_branches(averages: Averages, lags: Array | None) -> list[Branch]:
+def _potential_branches(averages: Averages, lags: Array | None, hints: list[float]) -> list[Branch]:
     particle = Particle(averages)
     found, failure = [], None
-    for state in states(particle):
+    for state in states(particle, hints):
         try:
             path, energy = orbit(particle, state)
+        except TurnsBackError:
+            continue
         except ConvergenceError as error:
             failure = error
             continue
@@ -88,7 +104,7 @@ def _potential_branches(averages: Averages, lags: Array | None) -> list[Branch]:
                 wave,
                 label="",
                 kind="noisy" if particle.kick else "dynamic",
-                stable=True,
+                stable=state.stable,
                 growth=growth(particle, path, energy),
                 lags=lags,
                 iterations=state.iterations,

@@ -16,13 +16,15 @@ from quenched.theory.errors import ConvergenceError, QuenchedError
 
 from .assemble import Wave, source_tables, wave_branch
 from .averages import Averages
-from .fixedpoints import TINY, variances
+from .fixedpoints import TINY, static_roots, variances
 from .growth import growth_rate
 from .system import System
 from .timegrid import FlowGrid, MapGrid, flow_grid
 from .types import Array, Branch
 
 _LONGEST_MAP = 1500
+#: Elements beyond which a state is accepted as it is, with the error that this leaves.
+_MANY = 60
 
 
 @dataclass
@@ -46,17 +48,19 @@ class Guess:
 
 def spectral_branches(
     averages: Averages, lags: Array | None, tol: float, fixed: list[Branch], warm: Guess | None = None
-) -> list[Branch]:
-    """Time-dependent branches, each with its growth rate."""
+) -> tuple[list[Branch], Guess | None]:
+    """Time-dependent branches, each with its growth rate, and the first of them as a guess for near parameters."""
     noisy = averages.noisy()
     if not noisy and fixed and all(b.stable for b in fixed):
-        return []
-    branches = []
+        return [], None
+    branches: list[Branch] = []
+    kept = None
     for solver, guess in _starts(averages, fixed, warm):
         answer = solver.finish(guess, tol)
         if answer is None:
             continue
         wave, iterations = answer
+        kept = kept or Guess(wave.grid, wave.decaying, wave.static, wave.mean)
         if any(_same(wave, b) for b in branches):
             continue
         growth = growth_rate(averages, wave, source_tables(averages, wave))
@@ -66,7 +70,7 @@ def spectral_branches(
                 wave,
                 label="",
                 kind="noisy" if noisy else "dynamic",
-                stable=True,
+                stable=solver.stable,
                 growth=growth,
                 lags=lags,
                 iterations=iterations,
@@ -75,7 +79,7 @@ def spectral_branches(
         )
     if not branches and not any(b.stable for b in fixed) and not any(abs(b.growth.value) < 1e-6 for b in fixed):
         raise ConvergenceError("the time-dependent state was lost on the way from strong noise", ())
-    return branches
+    return branches, kept
 
 
 def _same(wave: Wave, branch: Branch) -> bool:
@@ -87,21 +91,23 @@ def _starts(averages: Averages, fixed: list[Branch], warm: Guess | None) -> list
     """The state followed from strong noise (or the given one), and one for every other unstable fixed point's mean."""
     solver = Solver(averages)
     starts = []
-    if warm is not None:
-        starts.append((solver, warm))
-    else:
+    guess = solver.from_near(warm) if warm is not None else None
+    if guess is None:
         guess = solver.from_noise()
-        if guess is not None:
-            starts.append((solver, guess))
-    for b in fixed:
+    if guess is not None:
+        starts.append((solver, guess))
+    if averages.noisy():
+        rest = static_roots(averages) if np.any(averages.mean_gain()) else []
+    else:
+        rest = [
+            (b.mean, np.array(list(b.static.values())), 0.0, 0) for b in fixed if not b.stable and b.kind == "static"
+        ]
+    for mean, covariance, _, _ in rest:
         known = [g.mean for _, g in starts]
-        if (
-            b.kind == "static"
-            and not b.stable
-            and all(np.max(np.abs(b.mean - m)) > 0.05 * np.sqrt(np.max(b.variance)) for m in known)
-        ):
-            other = solver.from_fixed(b)
-            if other is not None and all(np.max(np.abs(other.mean - m)) > 1e-5 for m in known):
+        spread = np.sqrt(np.max(covariance)) + 1e-9
+        if all(np.max(np.abs(mean - m)) > 0.05 * spread for m in known):
+            other = solver.from_fixed(mean, covariance[: averages.problem.closure])
+            if other is not None and all(np.max(np.abs(other.mean - m)) > 1e-5 * spread for m in known):
                 starts.append((solver, other))
     return starts
 
@@ -113,6 +119,7 @@ class Solver:
         self.averages = averages
         self.iterations = 0
         self.history: list[float] = []
+        self.stable = True
         self.grid = self._first_grid()
 
     def _first_grid(self) -> FlowGrid | MapGrid:
@@ -230,7 +237,7 @@ class Solver:
         problem = averages.problem
         n = len(problem.arguments)
         refuse_divergence(averages)
-        v = np.ones(n)
+        v, peak = np.ones(n), averages.peak_gain()
         noise = variance_of_noise(system)
         mean = averages.mean_constant()
         for _ in range(200):
@@ -240,7 +247,7 @@ class Solver:
                     for s, t in enumerate(problem.two_points)
                 ]
             )
-            q = (averages.static_gain() @ two + averages.static())[: problem.closure]
+            q = (peak @ two + averages.static())[: problem.closure]
             new = np.maximum(variances(averages, q) + noise, TINY)
             if np.max(new) > 1e8:
                 raise QuenchedError(
@@ -259,21 +266,27 @@ class Solver:
             x = x - 0.7 * system.residual(x)
         return x
 
-    def from_fixed(self, branch: Branch) -> Guess | None:
-        """Newton from a decaying version of an unstable fixed point; None if it finds nothing that moves."""
+    def from_near(self, guess: Guess) -> Guess | None:
+        """Newton from the state at neighbouring parameters; None if that does not work at once."""
+        system = System(self.averages, _coarser(guess.grid))
+        system.tol = 1e-8
+        x = self.newton(system, guess.on(system), tol=1e-8, steps=12)
+        return None if x is None else self._guess(system, x)
+
+    def from_fixed(self, mean: Array, rest: Array) -> Guess | None:
+        """Newton from a decaying version of a static state; None if it finds nothing that moves."""
         system = System(self.averages, self.grid)
         system.tol = 1e-8
         slow = abs(self.averages.edge())
-        pairs = system.pairs
-        rest = np.array([branch.static[p] for p in pairs])
         shape = np.exp(-0.3 * slow * system.grid.tau)
-        for share in (0.3, 0.6, 0.9):
+        noisy = self.averages.noisy()
+        for share in (0.0, 0.3, 0.6, 0.9) if noisy else (0.3, 0.6, 0.9):
             parts = []
-            for p in range(len(pairs)):
+            for p, noise in enumerate(system.noise):
                 half = share * rest[p] * shape
-                parts.append(half if system.kernels.even[p] else system.grid.full(half, half))
-            x = self.newton(system, system.pack(parts, (1 - share) * rest, branch.mean.copy()), tol=1e-8)
-            if x is not None and self._size(system, x) > 1e-4 * np.max(np.abs(rest)):
+                parts.append((half if system.kernels.even[p] else system.grid.full(half, half)) + noise)
+            x = self.newton(system, system.pack(parts, (1 - share) * rest, mean.copy()), tol=1e-8)
+            if x is not None and (noisy or self._size(system, x) > 1e-4 * np.max(np.abs(rest))):
                 return self._guess(system, x)
         return None
 
@@ -313,12 +326,24 @@ class Solver:
             grid = better
         if self._size(system, x) < 1e-9 * float(np.max(system.variance(system.unpack(x)))):
             return None
-        fine = System(self.averages, _finer(grid))
+        fine = System(self.averages, _finer(guess, self._size(system, x)))
         y = self.newton(fine, guess.on(fine), tol=1e-12)
         if y is None:
             self._fail()
         assert y is not None
+        self.stable = self._mean_stable(system, x)
         return self._wave(system, x, fine, y), self.iterations
+
+    def _mean_stable(self, system: System, x: Array) -> bool:
+        """Whether a small change of the means returns: det of the mean equations with all others kept is positive."""
+        free = [a for a, f in enumerate(system.free) if f]
+        if not free:
+            return True
+        _, jacobian = system.newton(x)
+        means = system.blocks[-1].start + np.array(free)
+        rest = np.setdiff1d(np.arange(system.size), means)
+        inner = np.linalg.solve(jacobian[np.ix_(rest, rest)], jacobian[np.ix_(rest, means)])
+        return bool(np.linalg.det(jacobian[np.ix_(means, means)] - jacobian[np.ix_(means, rest)] @ inner) > 0)
 
     def _wave(self, coarse: System, x: Array, fine: System, y: Array) -> Wave:
         u, w = coarse.unpack(x), fine.unpack(y)
@@ -387,23 +412,35 @@ def _longer(grid: FlowGrid | MapGrid, factor: float) -> FlowGrid | MapGrid:
     return grid.stretched(factor, growth=1.15)
 
 
-def _finer(grid: FlowGrid | MapGrid) -> FlowGrid | MapGrid:
-    """A grid for the error estimate: half the elements (a flow) and a longer window."""
+def _coarser(grid: FlowGrid | MapGrid) -> FlowGrid | MapGrid:
+    """The grid before the halving and lengthening of the error estimate, about."""
+    if isinstance(grid, MapGrid):
+        return MapGrid(int(grid.length * 0.8) + 1)
+    edges = [e for e in grid.edges if e <= 0.85 * grid.window]
+    return FlowGrid((*edges[:-1:2], edges[-1]))
+
+
+def _finer(guess: Guess, size: float) -> FlowGrid | MapGrid:
+    """A grid for the error estimate: elements that are not resolved to rounding halved, and a longer window."""
+    grid = guess.grid
     if isinstance(grid, MapGrid):
         return MapGrid(int(grid.length * 1.25))
-    return grid.refine(np.ones(len(grid.edges) - 1, dtype=bool), 1.2)
+    rough = np.max([grid.roughness(half) for c in guess.decaying for half in c], axis=0)
+    return grid.refine(rough > 1e-14 * size, 1.2) if len(grid.edges) < 60 else grid.refine(rough > 1e-12 * size, 1.2)
 
 
 def _adapted(guess: Guess, size: float, tol: float) -> FlowGrid | MapGrid | None:
-    """A grid that resolves the state better, or None if this one does."""
+    """A grid that resolves the state better, or None if this one does (or as well as is affordable)."""
     tail = max(float(np.max(np.abs(np.stack(c)[:, -6:]))) for c in guess.decaying)
-    short = tail > 3 * tol * size
     grid = guess.grid
     if isinstance(grid, MapGrid):
-        return _longer(grid, 1.5) if short else None
+        return _longer(grid, 1.5) if tail > 3 * tol * size else None
+    if len(grid.edges) > _MANY:
+        if tail > 1e-4 * size:
+            raise ConvergenceError(f"the covariance has not decayed after {grid.window:.4g}: too close to a transition")
+        return None
+    short = tail > 3 * tol * size
     rough = np.max([grid.roughness(half) for c in guess.decaying for half in c], axis=0) > tol * size
-    if len(grid.edges) > 140:
-        raise ConvergenceError("the covariance is not resolved by 140 elements: too close to a transition")
     if not short and not np.any(rough):
         return None
     refined = grid.refine(rough)
