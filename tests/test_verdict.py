@@ -79,6 +79,16 @@ def test_the_culprit_is_named() -> None:
     assert "lyapunov at g = 2" in report.reason
 
 
+def test_a_combination_of_numbers_can_be_wrong_where_none_is() -> None:
+    # slow fluctuations move the whole curve: one lag out of line by a fraction of them is an error of the theory
+    bent = CURVE.copy()
+    bent[4] += 0.004
+    report = judge(runs(200), {**THEORY, "C_x": (bent, 0.0)})
+    assert report.verdict == "disagree"
+    assert "no number alone" in report.reason
+    assert "combination" in report.reason
+
+
 def test_few_runs_are_inconclusive_not_agreement() -> None:
     report = judge(runs(8), THEORY, quick=True)
     assert report.verdict == "inconclusive"
@@ -98,6 +108,12 @@ def test_runs_that_are_not_asymptotic_never_disagree(factor: float) -> None:
     report = judge(runs(200, law=0.3), scaled("lyapunov", factor))
     assert report.verdict == "inconclusive"
     assert report.reason.startswith("not asymptotic")
+
+
+def test_a_rejection_far_from_the_limit_says_so() -> None:
+    report = judge(runs(60), scaled("lyapunov", 1.05), quick=True)
+    assert report.verdict == "disagree"
+    assert "finite-size term" in report.reason
 
 
 def test_the_declared_power_is_used_and_its_reason_kept() -> None:

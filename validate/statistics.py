@@ -244,15 +244,6 @@ def joint_p(p: ArrayLike, axis: int = -1) -> Array:
     return np.minimum(1.0, p.shape[axis] * p.min(axis=axis))
 
 
-def fisher_p(p: ArrayLike) -> float:
-    """Fisher's combined p-value of independent tests: more powerful against one small error shared by all of them."""
-    from scipy.stats import chi2
-
-    p = np.asarray(p, dtype=float)
-    with np.errstate(divide="ignore"):
-        return float(chi2.sf(-2 * np.log(p).sum(), 2 * p.size))
-
-
 def standardised(a: Array, theory: ArrayLike = 0.0, extra: ArrayLike = 0.0) -> Array:
     """t = (mean − theory)/error per component (..., d)."""
     mean, S = moments(a)
@@ -262,10 +253,9 @@ def standardised(a: Array, theory: ArrayLike = 0.0, extra: ArrayLike = 0.0) -> A
         return np.where(error > 0, shift / error, np.where(shift == 0, 0.0, np.copysign(np.inf, shift)))
 
 
-def max_t_p_values(t: Array, R: int, *, guarded: bool = True) -> Array:
-    """Family-wise (Šidák) p-value of every component's t: names the component that disagrees most."""
-    p = t2_p_values(np.square(t), R, 1, guarded=guarded)
-    return -np.expm1(t.shape[-1] * np.log1p(-np.minimum(p, 1 - 1e-16)))
+def max_t_p_value(p: ArrayLike, count: int) -> Array:
+    """p-value of the largest of `count` deviations whose own p-value is p (Šidák)."""
+    return np.asarray(-np.expm1(count * np.log1p(-np.minimum(np.asarray(p, dtype=float), 1 - 1e-16))))
 
 
 def asymptotics(runs: Array, law: Extrapolation, resolution: ArrayLike = 0.0) -> tuple[Array, Array]:

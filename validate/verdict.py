@@ -85,7 +85,7 @@ def _decide(cases: Sequence[Case], points: Sequence[Point], p: float, options: O
         if outcome:
             return "inconclusive", outcome
     if p < options.level:
-        return "disagree", f"rejected (p = {p:.2g} < {options.level:.2g}): {_culprit(points)}"
+        return "disagree", f"rejected (p = {p:.2g} < {options.level:.2g}): {_culprit(points, options.level)}"
     kept = f"not rejected (p = {p:.2g})"
     for outcome in (_not_covered(cases), _too_coarse(points, options.target), _only_consistent(points)):
         if outcome:
@@ -121,11 +121,14 @@ def _not_asymptotic(points: Sequence[Point]) -> str | None:
     return None
 
 
-def _culprit(points: Sequence[Point]) -> str:
-    point, row = max(((p, r) for p in points for r in p.rows), key=lambda pair: abs(pair[1].worst.t))
-    c = row.worst
+def _culprit(points: Sequence[Point], level: float) -> str:
+    """Max-t: the number that deviates most, and whether it alone would have been rejected."""
+    parts = [(point, row, c) for point in points for row in point.rows for c in row.components]
+    point, row, c = min(parts, key=lambda part: part[2].p_value)
+    alone = float(st.max_t_p_value(c.p_value, len(parts)))
+    told = "" if alone < level else f"no number alone (max-t p = {alone:.2g}) but their combination; most "
     simulation = with_error(c.simulation, c.standard_error)
-    told = f"{_place(point, row, c)}: theory {c.theory:.6g}, simulation {simulation} ({c.t:+.1f} s.e.)"
+    told += f"{_place(point, row, c)}: theory {c.theory:.6g}, simulation {simulation} ({c.t:+.1f} s.e.)"
     correction = abs(c.slope) / point.sizes[-1] ** row.power
     if correction > abs(c.simulation - c.theory):
         told += f"; its finite-size term is still {correction:.2g} at N = {point.sizes[-1]}: larger N would tell more"
