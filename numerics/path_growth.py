@@ -69,7 +69,7 @@ def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict
         fixed = [r.subs(known) for r in rows]
         if any(r.has(DiracDelta) for r in fixed):
             raise NotCovered("an equation or output jumps: a small difference between copies has no finite growth rate")
-        return lambdify(symbols, fixed, ["scipy", "numpy"])  # type: ignore[no-any-return]
+        return lambdify(symbols, fixed, ["scipy", "numpy"])
 
     return _Unit(
         unit,
