@@ -144,9 +144,9 @@ def _mean(state: State, fld: Field) -> Quantity:
 
 
 def _response(state: State, fld: Field) -> Quantity:
-    name = field_names(state.model)[fld]
+    name = f"R_{field_names(state.model)[fld]}"
     if name not in state.branch.response:
-        raise NotCovered(f"the derivation has no response function of {name!r}")
+        raise NotCovered(f"the derivation has no response function {name}")
     at, value = state.branch.response[name]
     # The transfer function is rational and inverted by its poles: rounding is all that is lost.
     return Quantity(np.asarray(value), np.full(len(at), _ROUNDING), "tau", np.asarray(at))

@@ -61,6 +61,7 @@ class Branch:
         self.rms = rms
         self._get = get
         self._known: dict[str, Quantity] = {}
+        self._reasons: dict[str, str] = {}
 
     def quantity(self, name: str) -> Quantity:
         """An observable with its error."""
@@ -72,25 +73,27 @@ class Branch:
 
     def quantities(self, skip: Collection[str] = ()) -> dict[str, Quantity]:
         """All observables that the theory gives; those without a formula are left out (see `missing`)."""
-        found = {}
-        for name in self.names:
-            if name in skip:
-                continue
-            try:
-                found[name] = self.quantity(name)
-            except NotCovered:
-                continue
-        return found
+        tried = {name: self._try(name) for name in self.names if name not in skip}
+        return {name: found for name, found in tried.items() if isinstance(found, Quantity)}
 
     def missing(self) -> dict[str, str]:
-        """Declared observables without a theory formula, with the reason."""
-        reasons = {}
-        for name in self.names:
-            try:
-                self.quantity(name)
-            except NotCovered as error:
-                reasons[name] = str(error)
-        return reasons
+        """Observables that the theory does not give here, with the reason."""
+        tried = {name: self._try(name) for name in self.names}
+        return {name: found for name, found in tried.items() if isinstance(found, str)}
+
+    def _try(self, name: str) -> Quantity | str:
+        """An observable, or the reason why there is none; a transition that is not found takes nothing else down."""
+        if name in self._reasons:
+            return self._reasons[name]
+        try:
+            return self.quantity(name)
+        except NotCovered as error:
+            self._reasons[name] = str(error)
+        except QuenchedError as error:
+            if name not in self.shared:
+                raise
+            self._reasons[name] = str(error)
+        return self._reasons[name]
 
     def __getitem__(self, name: str) -> xr.DataArray:
         return _array(name, self.quantity(name))
