@@ -61,6 +61,9 @@ class Functional(Form):
             yield f"term {k + 1} dropped", replace(self, terms=rest)
             scaled = replace(term, coef=term.coef * Rational(11, 10))
             yield f"term {k + 1} × 1.1", replace(self, terms=(*rest, scaled))
+        for k in range(len(self.lower_order)):
+            rest = self.lower_order[:k] + self.lower_order[k + 1 :]
+            yield f"small term {k + 1} not listed", replace(self, lower_order=rest)
 
 
 def _joined(term: Term, fields: dict[str, SiteField]) -> tuple[str, str]:

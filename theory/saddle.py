@@ -167,6 +167,8 @@ class SiteProblem(Form):
                 f"site term {k + 1} × 1.1",
                 replace(self, terms=(*rest, replace(term, coef=term.coef * Rational(11, 10)))),
             )
+        for k in range(len(self.gone)):
+            yield f"dropped term {k + 1} not listed", replace(self, gone=self.gone[:k] + self.gone[k + 1 :])
 
 
 def site_term_print(term: SiteTerm, fields: dict[str, SiteField]) -> tuple[str, str]:
