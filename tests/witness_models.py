@@ -13,6 +13,7 @@ from quenched.theory import (
     Gaussian,
     Iid,
     Map,
+    N,
     Normal,
     Population,
     Quenched,
@@ -158,4 +159,13 @@ def without_diagonal() -> Model:
     return Dynamics({x: -x + J @ tanh(x + theta)})
 
 
-EXTRAS: dict[str, Callable[[], Model]] = {f.__name__: f for f in (labelled, nested, redrawn, driven, without_diagonal)}
+def powers_of_n() -> Model:
+    """A balanced mean of order √N, and a variance with a part that vanishes as N → ∞."""
+    x = Field("x")
+    J = Gaussian("J", variance=g**2 + a / N, mean=-m * sqrt(N), symmetry=eta)
+    return Dynamics({x: -x + J @ tanh(x + theta) + theta * sqrt(N) / 10})
+
+
+EXTRAS: dict[str, Callable[[], Model]] = {
+    f.__name__: f for f in (labelled, nested, redrawn, driven, without_diagonal, powers_of_n)
+}
