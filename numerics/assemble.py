@@ -1,4 +1,4 @@
-"""From the numbers of a state to a `Branch`: lags, two-point functions, read-off pairs, spectrum, responses, residual."""
+"""From the numbers of a state to a `Branch`: lags, two-point functions, read-off pairs, spectrum, responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy.special import spherical_jn
 
 from .averages import Averages, Table
 from .fixedpoints import TINY, FixedPoint
-from .timegrid import NODES, FlowGrid, MapGrid, _to_legendre, flow_grid, impulse
+from .timegrid import NODES, FlowGrid, MapGrid, _to_legendre, impulse
 from .types import Array, Branch, Kind, Number
 
 _EPS = float(np.finfo(float).eps)
@@ -58,9 +58,17 @@ def variance_of(averages: Averages, total: Array) -> Array:
 
 
 def source_tables(averages: Averages, wave: Wave) -> list[Table]:
-    """Tables of all two-point sources in a state."""
+    """Tables of all two-point sources over the covariances that occur in a state."""
     v = np.maximum(variance_of(averages, wave.origin + wave.static), TINY)
-    return [averages.table(s, wave.mean, v) for s in range(len(averages.problem.two_points))]
+    out = []
+    for s, t in enumerate(averages.problem.two_points):
+        p, _ = pair_index(averages, t.a, t.b)
+        scale = float(np.sqrt(v[t.a] * v[t.b]))
+        least = min(float(np.min(wave.decaying[p])), 0.0)
+        least = 0.0 if least > -1e-9 * scale else least
+        low = float(np.arcsin(np.clip((wave.static[p] + least) / scale, -1.0, 1.0)))
+        out.append(averages.table(s, wave.mean, v, low=min(low, 1.4), high=np.pi / 2))
+    return out
 
 
 def pair_index(averages: Averages, a: int, b: int) -> tuple[int, bool]:
@@ -76,7 +84,9 @@ def sources_on_grid(averages: Averages, wave: Wave, tables: list[Table]) -> tupl
         p, flipped = pair_index(averages, t.a, t.b)
         table, q = tables[s], wave.static[p]
         limit = float(table.at(table.theta(np.array(q))))
-        halves = [table.at(table.theta(c + q)) - limit for c in wave.decaying[p]]
+        plus, minus = wave.decaying[p]
+        first = table.at(table.theta(plus + q)) - limit
+        halves = [first, first if minus is plus else table.at(table.theta(minus + q)) - limit]
         out.append((halves[1], halves[0]) if flipped else (halves[0], halves[1]))
         limits.append(limit)
     return out, np.array(limits)
@@ -229,17 +239,18 @@ def spectrum(averages: Averages, wave: Wave) -> tuple[Array, dict[tuple[int, int
     grid = wave.grid
     if isinstance(grid, FlowGrid):
         first = np.array(grid.edges)[1]
-        omega = np.linspace(0.0, min(4.0 / first, 40.0 * np.pi / _correlation_time(wave)), 257)
+        omega = np.linspace(0.0, min(4.0 / first, 40.0 * np.pi / _correlation_time(wave)), 161)
         transform = lambda values: _filon(grid, values, omega)  # noqa: E731
     else:
         omega = np.linspace(0.0, np.pi, 257)
         phases = np.exp(-1j * np.outer(omega, grid.tau)) * grid.weights
         transform = lambda values: phases @ values  # noqa: E731
     pairs = averages.problem.pairs[: averages.problem.closure]
-    return omega, {
-        pair: transform(plus) + np.conj(transform(minus))
-        for pair, (plus, minus) in zip(pairs, wave.decaying, strict=True)
-    }
+    out = {}
+    for pair, (plus, minus) in zip(pairs, wave.decaying, strict=True):
+        first = transform(plus)
+        out[pair] = first + np.conj(first if minus is plus else transform(minus))
+    return omega, out
 
 
 def _correlation_time(wave: Wave) -> float:
@@ -280,15 +291,8 @@ def fixed_branch(averages: Averages, point: FixedPoint, label: str, lags: Array 
     default = np.linspace(0.0, 10.0 / rate, 101) if problem.clock == "flow" else np.arange(0.0, 33.0)
     tau = default if lags is None else np.asarray(lags, dtype=float)
     zero = np.zeros(len(tau))
-    grid = flow_grid(rate, rate, 2 / rate) if problem.clock == "flow" else MapGrid(32)
-    flat = np.zeros(grid.size)
-    wave = Wave(
-        grid, point.mean, point.mean_error, point.covariance, point.covariance_error,
-        [(flat, flat)] * problem.closure, np.zeros(problem.closure), np.zeros(problem.closure), point.covariance_error,
-    )  # fmt: skip
-    tables = source_tables(averages, wave)
-    _, limits = sources_on_grid(averages, wave, tables)
-    static = averages.static_gain() @ limits + averages.static()
+    ends = np.array(_static_sources(averages, point))
+    static = averages.static_gain() @ ends + averages.static()
     static[: problem.closure] = point.covariance
     relative = (
         point.covariance_error / np.maximum(np.abs(point.covariance), 1e-300)
@@ -299,15 +303,8 @@ def fixed_branch(averages: Averages, point: FixedPoint, label: str, lags: Array 
     covariance = {pair: zero + static[p] for p, pair in enumerate(problem.pairs)}
     errors = {pair: zero + error[p] for p, pair in enumerate(problem.pairs)}
     variance, variance_error = variance_of(averages, static), variance_of(averages, error)
-    two, two_error = _two_points(averages, tables, covariance, errors, tau)
-    if point.trivial:
-        m = point.mean
-        v = np.full(len(m), TINY)
-        ends = [
-            averages.pair_average(s, m[t.a], m[t.b], v[t.a], v[t.b], v[t.a]) for s, t in enumerate(problem.two_points)
-        ]
-        two, two_error = np.array(ends)[:, None] + 0 * two, 0 * two
-        two[np.abs(two) < 1e-20] = 0.0
+    two = ends[:, None] + np.zeros((len(ends), len(tau)))
+    two_error = np.abs(two) * (float(np.max(relative)) + 8 * _EPS)
     one, one_error = _one_points(averages, point.mean, variance, point.mean_error, variance_error)
     omega = np.linspace(0.0, 10.0 * rate, 33) if problem.clock == "flow" else np.linspace(0.0, np.pi, 33)
     return Branch(
@@ -319,3 +316,14 @@ def fixed_branch(averages: Averages, point: FixedPoint, label: str, lags: Array 
         response=responses(averages, tau), residual=point.residual, iterations=point.iterations, method="fixed point",
         notes=point.notes,
     )  # fmt: skip
+
+
+def _static_sources(averages: Averages, point: FixedPoint) -> list[float]:
+    """⟨f g⟩ of all two-point sources at a fixed point."""
+    m, v = point.mean, np.maximum(variance_of(averages, point.covariance), TINY)
+    out = []
+    for s, t in enumerate(averages.problem.two_points):
+        p, _ = pair_index(averages, t.a, t.b)
+        c = v[t.a] if t.a == t.b else point.covariance[p]
+        out.append(averages.pair_average(s, float(m[t.a]), float(m[t.b]), float(v[t.a]), float(v[t.b]), float(c)))
+    return [0.0 if point.trivial and abs(x) < 1e-20 else x for x in out]

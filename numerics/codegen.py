@@ -45,7 +45,6 @@ from quenched.theory.problem import (
     LAMBDA,
     M1,
     M2,
-    U,
     V1,
     V2,
     OnePoint,
@@ -53,6 +52,7 @@ from quenched.theory.problem import (
     SiteFunction,
     StationaryGaussian,
     TwoPoint,
+    U,
 )
 
 from .cache import digest, load
