@@ -214,6 +214,7 @@ def test_default_scheme_and_step():
         return run.settings["scheme"], run.dt
 
     assert chosen(noiseless) == ("rk4", 0.25)
+    assert chosen(noiseless, dt=0.2) == ("heun", 0.2)
     assert chosen(noisy) == ("heun", 0.025)
     assert chosen(ito) == ("euler", 0.02)
     assert chosen(delayed, d=0.35) == ("heun", pytest.approx(0.0875))

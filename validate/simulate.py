@@ -91,8 +91,8 @@ def simulate(
     trajectories : int
         Trajectories (initial states and noises) a network, averaged into one value.
     scheme : "heun", "euler" or "rk4", optional
-        Default: RK4 without noise and delays, Heun with additive noise, Euler–Maruyama (Itô) when noise multiplies
-        the state.
+        Default: Heun; RK4 where neither noise and delays forbid it nor `dt` is given; Euler–Maruyama (Itô) when noise
+        multiplies the state.
     lyapunov : bool
         Whether to carry tangent vectors.
     first : int
@@ -217,7 +217,7 @@ def prepare(
     missing = [name for name in declared.observables if name not in plan.observables]
     plan.unmeasured = {name: "it is not read off one simulation" for name in missing} | plan.unmeasured
     numbers = Numbers(values, N)
-    scheme = choose_scheme(model, program, tables, scheme)
+    scheme = choose_scheme(model, program, tables, scheme, free_step=dt is None)
     multiples = [
         *np.ravel(np.asarray([] if lags is None else lags, float)),
         *map(numbers, (*tables.delays, *plan.offsets)),
@@ -292,7 +292,7 @@ def check_supported(model: Model) -> None:
             raise QuenchedError(f"{thing.name} is drawn afresh for every sample: the simulator knows steps and layers")
 
 
-def choose_scheme(model: Model, program: Program, tables: Tables, wanted: str | None) -> str:
+def choose_scheme(model: Model, program: Program, tables: Tables, wanted: str | None, free_step: bool) -> str:
     """The time step that suits the model, or the wanted one if it can be used."""
     if model.clock == "map":
         if wanted not in (None, "map"):
@@ -300,7 +300,8 @@ def choose_scheme(model: Model, program: Program, tables: Tables, wanted: str | 
         return "map"
     multiplicative = program.noise_kind == "multiplicative"
     if wanted is None:
-        return "euler" if multiplicative else "heun" if tables.noises or tables.delays else "rk4"
+        smooth = free_step and not tables.noises and not tables.delays
+        return "euler" if multiplicative else "rk4" if smooth else "heun"
     if wanted not in SCHEMES or wanted == "map":
         raise QuenchedError(f"unknown scheme {wanted!r}; {nearest(str(wanted), [s for s in SCHEMES if s != 'map'])}")
     if multiplicative and wanted != "euler":
