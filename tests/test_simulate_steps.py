@@ -12,8 +12,9 @@ from quenched.theory.model import Dynamics, Map
 from quenched.theory.observables import Critical, Lyapunov, cov, mean
 from quenched.theory.spaces import t, tau
 from quenched.theory.transforms import copies, discretise
+from quenched.validate.generate import generate
 from quenched.validate.integrators import SCHEMES, Scratch
-from quenched.validate.simulate import simulate, step_bias
+from quenched.validate.simulate import Numbers, simulate, step_bias, time_scales
 
 x = Field("x")
 HERE = dict(store=False, workers=1)
@@ -235,3 +236,25 @@ def test_noise_of_zero_amplitude_is_left_out():
     assert "edge" in quiet.unmeasured
     assert np.array_equal(quiet["C_x"].values, simulate(bare, 20, **how)["C_x"].values)
     assert simulate(noisy, 20, s2=1, **how).settings["scheme"] == "heun"
+
+
+def test_published_numbers_of_a_chaotic_network():
+    """x' = −x + J tanh(x), g = 3: exponent .212(4) at N = 500 (its limit is .235), variance 5.446 (N → ∞)."""
+    model = Dynamics({x: -x + Gaussian("J", variance=9) @ tanh(x)})
+    settings = dict(duration=80, burn=40, lags=[0, 2], dtype="float32", trajectories=4)
+    run = simulate(model, 500, trials=6, **settings, **HERE)
+    exponent, variance = run["lyapunov"], run["C_x0"]
+    assert abs(exponent.mean[0] - 0.212) < 4 * exponent.error[0] + 0.004
+    assert abs(variance.mean[0] - 5.446) < 5 * variance.error[0]
+    assert exponent.error[0] < 0.015
+    assert variance.error[0] < 0.3
+
+
+def test_time_scales_of_slow_variables():
+    a, p = Field("a"), symbols("p", positive=True)
+    model = Dynamics({x: -x - a + Gaussian("J") @ tanh(x), a: (x - a) / p})
+    _, tables, _ = generate(model)
+    fast, slow = time_scales(model, tables, Numbers({p: 20.0}, 100))
+    assert (fast, slow) == (1.0, pytest.approx(20))
+    run = simulate(model, 10, trials=1, p=20, **HERE)
+    assert (run.duration, run.burn) == (400, 100)
