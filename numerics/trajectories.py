@@ -370,7 +370,7 @@ def _summary(sampler: _Sampler, iterates: list[_Orders], history: list[float]) -
         correlation[key] = (value[:half], error[:half])
     means = {a: Number(*(float(v[0]) for v in average("mean", a))) for a in first.mean}
     return ProcessState(
-        np.arange(half) * sampler.dt,
+        np.arange(half, dtype=float) * sampler.dt,
         means,
         correlation,
         {k: average("response", k) for k in first.response},

@@ -7,7 +7,7 @@ functions of at most two arguments at two times, ⟨f(u_a(t₁)) g(u_b(t₂))⟩
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from quenched.theory.problem import PotentialProblem, SiteFunction, StationaryGa
 from quenched.theory.spaces import t, tau
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from quenched.numerics import Branch
     from quenched.theory.model import Model
 
@@ -50,13 +52,14 @@ class Quantity:
 
 @dataclass(frozen=True)
 class State:
-    """One branch together with what is needed to evaluate observables on it."""
+    """One branch together with what is needed to evaluate observables on it; `at_lags` is the branch at other lags."""
 
     model: Model
     problem: StationaryGaussian
     potential: PotentialProblem | None
     values: Mapping[Symbol, float]
     branch: Branch
+    at_lags: Callable[[NDArray[np.float64]], Branch]
 
     def argument(self, name: str) -> int:
         """Index of the Gaussian argument that is the field printed as `name`."""
@@ -155,6 +158,8 @@ def _response(state: State, fld: Field) -> Quantity:
 def _spectrum(state: State, fld: Field) -> Quantity:
     a = state.argument(field_names(state.model)[fld])
     omega, spectra = state.branch.spectrum
+    if (a, a) not in spectra:
+        raise NotCovered(f"the solver gives no spectrum of {state.problem.arguments[a].name!r}")
     value = np.real(np.asarray(spectra[a, a]))
     # The transform adds up the errors of the covariance, at most over the range where it has not decayed.
     decaying = np.abs(state.branch.covariance[a, a] - state.branch.static.get((a, a), 0.0))
@@ -168,7 +173,7 @@ def _output(state: State, out: Output) -> Quantity:
     found = _site_function(state, out.body)
     assert found is not None  # names_of offers only those
     f, a = found
-    return _two_times(state, (f, a), (f, a), state.branch.tau)
+    return _two_times(state, (f, a), (f, a), None)
 
 
 def _output_now(state: State, out: Output) -> Quantity:
@@ -205,28 +210,45 @@ def _one_time(state: State, site: tuple[SiteFunction, int]) -> Quantity:
 
     f, a = site
     b = state.branch
-    value, error = numerics.average1(f, b.mean[a], b.variance[a], state.values)
-    return Quantity(float(value), float(error) + _sensitivity1(state, f, a))
+    value, error = numerics.average1(f, b.mean[a], b.variance[a], dict(state.values))
+    moved, _ = numerics.average1(
+        f, b.mean[a] + b.mean_error[a], b.variance[a] + b.variance_error[a], dict(state.values)
+    )
+    return Quantity(float(value), float(error) + abs(float(moved) - float(value)))
 
 
-def _two_times(state: State, first: tuple[SiteFunction, int], second: tuple[SiteFunction, int], lags: Any) -> Quantity:
-    """⟨f(u_a(t)) g(u_b(t+τ))⟩ at the lags of the state."""
+def _two_times(state: State, first: tuple[SiteFunction, int], second: tuple[SiteFunction, int], lag: Any) -> Quantity:
+    """⟨f(u_a(t)) g(u_b(t+τ))⟩, at one lag or (None) at all lags of the state."""
+    if lag is not None:
+        state = replace(state, branch=state.at_lags(np.array([0.0, lag])))
+    (_, a), (_, b) = first, second
+    at = np.asarray(state.branch.tau)
+    if 0.0 in (state.branch.variance[a], state.branch.variance[b]):
+        still, other = _one_time(state, first), _one_time(state, second)
+        value = np.full(len(at), still.value * other.value)
+        error = np.full(len(at), abs(still.value) * other.error + abs(other.value) * still.error)
+    else:
+        value, error = _correlated(state, first, second)
+    return Quantity(value, error, "tau", at) if lag is None else Quantity(float(value[-1]), float(error[-1]))
+
+
+def _correlated(state: State, first: tuple[SiteFunction, int], second: tuple[SiteFunction, int]) -> tuple[Any, Any]:
+    """⟨f(u_a(t)) g(u_b(t+τ))⟩ of fluctuating arguments; errors by moving the law by its own errors."""
     from quenched import numerics
 
     (f, a), (g, b) = first, second
-    branch = state.branch
+    br, values = state.branch, dict(state.values)
     c, spread = _covariance(state, a, b)
-    if np.ndim(lags) == 0:
-        c, spread = np.interp(float(lags), branch.tau, c), np.interp(float(lags), branch.tau, spread)
-    args = (branch.mean[a], branch.mean[b], branch.variance[a], branch.variance[b])
-    value, error = numerics.average2(f, g, *args, c, state.values)
-    # Price's theorem bounds how errors of the covariance and of the variances pass through the average.
-    slope, _ = numerics.average2(f.diff(), g.diff(), *args, c, state.values)
-    total = np.asarray(error) + np.abs(slope) * np.asarray(spread)
-    total = total + np.abs(_sensitivity2(state, first, second, c))
-    if np.ndim(lags) == 0:
-        return Quantity(float(value), float(total))
-    return Quantity(np.asarray(value), total, "tau", np.asarray(branch.tau))
+    law = (br.mean[a], br.mean[b], br.variance[a], br.variance[b])
+    moved_law = (
+        *(br.mean[a] + br.mean_error[a], br.mean[b] + br.mean_error[b]),
+        *(br.variance[a] + br.variance_error[a], br.variance[b] + br.variance_error[b]),
+    )
+    value, error = numerics.average2(f, g, *law, c, values)
+    other, _ = numerics.average2(f, g, *moved_law, c, values)
+    nearer, _ = numerics.average2(f, g, *law, c - np.sign(c) * spread, values)
+    total = np.asarray(error) + np.abs(np.asarray(other) - value) + np.abs(np.asarray(nearer) - value)
+    return np.asarray(value), total
 
 
 def _covariance(state: State, a: int, b: int) -> tuple[Any, Any]:
@@ -236,32 +258,6 @@ def _covariance(state: State, a: int, b: int) -> tuple[Any, Any]:
         names = [state.problem.arguments[k].name for k in (a, b)]
         raise NotCovered(f"the derivation has no covariance of {names[0]} and {names[1]}")
     return np.asarray(state.branch.covariance[pair]), np.asarray(state.branch.covariance_error[pair])
-
-
-def _sensitivity1(state: State, f: SiteFunction, a: int) -> float:
-    """How far ⟨f⟩ moves when mean and variance move by their errors."""
-    from quenched import numerics
-
-    b = state.branch
-    base, _ = numerics.average1(f, b.mean[a], b.variance[a], state.values)
-    moved, _ = numerics.average1(f, b.mean[a] + b.mean_error[a], b.variance[a] + b.variance_error[a], state.values)
-    return abs(float(moved) - float(base))
-
-
-def _sensitivity2(state: State, first: tuple[SiteFunction, int], second: tuple[SiteFunction, int], c: Any) -> Any:
-    """How far ⟨f g⟩ moves when means and variances move by their errors, the covariance held."""
-    from quenched import numerics
-
-    (f, a), (g, b) = first, second
-    br = state.branch
-    here = (br.mean[a], br.mean[b], br.variance[a], br.variance[b])
-    there = (
-        *(br.mean[a] + br.mean_error[a], br.mean[b] + br.mean_error[b]),
-        *(br.variance[a] + br.variance_error[a], br.variance[b] + br.variance_error[b]),
-    )
-    base, _ = numerics.average2(f, g, *here, c, state.values)
-    moved, _ = numerics.average2(f, g, *there, c, state.values)
-    return np.asarray(moved) - np.asarray(base)
 
 
 # --- declared expressions ------------------------------------------------------------------------------------------
@@ -332,7 +328,7 @@ def _term(state: State, term: Expr, whole: Expr) -> Quantity:
         case [(first, site), (second, other)]:
             lag = expand(second - first)
             if lag in (tau, -tau):
-                found = _two_times(state, site, other, state.branch.tau)
+                found = _two_times(state, site, other, None)
             elif not lag.free_symbols:
                 found = _two_times(state, site, other, abs(float(lag)))
             else:
