@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
+
 import pytest
-from sympy import Heaviside, Max, Piecewise, erf, exp, sign, sqrt, symbols, tanh
+from sympy import Heaviside, Max, Piecewise, erf, exp, floor, sign, sqrt, symbols, tanh
 from witness_models import EXTRAS, MODELS
 
 from quenched.theory import Dynamics, Field, Gaussian, Map, WhiteNoise
 from quenched.theory.average import Average
 from quenched.theory.derivation import derive, start
 from quenched.theory.readoff import EffectiveProcess
-from quenched.theory.record import Step
+from quenched.theory.record import Rule, Step
+from quenched.validate import meaning
 from quenched.validate.witness import WITNESSES, Scene, Tick, check, check_chain, scene_of, strong_scene, verify
 
 g, theta = symbols("g theta", positive=True)
@@ -72,6 +78,28 @@ def test_nonlinearities_with_kinks_jumps_and_no_closed_form(phi) -> None:  # typ
     J = Gaussian("J", variance=g**2, mean=g / 3)
     model = Dynamics({x: -x + J @ phi(x) + WhiteNoise("xi") / 2})
     assert failures(verify(derive(model), simulate=False)) == []
+
+
+@pytest.mark.parametrize("phi", [floor, lambda x: sqrt(Max(x, 0))], ids=["floor", "root"])
+def test_what_has_no_numbers_is_said_not_ticked(phi) -> None:  # type: ignore[no-untyped-def]
+    """Functions that the quadrature cannot do are named, neither passed nor failed."""
+    x, J = Field("x"), Gaussian("J", variance=g**2)
+    ticks = verify(derive(Dynamics({x: -x + J @ phi(x) + WhiteNoise("xi")})), simulate=False)
+    assert failures(ticks) == []
+    assert any(t.passed is None and "not compared" in t.detail for t in ticks)
+
+
+def test_meanings_use_no_rule() -> None:
+    """Meanings may import the classes that hold forms, symbols and names, but no function that a rule is made of."""
+    shared = {"coupling_outputs", "field_names"}  # names of observables, used by theory and simulation alike
+    for path in sorted(Path(meaning.__file__).parent.glob("meaning*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("quenched.theory"):
+                module = import_module(str(node.module))
+                for alias in node.names:
+                    thing = getattr(module, alias.name)
+                    assert not isinstance(thing, FunctionType) or alias.name in shared, (path.name, alias.name)
+                    assert not (isinstance(thing, type) and issubclass(thing, Rule)), (path.name, alias.name)
 
 
 def test_a_derivation_may_stop_early() -> None:

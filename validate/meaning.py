@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sympy import Basic, Dummy, Expr, Symbol, lambdify, sympify
 
 from quenched.theory.couplings import Apply, Transpose
-from quenched.theory.errors import QuenchedError
+from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import At, UnitSymbol
 from quenched.theory.model import Model
 from quenched.theory.observables import Mean
@@ -76,17 +76,28 @@ def _number(expr: Expr, values: tuple[tuple[Basic, Any], ...]) -> complex:
 def _compiled(expr: Expr, leaves: tuple[Basic, ...]) -> Callable[..., Any]:
     """A numpy function of the leaves. Dummies keep apart symbols that share a name."""
     dummies = [Dummy(f"a{k}") for k in range(len(leaves))]
-    made: Callable[..., Any] = lambdify(
-        dummies, expr.xreplace(dict(zip(leaves, dummies, strict=True))), modules="scipy"
-    )
+    flat = expr.xreplace(dict(zip(leaves, dummies, strict=True)))
+    try:
+        made: Callable[..., Any] = lambdify(dummies, flat, modules="scipy")
+    except NotImplementedError as error:
+        raise NotCovered(f"{expr} has no numpy function: not compared") from error
     return made
 
 
 def evaluate(expr: Any, values: Values) -> Any:
-    """An expression at numbers or arrays, one for each of its symbols (and fields at other times)."""
+    """A real expression at numbers or arrays, one for each of its symbols (and fields at other times).
+
+    Raises
+    ------
+    NotCovered
+        For a function that numpy and scipy do not have.
+    """
     expr = sympify(expr)
     leaves = tuple(e for e in _ordered_leaves(expr) if e in values)
-    return _compiled(expr, leaves)(*(values[e] for e in leaves))
+    found = _compiled(expr, leaves)(*(values[e] for e in leaves))
+    if np.iscomplexobj(found):  # some special functions always return complex numbers
+        return np.where(np.abs(np.imag(found)) < 1e-12, np.real(found), np.nan)
+    return found
 
 
 @lru_cache(maxsize=4096)

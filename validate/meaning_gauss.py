@@ -14,7 +14,25 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from sympy import Abs, Add, Basic, DiracDelta, Dummy, Expr, Heaviside, Integral, Max, Min, Mul, Piecewise, S, sign
+from sympy import (
+    Abs,
+    Add,
+    Basic,
+    DiracDelta,
+    Dummy,
+    Expr,
+    Heaviside,
+    Integral,
+    Max,
+    Min,
+    Mod,
+    Mul,
+    Piecewise,
+    S,
+    ceiling,
+    floor,
+    sign,
+)
 from sympy.core.relational import Relational
 
 from quenched.theory.errors import NotCovered
@@ -41,13 +59,18 @@ def numeric(f: SiteFunction, values: Values) -> Numeric:
     Raises
     ------
     NotCovered
-        For derivatives of delta functions, which only averages of smoother functions could show.
+        For derivatives of delta functions, which only averages of smoother functions could show, and for functions
+        with endless jumps or unbounded at a kink, where this quadrature loses its digits.
     """
-    expr = f.expr
-    if not expr.has(DiracDelta):
-        return Numeric(_callable(expr, values), _kinks(expr, values))
-    smooth, masses = _split_deltas(expr, values)
-    return Numeric(_callable(smooth, values), _kinks(smooth, values), masses)
+    if f.expr.has(floor, ceiling, Mod):
+        raise NotCovered(f"no quadrature for {f.name}, which jumps at every whole number: not compared")
+    smooth, masses = _split_deltas(f.expr, values) if f.expr.has(DiracDelta) else (f.expr, ())
+    out = Numeric(_callable(smooth, values), _kinks(smooth, values), masses)
+    for kink in out.kinks:
+        beside = out.regular(kink + np.array([-1e-9, 1e-9, -1e-3, 1e-3]))
+        if not np.isfinite(beside).all() or np.abs(beside[:2]).max() > 100 * (1 + np.abs(beside[2:]).max()):
+            raise NotCovered(f"no quadrature for {f.name}, which is unbounded at {kink:.3g}: not compared")
+    return out
 
 
 def _callable(expr: Expr, values: Values) -> Callable[[Array], Array]:

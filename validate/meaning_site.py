@@ -37,7 +37,7 @@ def site_exponent(
 ) -> complex:
     """The exponent of one site: its fields at every copy (axis 0) against the order parameters."""
     total = 0j
-    copies = len(next(iter(site.values())))
+    copies = max((len(v) for v in site.values()), default=1)
     one = {a: v[None, :] for a, v in site.items()}
     for term in terms:
         if term.population != population:

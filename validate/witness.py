@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from quenched.theory.model import Model
 
 #: Comparisons of algebra, and of finite differences of quadratures.
-EXACT, DIFFERENCES = 1e-9, 1e-6
+EXACT, DIFFERENCES = 1e-9, 1e-5
 #: Largest deviation of a moment after few steps, in standard errors.
 STANDARD_ERRORS = 5.0
 
