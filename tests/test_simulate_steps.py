@@ -100,12 +100,25 @@ def test_discretised_flow_is_simulated_as_that_map():
     """OU at dt: variance of the Euler map is s2/(1 − dt/2), not that of the flow."""
     dt = symbols("dt", positive=True)
     flow = Dynamics({x: -x + sqrt(2) * WhiteNoise("xi")})
-    run = simulate(
-        discretise(flow, dt), 500, trials=2, duration=200, burn=10, lags=[0, 0.5, 1], params={dt: 0.5}, **HERE
-    )
+    run = simulate(discretise(flow, dt), 500, trials=2, duration=200, burn=10, lags=[0, 1, 2], params={dt: 0.5}, **HERE)
     assert run["C_x0"].mean[0] == pytest.approx(1 / 0.75, rel=0.03)
     assert run["C_x"].mean[2] == pytest.approx(0.25 / 0.75, rel=0.06)
     assert run["lyapunov"].mean[0] == pytest.approx(np.log(0.5), abs=1e-6)  # per step
+
+
+def test_discretised_flow_keeps_the_time_of_the_flow():
+    """Steps count durations; times and delays in the equations stay those of the flow."""
+    dt, d, om = symbols("dt d omega", positive=True)
+    y = Field("y", initial=0)
+    driven = discretise(Dynamics({y: -y + y(t - d) / 2 + cos(om * t)}), dt)
+    driven.observe(wave=mean(y) * cos(om * t))
+    past = [0.0]
+    for n in range(9):  # t = n/2, y(t − d) two steps back
+        past.append(past[n] + 0.5 * (-past[n] + past[max(n - 2, 0)] / 2 + np.cos(2 * 0.5 * n)))
+    settings = dict(trials=1, duration=1, burn=9, lags=[0], params={dt: 0.5, d: 1, om: 2}, **HERE)
+    run = simulate(driven, 3, **settings)
+    assert run["mean_y"].values[0, 0] == pytest.approx(past[9])
+    assert run["wave"].values[0, 0] == pytest.approx(past[9] * np.cos(2 * 0.5 * 9))
 
 
 def test_delayed_field():

@@ -82,7 +82,7 @@ class Recorder:
         slot = (step // self._spacing) % self._length
         for past, values in zip(self._past, self._channels(self._net, now, y), strict=True):
             past[slot] = values
-        base, lead = step - self._lags.ahead, self._lags.ahead * self._net.task.time_unit
+        base, lead = step - self._lags.ahead, self._lags.ahead * self._net.task.advance
         if base >= self._lags.behind and (base - self._lags.behind) % self._lags.stride == 0:
             self._times.append(now - lead)
             self._measure(base // self._spacing)

@@ -95,14 +95,14 @@ class Clock:
 
     Attributes
     ----------
-    dt : step of the integrator (of a discretised flow: its declared step)
-    unit : time that one step advances (1 for a plain map)
+    unit : step in the unit in which durations, lags and rates are counted: dt of a flow, 1 of every map
+    advance : what one step adds to `t` in the equations: dt of a flow, the declared dt of a discretised flow, or 1
     burn, window, stride : steps
-    span : longest default lag in units of time
+    span : longest default lag, in the same unit as durations
     """
 
-    dt: float
     unit: float
+    advance: float
     burn: int
     window: int
     stride: int
@@ -128,9 +128,8 @@ class Clock:
                 raise QuenchedError(
                     f"dt = {dt:g} does not apply: the model is a map" + (f" with dt = {declared:g}" if declared else "")
                 )
-            step = declared or 1.0
-            if declared is None:
-                fast = slow = 1.0
+            step = 1.0
+            fast = fast if declared else 1.0
         else:
             step = default_step(fast * fraction, multiples) if dt is None else check_positive("dt", dt)
         window = max(300 * fast, 20 * slow) if duration is None else check_positive("duration", duration)
@@ -139,20 +138,18 @@ class Clock:
         span = 20 * fast
         if window < step:
             raise QuenchedError(f"duration = {window:g} is shorter than one step of {step:g}")
-        return cls(step, step, round(before / step), round(window / step), stride, span)
+        advance = step if model.clock == "flow" else declared or 1.0
+        return cls(step, advance, round(before / step), round(window / step), stride, span)
 
     def steps(self, time: float, what: str) -> int:
-        """A time as a number of steps."""
-        count = round(time / self.unit)
-        if abs(count * self.unit - time) > 1e-6 * max(self.unit, abs(time)):
-            raise QuenchedError(f"{what} = {time:g} should be a multiple of the step {self.unit:g}")
-        return count
+        """A time of the equations as a number of steps."""
+        return _multiple(time, self.advance, what)
 
     def delay_steps(self, delay: float, expr: Expr) -> int:
         """A delay as a number of steps, at least one."""
         count = self.steps(delay, f"delay {expr}")
         if count < 1:
-            raise QuenchedError(f"delay {expr} = {delay:g} should be positive, at least one step of {self.unit:g}")
+            raise QuenchedError(f"delay {expr} = {delay:g} should be positive, at least one step of {self.advance:g}")
         return count
 
     def lag_steps(self, lags: ArrayLike | None) -> tuple[int, ...]:
@@ -162,7 +159,14 @@ class Clock:
         array = np.atleast_1d(np.asarray(lags, float))
         if array.ndim != 1 or not array.size or np.any(array < 0) or not np.all(np.isfinite(array)):
             raise QuenchedError("lags should be a list of non-negative numbers")
-        return tuple(self.steps(float(lag), "lag") for lag in array)
+        return tuple(_multiple(float(lag), self.unit, "lag") for lag in array)
+
+
+def _multiple(time: float, step: float, what: str) -> int:
+    count = round(time / step)
+    if abs(count * step - time) > 1e-6 * max(step, abs(time)):
+        raise QuenchedError(f"{what} = {time:g} should be a multiple of the step {step:g}")
+    return count
 
 
 def check_positive(name: str, value: float, zero: bool = False) -> float:
@@ -193,7 +197,7 @@ def round_down(value: float) -> float:
 
 
 def time_scales(model: Model, tables: Tables, numbers: Numbers) -> tuple[float, float]:
-    """Fastest and slowest declared relaxation time of single units, 1 where none is declared.
+    """Fastest and slowest declared relaxation time of single units (in steps for a map), 1 where none is declared.
 
     Taken from ∂(right-hand side)/∂(own field) at zero fields and mean disorder: enough to choose default steps.
     """
@@ -205,11 +209,11 @@ def time_scales(model: Model, tables: Tables, numbers: Numbers) -> tuple[float, 
             continue
         disorder = {stand_in[q]: q.law.mean_() for q in tables.quenched if q in stand_in}
         point = slope.subs(disorder).subs({d: 0 for d in stand_in.values()}).subs({**numbers.values, SIZE: numbers.N})
-        rest = {s: 0 for s in point.free_symbols}
-        value = complex(point.subs(rest).evalf()) if point.subs(rest).is_number else 0j
-        rate = (
-            abs(value.real) if model.clock == "flow" else abs(1 - value.real) / (numbers(model.dt) if model.dt else 1)
-        )
+        value = point.subs({s: 0 for s in point.free_symbols})
+        if not (value.is_number and value.is_finite):
+            continue
+        real = complex(value.evalf()).real
+        rate = abs(real) if model.clock == "flow" else abs(1 - real)
         if math.isfinite(rate) and rate > 1e-9:
             times.append(1 / rate)
     return (min(times), max(times)) if times else (1.0, 1.0)

@@ -40,7 +40,7 @@ class Task:
     clock: str
     scheme: str
     dt: float
-    time_unit: float
+    advance: float
     burn: int
     window: int
     lags: Lags
@@ -270,22 +270,21 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
     rhs: Callable[..., None] = _bind(functions["rhs"], net)
     recorder, growth = Recorder(task.lags, task.moments, net, functions), Growth(net, task.burn)
     fresh = any(s.fresh for s in task.matrices) or any(s.fresh for s in task.vectors)
-    advance = 1.0 if task.clock == "map" and task.time_unit == 1 else task.dt
     y = initial_state(net, functions)
     end = task.burn + task.window + task.lags.ahead + task.lags.behind
     for n in range(end + 1):
         if fresh and n:
             net.refresh()
         if n % task.lags.stride == 0:
-            check_finite(y, n * advance, task)
+            check_finite(y, n * task.advance, task)
             if _stop():
                 raise Stopped
         if task.program.tangent and (n % task.lags.stride == 0 or n in (task.burn, end)):
             growth.renormalise(n, y)
         net.remember(n, y)
-        if n >= task.burn:
-            recorder.record(n - task.burn, n * advance, y)
-        y = step(rhs, n * advance, task.dt, y, noise.draw(), scratch)
+        if task.burn <= n < end:
+            recorder.record(n - task.burn, n * task.advance, y)
+        y = step(rhs, n * task.advance, task.dt, y, noise.draw(), scratch)
     return recorder, growth
 
 

@@ -83,9 +83,9 @@ def simulate(
         Time step of a flow; default: the scheme's fraction of the fastest declared relaxation time (Heun 0.1, RK4
         0.25, Euler–Maruyama 0.02), shortened so that given lags and delays are multiples of it.
     duration, burn : float, optional
-        Measurement window and transient, in units of time (steps of a map; time for a discretised flow).
+        Measurement window and transient, in units of time (steps of a map, also of a discretised flow).
     lags : array, optional
-        Lags τ of curves, multiples of dt.
+        Lags τ of curves, multiples of dt (steps of a map).
     dtype : "float64" or "float32"
         Precision of couplings and of what they read; state and averages are double. Single precision is faster.
     trajectories : int
@@ -241,8 +241,8 @@ def prepare(
         initial=tuple(initial_law(f, numbers) for f in tables.fields),
         clock=model.clock,
         scheme=scheme,
-        dt=clock.dt,
-        time_unit=clock.unit,
+        dt=clock.unit,
+        advance=clock.advance,
         burn=clock.burn,
         window=clock.window,
         lags=Lags.of(steps, offsets, clock.stride, moments),
