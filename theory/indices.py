@@ -266,6 +266,16 @@ def indexed_latex(model: Model) -> str:
     for q in model.quenched:
         note = rf"\quad\text{{{_redrawn(q.redraw)[2:]}}}" if q.redraw else ""
         rows.append(rf"{printer.unit(q, 'i')} &\sim {printer.law(q.law)}{note}")
+    for x in model.fields:
+        if x.initial is not None:
+            law = isinstance(x.initial, Law)
+            start = printer.law(x.initial) if law else printer._print(x.initial)
+            relation = r"\sim" if law else "="
+            rows.append(rf"{printer.unit(x, 'i')}(0) &{relation} {start}")
+    for population in model.populations:
+        if printer.tagged or population.count != N:
+            labels = "" if population.labels is None else rf",\ \text{{labels}} \sim {printer.law(population.labels)}"
+            rows.append(rf"\mathrm{{{population.name}}}: i &= 1, \dots, {printer._print(population.count)}{labels}")
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
 
 
