@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from quenched.solution import Solution
     from quenched.theory.model import Model
 
-QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 64, "trajectories": 8}
+QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 80, "trajectories": 8}
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
 QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
@@ -107,7 +107,9 @@ def plan(
     """The design of a tier for one parameter point; what is given overrides the tier."""
     tier: dict[str, Any] = QUICK if quick else FULL
     fast, slow = _relaxation(model, dict(values))
-    step = _step(model, dict(values), fast, QUICK_STEPS if quick else FULL_STEPS) if dt is None else dt
+    noisy = bool(model.fix(values).noises)
+    steps = (QUICK_STEPS if quick else FULL_STEPS)[noisy]
+    step = _step(model, dict(values), fast / steps) if dt is None else dt
     correlation = _correlation_time(solution)
     # A map's step is as cheap as a tenth of a flow's shortest time, so it can afford more of them.
     shortest = 100 * step if model.clock == "map" else 25 * fast
@@ -122,7 +124,7 @@ def plan(
         lags=_lags(correlation, [k * fast for k in tested], step),
         relaxation=fast,
         tested=tested,
-        resolution=_resolution(model, step / fast),
+        resolution=_resolution(model, step / fast, noisy),
     )
 
 
@@ -136,20 +138,20 @@ def _relaxation(model: Model, values: dict[Symbol, float]) -> tuple[float, float
     return (fast, slow) if model.clock == "flow" or model.dt is not None else (1.0, slow)
 
 
-def _step(model: Model, values: dict[Symbol, float], fast: float, steps: tuple[int, int]) -> float:
-    """Time step: of a flow a fraction of its shortest relaxation time, rounded down to one digit."""
+def _step(model: Model, values: dict[Symbol, float], longest: float) -> float:
+    """Time step: one step of a map, of a flow the longest allowed, rounded down."""
     if model.clock == "map":
-        return 1.0 if model.dt is None else float(model.dt.xreplace(values))
+        return 1.0
     from quenched.validate.simulate import round_down
 
-    return float(round_down(fast / steps[bool(model.noises)]))
+    return float(round_down(longest))
 
 
-def _resolution(model: Model, h: float) -> float:
+def _resolution(model: Model, h: float, noisy: bool) -> float:
     """Relative error of variances by steps of h relaxation times (maps are iterated exactly)."""
     if model.clock == "map":
         return 1e-4
-    return max(1e-4, (NOISE_ERROR if model.noises else SMOOTH_ERROR) * h**2)
+    return max(1e-4, (NOISE_ERROR if noisy else SMOOTH_ERROR) * h**2)
 
 
 def _correlation_time(solution: Solution) -> float:

@@ -153,9 +153,11 @@ def _rate_of(context: Context, energy: float) -> float:
 
 def _well(context: Context, branch: Branch, order: int, at: Any) -> Any:
     """Σ_k w_k ⟨f_k^(order) g_k^(order)⟩ on the orbit."""
+    import numpy as np
+
     from quenched import numerics
 
-    particle, total = _particle(context), 0.0
+    particle, total = _particle(context), np.zeros(np.shape(at))
     m, v = branch.mean[0], branch.variance[0]
     for weight, s in zip(particle.weights, particle.sources, strict=True):
         average, _ = numerics.average2(s.f.diff(order), s.g.diff(order), m, m, v, v, at, dict(context.values))

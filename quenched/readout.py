@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: Names of scalar observables that every solved state has besides its standard curves.
 GROWTH = "lyapunov"
 _ROUNDING = 1e-12
+#: Solvers keep variances positive; below this there is none.
+_NOTHING = 1e-200
 
 
 @dataclass(frozen=True)
@@ -131,14 +133,16 @@ def _autocorrelation(state: State, fld: Field) -> Quantity:
     a, b = state.argument(field_names(state.model)[fld]), state.branch
     mean, spread = float(b.mean[a]), float(b.mean_error[a])
     error = np.asarray(b.covariance_error[a, a]) + 2 * abs(mean) * spread
-    return Quantity(np.asarray(b.covariance[a, a]) + mean**2, error, "tau", np.asarray(b.tau))
+    covariance = np.asarray(b.covariance[a, a]) * (b.variance[a] > _NOTHING)
+    return Quantity(covariance + mean**2, error, "tau", np.asarray(b.tau))
 
 
 def _second_moment(state: State, fld: Field) -> Quantity:
     """⟨x²⟩."""
     a, b = state.argument(field_names(state.model)[fld]), state.branch
     mean, spread = float(b.mean[a]), float(b.mean_error[a])
-    return Quantity(float(b.variance[a]) + mean**2, float(b.variance_error[a]) + 2 * abs(mean) * spread)
+    variance = float(b.variance[a]) if b.variance[a] > _NOTHING else 0.0
+    return Quantity(variance + mean**2, float(b.variance_error[a]) + 2 * abs(mean) * spread)
 
 
 def _mean(state: State, fld: Field) -> Quantity:
@@ -223,7 +227,7 @@ def _two_times(state: State, first: tuple[SiteFunction, int], second: tuple[Site
         state = replace(state, branch=state.at_lags(np.array([0.0, lag])))
     (_, a), (_, b) = first, second
     at = np.asarray(state.branch.tau)
-    if 0.0 in (state.branch.variance[a], state.branch.variance[b]):
+    if min(state.branch.variance[a], state.branch.variance[b]) <= _NOTHING:
         still, other = _one_time(state, first), _one_time(state, second)
         value = np.full(len(at), still.value * other.value)
         error = np.full(len(at), abs(still.value) * other.error + abs(other.value) * still.error)

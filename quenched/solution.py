@@ -121,7 +121,7 @@ class Solution:
     @classmethod
     def of(cls, theory: Theory, values: Mapping[Any, float], raw: RawSolution) -> Solution:
         """Join what the solver found with the declaration's names."""
-        branches = [_branch(theory, values, b) for b in raw.branches]
+        branches = [_branch(theory, values, raw, k) for k in range(len(raw.branches))]
         given = {str(k): float(v) for k, v in values.items()}
         return cls(branches, raw.main, given, cls.provenance_of(theory))
 
@@ -228,8 +228,14 @@ def load(path: str | Path) -> Solution:
     return Solution(branches, main, values, provenance)
 
 
-def _branch(theory: Theory, values: Mapping[Any, float], raw: RawBranch) -> Branch:
-    state = State(theory.model, theory.problem, theory.potential, values, raw)
+def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, index: int) -> Branch:
+    raw = solved.branches[index]
+
+    def at_lags(lags: Any) -> RawBranch:
+        again = theory.solved(dict(values), lags=lags).branches
+        return next(b for b in again if b.label == raw.label)
+
+    state = State(theory.model, theory.problem, theory.potential, values, raw, at_lags)
     growth = Quantity(float(raw.growth.value), float(raw.growth.error))
     names = names_of(state)
     shared = frozenset(n for n, e in theory.model.observables.items() if e.atoms(Critical))
