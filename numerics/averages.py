@@ -582,7 +582,9 @@ def _kinked_plane(
     f: Function, g: Function, kf: Array, kg: Array, m1: float, s1: float, m2: float, s2: float, theta: Array, level: int
 ) -> Array:
     width = 1.0 * 0.5**level
-    where = np.concatenate([(kf - m1) / s1, (kg - m2) / s2])
+    # For θ → ±π/2 the inner average has a layer of width cos θ where v crosses a kink.
+    places = (kg - m2) / s2
+    where = np.concatenate([(kf - m1) / s1, places, -places])
     outer = panels_from_edges(graded_edges(where, 2 * width))
     z, w = outer.z.ravel(), outer.w.ravel()
     first = f(m1 + s1 * z) * w
