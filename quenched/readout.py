@@ -12,7 +12,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sympy import Add, Dummy, Expr, Mul, Symbol, expand, lambdify
+from sympy import Add, Dummy, Expr, Float, Mul, Symbol, expand, lambdify
 
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, UnitSymbol
@@ -69,6 +69,13 @@ class State:
         if name not in names:
             raise NotCovered(f"the derivation has no Gaussian law for {name!r} (it has {', '.join(names)})")
         return names.index(name)
+
+
+def tidied(branch: Branch) -> Branch:
+    """The branch with variances of exactly 0 where the solver only kept them positive."""
+    variance = np.where(branch.variance > _NOTHING, branch.variance, 0.0)
+    covariance = {(a, b): c * bool(variance[a] > 0 and variance[b] > 0) for (a, b), c in branch.covariance.items()}
+    return replace(branch, variance=variance, covariance=covariance)
 
 
 def names_of(state: State) -> list[str]:
@@ -133,16 +140,14 @@ def _autocorrelation(state: State, fld: Field) -> Quantity:
     a, b = state.argument(field_names(state.model)[fld]), state.branch
     mean, spread = float(b.mean[a]), float(b.mean_error[a])
     error = np.asarray(b.covariance_error[a, a]) + 2 * abs(mean) * spread
-    covariance = np.asarray(b.covariance[a, a]) * (b.variance[a] > _NOTHING)
-    return Quantity(covariance + mean**2, error, "tau", np.asarray(b.tau))
+    return Quantity(np.asarray(b.covariance[a, a]) + mean**2, error, "tau", np.asarray(b.tau))
 
 
 def _second_moment(state: State, fld: Field) -> Quantity:
     """⟨x²⟩."""
     a, b = state.argument(field_names(state.model)[fld]), state.branch
     mean, spread = float(b.mean[a]), float(b.mean_error[a])
-    variance = float(b.variance[a]) if b.variance[a] > _NOTHING else 0.0
-    return Quantity(variance + mean**2, float(b.variance_error[a]) + 2 * abs(mean) * spread)
+    return Quantity(float(b.variance[a]) + mean**2, float(b.variance_error[a]) + 2 * abs(mean) * spread)
 
 
 def _mean(state: State, fld: Field) -> Quantity:
@@ -215,6 +220,8 @@ def _one_time(state: State, site: tuple[SiteFunction, int]) -> Quantity:
     f, a = site
     b = state.branch
     value, error = numerics.average1(f, b.mean[a], b.variance[a], dict(state.values))
+    if b.variance[a] == 0:
+        value = float(f.expr.xreplace({U: Float(b.mean[a]), **_floats(state)}))
     moved, _ = numerics.average1(
         f, b.mean[a] + b.mean_error[a], b.variance[a] + b.variance_error[a], dict(state.values)
     )
@@ -227,7 +234,7 @@ def _two_times(state: State, first: tuple[SiteFunction, int], second: tuple[Site
         state = replace(state, branch=state.at_lags(np.array([0.0, lag])))
     (_, a), (_, b) = first, second
     at = np.asarray(state.branch.tau)
-    if min(state.branch.variance[a], state.branch.variance[b]) <= _NOTHING:
+    if 0.0 in (state.branch.variance[a], state.branch.variance[b]):
         still, other = _one_time(state, first), _one_time(state, second)
         value = np.full(len(at), still.value * other.value)
         error = np.full(len(at), abs(still.value) * other.error + abs(other.value) * still.error)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quenched.readout import Quantity, State, evaluate, names_of, rms_of_mean
+from quenched.readout import Quantity, State, evaluate, names_of, rms_of_mean, tidied
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.observables import Critical
 
@@ -233,9 +233,9 @@ def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, in
 
     def at_lags(lags: Any) -> RawBranch:
         again = theory.solved(dict(values), lags=lags).branches
-        return next(b for b in again if b.label == raw.label)
+        return tidied(next(b for b in again if b.label == raw.label))
 
-    state = State(theory.model, theory.problem, theory.potential, values, raw, at_lags)
+    state = State(theory.model, theory.problem, theory.potential, values, tidied(raw), at_lags)
     growth = Quantity(float(raw.growth.value), float(raw.growth.error))
     names = names_of(state)
     shared = frozenset(n for n, e in theory.model.observables.items() if e.atoms(Critical))
