@@ -317,7 +317,7 @@ def _flatex(f: SiteFunction) -> str:
 
 def _argtex(z: str) -> str:
     stem, mark = (z[:-1], "'") if z.endswith("′") else (z, "")
-    return latex(Symbol(stem)) + mark if stem.isidentifier() else stem + mark
+    return latex(Symbol(stem)) + mark if stem.isidentifier() else stem.replace("·", r"\,") + mark
 
 
 def _mean_line(p: StationaryGaussian, a: int) -> Line:

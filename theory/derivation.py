@@ -19,7 +19,7 @@ from quenched.theory.lower import CopiedAction, Declaration, Lower
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
-from quenched.theory.record import Form, Line, Rule, Step
+from quenched.theory.record import Form, Line, Rule, Step, row
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
 from quenched.theory.sampled import SampledUnits, SampleUnits
 from quenched.theory.stationary import CloseAverages, ClosedAverages, Stationary, StationaryState
@@ -184,10 +184,7 @@ class Derivation:
     def latex(self) -> str:
         """All steps in LaTeX, ready for a paper."""
         head = "\\paragraph{Declaration.}\n\\begin{align}\n"
-        head += (
-            " \\\\\n".join(line.latex.replace("=", "&=", 1) for line in Declaration(self.model).lines())
-            + "\n\\end{align}"
-        )
+        head += " \\\\\n".join(row(line) for line in Declaration(self.model).lines()) + "\n\\end{align}"
         return "\n\n".join([head, *(step.latex() for step in self.steps)])
 
     def bibtex(self) -> str:

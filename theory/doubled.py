@@ -238,16 +238,18 @@ class FixedPointForm(Form):
             pieces = []
             for coef, s, pair in row:
                 plain, tex = average_print(s.f, p.arguments[s.a].name, s.g, p.arguments[s.b].name)
-                mark = "" if p.closure == 1 else f" δ{pair_name(p, pair)[0]}"
+                name, name_tex = pair_name(p, pair)
+                mark, mark_tex = ("", "") if p.closure == 1 else (f" δ{name}", rf"\, \delta {name_tex}")
                 show = coef.xreplace({DT: z, DS: Symbol("z̄")})
                 out_tex = latex(coef.xreplace({DT: z, DS: zbar}))
-                pieces.append((S.One, f"[{text(show)}]·{plain}{mark}", rf"\left[{out_tex}\right] {tex}"))
+                pieces.append((S.One, f"[{text(show)}]·{plain}{mark}", rf"\left[{out_tex}\right] {tex}{mark_tex}"))
             plain, tex = signed_sum(pieces)
-            left = "1" if p.closure == 1 else f"δ{pair_name(p, k)[0]}"
+            name, name_tex = pair_name(p, k)
+            left, left_tex = ("1", "1") if p.closure == 1 else (f"δ{name}", rf"\delta {name_tex}")
             out.append(
                 Line(
                     f"{left} = {plain}",
-                    f"{left} = {tex}",
+                    f"{left_tex} = {tex}",
                     "edge of the Jacobian's spectrum; stable if Re z < 0 there"
                     if p.clock == "flow"
                     else "edge; stable if |z| < 1",
@@ -271,7 +273,7 @@ class FindFixedPoints(Rule):
     """Static solutions and the edge of the spectrum of perturbations around them."""
 
     title: ClassVar[str] = "Fixed points and their stability"
-    assumption: ClassVar[str] = "no noise; perturbations k(t, s) = e^{zt + z̄s}"
+    assumption: ClassVar[str] = "no noise; perturbations k(t, s) = exp(zt + z̄s)"
     source: ClassVar[str] = "girko1985,sompolinsky1988"
 
     def __call__(self, before: Form) -> FixedPointForm:

@@ -111,12 +111,13 @@ class CopiedAction(Form):
     def _use_line(self, use: Use) -> Line:
         row = " ".join(text(self.fields[a].symbol) + "_i(c)" for a, _ in use.row)
         col = " ".join(text(self.fields[a].symbol) + "_j(c)" for a, _ in use.col)
-        rtex = " ".join(latex(self.fields[a].symbol) + "^i_c" for a, _ in use.row)
-        ctex = " ".join(latex(self.fields[a].symbol) + "^j_c" for a, _ in use.col)
+        rtex = " ".join(f"{{{latex(self.fields[a].symbol)}}}^i_c" for a, _ in use.row)
+        ctex = " ".join(f"{{{latex(self.fields[a].symbol)}}}^j_c" for a, _ in use.col)
+        matrix = latex(Symbol(use.coupling))
         coef, tcoef = ("-i", "-i") if use.coef == -I else (text(use.coef), latex(use.coef))
         return Line(
             f"exponent: {coef} Σ_c Σ_ij {row} {use.coupling}_ij {col}",
-            rf"\text{{exponent}} \ni {tcoef} \sum_c \sum_{{ij}} {rtex}\, {latex(Symbol(use.coupling))}_{{ij}}\, {ctex}",
+            rf"\text{{exponent}} \ni {tcoef} \sum_c \sum_{{ij}} {rtex}\, {{{matrix}}}_{{ij}}\, {ctex}",
         )
 
     def mutants(self) -> Iterator[tuple[str, Form]]:

@@ -7,6 +7,8 @@ from the forms themselves, so that text and result cannot disagree.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,13 +91,35 @@ class Step:
 
     def latex(self) -> str:
         """The step in LaTeX: a sentence and an aligned display."""
-        rows = [_row(line) for line in self.after.lines()]
+        rows = [row(line) for line in self.after.lines()]
         display = "\\begin{align}\n" + " \\\\\n".join(rows) + "\n\\end{align}" if rows else ""
-        gone = [f"Dropped: ${line.latex}$ ({line.comment})." for line in self.dropped]
-        head = f"\\paragraph{{{self.title}.}}" + (f" Assuming {self.assumption}." if self.assumption else "")
+        gone = [f"Dropped: ${line.latex}$ ({prose(line.comment)})." for line in self.dropped]
+        assumption = f" Assuming {prose(self.assumption)}." if self.assumption else ""
+        head = f"\\paragraph{{{prose(self.title)}.}}" + assumption
         return "\n".join([head, display, *gone])
 
 
-def _row(line: Line) -> str:
+def row(line: Line) -> str:
+    """A line of an aligned display: one alignment mark, and the comment at the end."""
     body = line.latex if "&" in line.latex else line.latex.replace("=", "&=", 1)
-    return body + (f" && \\text{{{line.comment}}}" if line.comment else "")
+    return body + (f" && \\text{{{prose(line.comment)}}}" if line.comment else "")
+
+
+_SIGNS = {
+    "_": r"\_", "⟨": r"$\langle$", "⟩": r"$\rangle$", "′": "$'$", "→": r"$\to$", "∞": r"$\infty$", "−": "$-$",
+    "·": r"$\cdot$", "²": "$^2$", "∂": r"$\partial$", "₀": "$_0$", "≤": r"$\le$", "≥": r"$\ge$", "\u0125": r"$\hat{h}$", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def prose(words: str) -> str:
+    """Words of a comment as LaTeX text: Greek letters, hats, bars and signs become formulas."""
+    words = re.sub("(.)\u0302", lambda m: rf"$\hat{{{m[1]}}}$", words)
+    words = re.sub("(.)\u0304", lambda m: rf"$\bar{{{m[1]}}}$", words)
+    return "".join(_SIGNS.get(letter) or _greek(letter) for letter in words)
+
+
+def _greek(letter: str) -> str:
+    name = unicodedata.name(letter, "").split()
+    if name[:1] != ["GREEK"] or "LETTER" not in name:
+        return letter
+    return f"$\\{name[-1].lower() if name[1] == 'SMALL' else name[-1].capitalize()}$".replace("lamda", "lambda")
