@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
+from quenched.validate import integrators, measure, realise, sampling
 from quenched.validate.estimators import Run, Sample
 from quenched.validate.generate import Tables, generate, label
 from quenched.validate.integrators import SCHEMES
@@ -271,12 +275,16 @@ def without_silent_noise(model: Model, values: Values) -> Model:
     return reduced if len(reduced.noises) < len(model.noises) and same_names else model
 
 
+@lru_cache(maxsize=1)
 def package_version() -> str:
-    """Version of the installed package: part of every stored key."""
+    """Version of the installed package and digest of the code that realisations run: part of every stored key."""
+    code = hashlib.sha256()
+    for module in (sampling, integrators, measure, realise):
+        code.update(inspect.getsource(module).encode())
     try:
-        return version("quenched")
+        return f"{version('quenched')}+{code.hexdigest()[:16]}"
     except PackageNotFoundError:
-        return "unknown"
+        return code.hexdigest()[:16]
 
 
 def check_supported(model: Model) -> None:
