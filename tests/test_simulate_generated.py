@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sympy import Heaviside, Max, Piecewise, cos, erf, exp, sign, sin, sqrt, symbols, tanh
 
 from quenched.theory.algebra import Transpose, diag, outer
@@ -178,3 +180,47 @@ def test_constant_couplings_are_applied_once():
     program = generate(Dynamics({x: -x + J @ tanh(x) + W @ u}))[0]
     assert "env.fixed" in program.source
     assert program.source.count("env.multiply") == 1
+
+
+FUNCTIONS = [
+    tanh,
+    erf,
+    sin,
+    lambda u: u / sqrt(1 + u**2),
+    lambda u: Max(u, 0),
+    lambda u: 1 / (1 + exp(-u)),
+    lambda u: u,
+]
+
+
+@st.composite
+def declarations(draw):
+    """Random flows of two fields: couplings, transposes, gates, nested couplings, averages and disorder."""
+    x, a = Field("x"), Field("a")
+    J = Gaussian("J", variance=2, symmetry=draw(st.sampled_from([0, -0.5, 1])))
+    K, b = Iid("K", Uniform(-1, 1)), Quenched("b", Normal(0, 1))
+    function = st.sampled_from(FUNCTIONS)
+
+    def local(depth):
+        kind = draw(st.integers(0, 5 if depth else 2))
+        f = draw(function)
+        if kind == 0:
+            return f(x + b)
+        if kind == 1:
+            return f(a) * draw(st.sampled_from([1, 2, -0.5]))
+        if kind == 2:
+            return mean(f(x) * a) + x
+        inside = local(depth - 1)
+        if kind == 3:
+            return draw(st.sampled_from([J, J.T, K, 2 * J - K])) @ f(inside)
+        if kind == 4:
+            return (J @ f(inside)) * f(K @ tanh(a))
+        return f(inside) + inside * x
+
+    return Dynamics({x: -x + local(2), a: -a / 3 + local(2)})
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(declarations())
+def test_random_flows_equal_explicit_loops(model):
+    check_against_loops(model, 3)
