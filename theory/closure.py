@@ -16,6 +16,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Field, Quenched
 from quenched.theory.linear import LinearUnit, LinearUnits, NeedsTrajectories
 from quenched.theory.lower import CopiedAction
+from quenched.theory.naming import unit_name
 from quenched.theory.problem import DS, DT, Argument, Label, OnePoint, SiteFunction, StationaryGaussian, TwoPoint, U
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
@@ -140,10 +141,10 @@ class _Closure:
         """Quenched numbers stay labels unless they are Gaussian and enter units only additively."""
         inside = {q for o in self.action.of_role("output") if o.definition for q in o.definition.atoms(Quenched)}
         added = {q for u in self.units.values() for e in u.drive.values() for q in e.atoms(Quenched)}
-        for q in sorted(inside | added, key=lambda q: q.name):
+        for q in sorted(inside | added, key=unit_name):
             additive = all(not e.diff(q).atoms(Quenched) for u in self.units.values() for e in u.drive.values())
             if q in inside or not isinstance(q.law, Normal) or not additive:
-                self.labels[q] = Symbol(q.name, real=True)
+                self.labels[q] = Symbol(unit_name(q), real=True)
 
     # -- outputs and their arguments ------------------------------------------------------------------------
     def _find_functions(self) -> None:
@@ -268,7 +269,7 @@ class _Closure:
 
     def _static(self, i: int, j: int) -> Expr:
         da, db = self._drive(self.arguments[i]), self._drive(self.arguments[j])
-        normal = sorted((da.atoms(Quenched) | db.atoms(Quenched)) - set(self.labels), key=lambda q: q.name)
+        normal = sorted((da.atoms(Quenched) | db.atoms(Quenched)) - set(self.labels), key=unit_name)
         return Add(*(da.diff(q) * db.diff(q) * q.law.variance_() for q in normal))
 
     def _responses(self) -> dict[str, Expr]:

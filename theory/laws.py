@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Expr, Rational, S, sqrt
+from sympy import Expr, Rational, S, sqrt, sympify
 
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.errors import NotCovered
@@ -96,6 +96,6 @@ def iid_diagrams(atom: Iid) -> list[Diagram]:
 
 def averaging_law(name: str, rows: Population, cols: Population) -> Law:
     """The deterministic matrix whose product with ψ is the population mean of ψ."""
-    weight = 1 / cols.fraction if cols.size is None else S.One / cols.size
+    weight = 1 / sympify(cols.fraction) if cols.size is None else S.One / cols.size
     power = S.NegativeOne if cols.size is None else S.Zero
     return Law(name, rows, cols, (Diagram("mean", ((name, 0, 1),), weight, power),))

@@ -16,6 +16,7 @@ from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import At, Field, Quenched, WhiteNoise
 from quenched.theory.lower import CopiedAction
+from quenched.theory.naming import unit_name
 from quenched.theory.problem import DT
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
@@ -152,7 +153,7 @@ def solve_unit(process: EffectiveProcess, population: str) -> LinearUnit:
     locals_ = [f.name for f in act.of_role("local") if f.population.name == population]
     rhs = dict(act.equations)
     symbols = [act.fields[s].symbol for s in states] + [act.fields[h].symbol for h in locals_]
-    noises = sorted({n for s in states for n in rhs[s].atoms(WhiteNoise)}, key=lambda n: n.name)
+    noises = sorted({n for s in states for n in rhs[s].atoms(WhiteNoise)}, key=unit_name)
     rows = [_affine(rhs[s], s, [*symbols, *noises]) for s in states]
     n = len(states)
     inner = Matrix([[row[0][j] for j in range(n)] for row in rows]) if n else Matrix(0, 0, [])
@@ -160,7 +161,7 @@ def solve_unit(process: EffectiveProcess, population: str) -> LinearUnit:
     fed = Matrix([[row[0][j] for j in range(n, len(symbols) + len(noises))] for row in rows])
     rest = Matrix([row[1] for row in rows])
     gains = (inverse * fed).applyfunc(cancel) if n else fed
-    unit = _assemble(act, population, states, locals_, [x.name for x in noises], gains, inverse, rest)
+    unit = _assemble(act, population, states, locals_, [unit_name(x) for x in noises], gains, inverse, rest)
     own = {s: cancel(inverse[i, i]) for i, s in enumerate(states)}
     return replace(unit, characteristic=(DT * eye(n) - inner).det() if n else S.One, own_response=own)
 

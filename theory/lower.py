@@ -279,14 +279,14 @@ class _Lowering:
         body = unbind(node.body)
         count = sum(1 for law in self.laws if law.startswith("mean_")) + 1
         key = (node, owner.population)
-        if key in self.locals:  # type: ignore[comparison-overlap]
-            return self.locals[key]  # type: ignore[index]
+        if key in self.locals:
+            return self.locals[key]
         label, output, law = f"{self.stem}_m{count}", self._unused(f"psi_{count}"), f"mean_{count}"
         self._output(output, body, node.population)
         hat = self._local(label, owner.population)
         self.laws[law] = averaging_law(law, owner.population, node.population)
         self.uses.append(Use(law, -I, ((hat, 0),), ((output, 0),)))
-        self.locals[key] = self.fields[label].symbol  # type: ignore[index]
+        self.locals[key] = self.fields[label].symbol
         return self.fields[label].symbol
 
 

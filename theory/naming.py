@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sympy import Expr, default_sort_key
 
 from quenched.theory.couplings import Apply
-from quenched.theory.fields import Field, Quenched, WhiteNoise
+from quenched.theory.fields import Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.spaces import Population
 
 if TYPE_CHECKING:
@@ -55,8 +55,14 @@ def coupling_outputs(model: Model) -> list[Output]:
 
 def field_names(model: Model) -> dict[Field, str]:
     """Unique printed names: a name used in several populations gets the population as its suffix."""
-    counts = Counter(f.name for f in model.eqs)
-    return {f: f.name if counts[f.name] == 1 else f"{f.name}_{f.population.name}" for f in model.eqs}
+    plain = {f: unit_name(f) for f in model.eqs}
+    counts = Counter(plain.values())
+    return {f: name if counts[name] == 1 else f"{name}_{f.population.name}" for f, name in plain.items()}
+
+
+def unit_name(symbol: UnitSymbol) -> str:
+    """The name of a unit quantity; one of a copy of the system carries the copy's number, as in ``x_1``."""
+    return symbol.name if symbol.copy is None else f"{symbol.name}_{symbol.copy}"
 
 
 def standard_names(model: Model) -> dict[str, tuple[str, Field | Output]]:

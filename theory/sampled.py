@@ -13,6 +13,7 @@ from sympy import Expr, Rational, Symbol
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Quenched, WhiteNoise
+from quenched.theory.naming import unit_name
 from quenched.theory.problem import Label, SampledUnit, SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
@@ -105,9 +106,9 @@ def _unit(process: EffectiveProcess, population: str, symbols: dict[Expr, Symbol
     rhs = dict(act.equations)
     outputs = [f for f in mine if f.role == "output"]
     bodies = [rhs[s.name] for s in states] + [o.definition for o in outputs if o.definition is not None]
-    noises = sorted({n for b in bodies for n in b.atoms(WhiteNoise)}, key=lambda n: n.name)
-    quenched = sorted({q for b in bodies for q in b.atoms(Quenched)}, key=lambda q: q.name)
-    swap = symbols | {n: Symbol(n.name, real=True) for n in noises} | {q: Symbol(q.name, real=True) for q in quenched}
+    noises = sorted({n for b in bodies for n in b.atoms(WhiteNoise)}, key=unit_name)
+    quenched = sorted({q for b in bodies for q in b.atoms(Quenched)}, key=unit_name)
+    swap = symbols | {q: Symbol(unit_name(q), real=True) for q in (*noises, *quenched)}
     fields = [f.symbol for f in mine if f.role == "local"]
     for o in outputs:
         read = [h for h in fields if o.definition is not None and o.definition.has(h)]
