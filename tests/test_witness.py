@@ -11,7 +11,7 @@ import pytest
 from sympy import Heaviside, Max, Piecewise, erf, exp, floor, sign, sqrt, symbols, tanh
 from witness_models import EXTRAS, MODELS
 
-from quenched.theory import Dynamics, Field, Gaussian, Map, WhiteNoise
+from quenched.theory import Dynamics, Field, Gaussian, Map, WhiteNoise, copies
 from quenched.theory.average import Average
 from quenched.theory.derivation import derive, start
 from quenched.theory.readoff import EffectiveProcess
@@ -91,7 +91,11 @@ def test_what_has_no_numbers_is_said_not_ticked(phi) -> None:  # type: ignore[no
 
 def test_meanings_use_no_rule() -> None:
     """Meanings may import the classes that hold forms, symbols and names, but no function that a rule is made of."""
-    shared = {"coupling_outputs", "field_names"}  # names of observables, used by theory and simulation alike
+    shared = {
+        "coupling_outputs",
+        "field_names",
+        "unit_name",
+    }  # names of observables, used by theory and simulation alike
     for path in sorted(Path(meaning.__file__).parent.glob("meaning*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("quenched.theory"):
@@ -136,6 +140,29 @@ def test_a_missing_memory_is_seen_by_few_steps() -> None:
         tick = check_chain(derivation.model, replace(process, **change), scene)
         assert tick.passed is False, (change, tick.detail)
         assert tick.deviation > 10
+
+
+@pytest.mark.parametrize("name", ["leaky_map", "two_laws", "mean_and_symmetry"])
+def test_two_declared_copies_keep_their_meaning(name: str) -> None:
+    assert failures(verify(derive(copies(MODELS[name](), 2)))) == []
+
+
+def test_the_doubled_system_is_the_theory_of_two_declared_copies() -> None:
+    """With couplings and noise shared, the covariance between copies obeys the equation of one copy."""
+    net = MODELS["noisy_erf"]()
+    one = derive(net).problem
+    two = derive(copies(net, 2, share=[*net.matrices, *net.noises])).problem
+    assert one is not None
+    assert two is not None
+    names = [a.name for a in two.arguments]
+    cross = two.pairs.index((names.index("x_1"), names.index("x_2")))
+    (gain,) = one.gain[0]
+    found = {(s.a, s.b): g for s, g in zip(two.two_points, two.gain[cross], strict=True) if g != 0}
+    assert found == {two.pairs[cross]: gain}
+    assert two.noise[cross] == one.noise[0] != 0
+    apart = derive(copies(net, 2)).problem  # noise of its own in each copy
+    assert apart is not None
+    assert apart.noise[cross] == 0
 
 
 def test_a_network_with_delays_is_not_compared_over_few_steps() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from sympy import Symbol
 
 from quenched.theory.fields import Quenched, WhiteNoise
+from quenched.theory.naming import unit_name
 from quenched.theory.problem import SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.spaces import N
@@ -103,9 +104,9 @@ def _equations_deviation(process: EffectiveProcess, p: SiteProcess, values: Valu
     action = process.action
     exprs = [e for _, e in action.equations] + [f.definition for f in action.of_role("output") if f.definition]
     loose = {s for e in exprs for s in e.atoms(WhiteNoise, Quenched)}
-    names = {s.name for s in loose} | {f.name for f in action.fields.values()}
+    names = {unit_name(s) for s in loose} | {f.name for f in action.fields.values()}
     draw = {name: rng.normal(size=3) for name in sorted(names)}
-    before = {f.symbol: draw[f.name] for f in action.fields.values()} | {s: draw[s.name] for s in loose}
+    before = {f.symbol: draw[f.name] for f in action.fields.values()} | {s: draw[unit_name(s)] for s in loose}
     worst, seen = 0.0, set()
     rhs = dict(action.equations)
     for unit in p.units:

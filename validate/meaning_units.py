@@ -17,6 +17,7 @@ from sympy import Expr, Symbol
 from quenched.theory.fields import Quenched, WhiteNoise
 from quenched.theory.linear import LinearUnit, LinearUnits
 from quenched.theory.lower import CopiedAction
+from quenched.theory.naming import unit_name
 from quenched.theory.problem import DS, DT, SiteFunction, StationaryGaussian, U
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.spaces import N
@@ -54,7 +55,7 @@ def numeric_unit(action: CopiedAction, population: str, values: Values) -> Numer
     states = [f for f in action.of_role("state") if f.population.name == population]
     locals_ = [f for f in action.of_role("local") if f.population.name == population]
     rhs = dict(action.equations)
-    noises = sorted({n for f in states for n in rhs[f.name].atoms(WhiteNoise)}, key=lambda n: n.name)
+    noises = sorted({n for f in states for n in rhs[f.name].atoms(WhiteNoise)}, key=unit_name)
     symbols = [f.symbol for f in states] + [f.symbol for f in locals_] + noises
 
     def rate(z: Array) -> Array:
@@ -69,7 +70,7 @@ def quenched_of(action: CopiedAction) -> list[Quenched]:
     exprs = [e for _, e in action.equations] + [
         f.definition for f in action.of_role("output") if f.definition is not None
     ]
-    return sorted({q for e in exprs for q in e.atoms(Quenched)}, key=lambda q: q.name)
+    return sorted({q for e in exprs for q in e.atoms(Quenched)}, key=unit_name)
 
 
 # ------------------------------------------------------------------------------------------------------ linear filters
@@ -99,7 +100,7 @@ def _unit_deviation(
     for i, s in enumerate(numeric.states):
         worst += [relative(number(unit.transfer[s, h], at), gains[i, j]) for j, h in enumerate(numeric.locals)]
         for j, xi in enumerate(numeric.noises):
-            worst.append(relative(number(unit.noise[s, xi.name], at), gains[i, count + j]))
+            worst.append(relative(number(unit.noise[s, unit_name(xi)], at), gains[i, count + j]))
         worst.append(relative(number(unit.drive[s], at), driven[i]))
         worst.append(relative(number(unit.own_response[s], at), green[i, i]))
     for h in numeric.locals:
@@ -121,7 +122,7 @@ def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values,
     action = units.process.action
     labels = {label.symbol.name: rng.normal() for label in p.labels}
     values = {**values, N: SIZE, **{label.symbol: labels[label.symbol.name] for label in p.labels}}
-    frozen = {q: labels.get(q.name, rng.normal()) for q in quenched_of(action)}
+    frozen = {q: labels.get(unit_name(q), rng.normal()) for q in quenched_of(action)}
     reader = read_arguments(p, action, {**values, **frozen}, rng)
     filters = {u.population: u for u in units.units}
     ones = {f.name: rng.normal() for f in action.of_role("output")}
@@ -282,8 +283,8 @@ def _drives(
     unit: LinearUnit, weights: Mapping[str, complex], action: CopiedAction, labels: Mapping[str, float], values: Values
 ) -> tuple[complex, dict[Symbol, complex]]:
     """(mean of the constant input, standard deviation that each Gaussian quenched number adds)."""
-    loose = [q for q in quenched_of(action) if q.name not in labels]
-    fixed = {q: labels[q.name] for q in quenched_of(action) if q.name in labels}
+    loose = [q for q in quenched_of(action) if unit_name(q) not in labels]
+    fixed = {q: labels[unit_name(q)] for q in quenched_of(action) if unit_name(q) in labels}
 
     def level(shift: Mapping[Symbol, complex]) -> complex:
         numbers = {**values, **fixed, **shift}
