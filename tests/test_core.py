@@ -307,3 +307,14 @@ def test_powers_of_n_stay_in_the_saddle_as_a_parameter() -> None:
     assert N in p.parameters
     assert p.mean_gain[0][0] == -mu * sqrt(N)
     assert derive(scs()).problem.parameters == (g, s2)  # type: ignore[union-attr]
+
+
+def test_copies_share_their_couplings_but_keep_their_names() -> None:
+    """Two copies with the same J: their local fields are correlated by the outputs of both."""
+    from quenched.theory.transforms import copies
+
+    two = copies(Dynamics({x: -x + Gaussian("J", variance=g**2) @ tanh(x)}), 2)
+    p = process(two)
+    assert [name for name, _ in p.action.equations] == ["x_1", "x_2"]
+    assert len(p.covariance) == 3
+    assert all(c.coef == g**2 for parts in p.covariance.values() for c in parts)
