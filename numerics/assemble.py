@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import spherical_jn
 
-from .averages import Averages, Table
-from .fixedpoints import TINY, FixedPoint
+from .averages import Averages
+from .fixedpoints import FixedPoint
+from .stability import TINY
+from .tables import Table
 from .timegrid import NODES, FlowGrid, MapGrid, _to_legendre, impulse
 from .types import Array, Branch, Kind, Number
 
@@ -106,7 +108,7 @@ def convolve(
         return plus + impulse(noise, grid.tau), minus + impulse(noise, grid.tau, causal=False)
     total = map_noise(averages, grid, p)
     for s, source in enumerate(sources):
-        kernel = grid.response(lambda th, s=s: averages.gains(np.exp(1j * th), np.exp(-1j * th))[:, p, s])
+        kernel = grid.response(averages.transfer(p, s))
         # The kernel is known on the window only; beyond it both factors have decayed.
         total = total + np.convolve(kernel, grid.full(*source), mode="same")
     return grid.split(total)
@@ -189,12 +191,29 @@ def wave_branch(
     two, two_error = _two_points(averages, tables, covariance, errors, tau)
     one, one_error = _one_points(averages, wave.mean, variance, wave.mean_error, variance_error)
     return Branch(
-        label=label, kind=kind, stable=stable, growth=growth, tau=tau, mean=wave.mean, mean_error=wave.mean_error,
-        variance=variance, variance_error=variance_error, covariance=covariance, covariance_error=errors, static=static,
-        two_point=two, two_point_error=two_error, one_point=one, one_point_error=one_error,
-        spectrum=spectrum(averages, wave), response=responses(averages, tau), residual=rest, iterations=iterations,
-        method=method, notes=notes,
-    )  # fmt: skip
+        label=label,
+        kind=kind,
+        stable=stable,
+        growth=growth,
+        tau=tau,
+        mean=wave.mean,
+        mean_error=wave.mean_error,
+        variance=variance,
+        variance_error=variance_error,
+        covariance=covariance,
+        covariance_error=errors,
+        static=static,
+        two_point=two,
+        two_point_error=two_error,
+        one_point=one,
+        one_point_error=one_error,
+        spectrum=spectrum(averages, wave),
+        response=responses(averages, tau),
+        residual=rest,
+        iterations=iterations,
+        method=method,
+        notes=notes,
+    )
 
 
 def _two_points(
@@ -240,11 +259,17 @@ def spectrum(averages: Averages, wave: Wave) -> tuple[Array, dict[tuple[int, int
     if isinstance(grid, FlowGrid):
         first = np.array(grid.edges)[1]
         omega = np.linspace(0.0, min(4.0 / first, 40.0 * np.pi / _correlation_time(wave)), 161)
-        transform = lambda values: _filon(grid, values, omega)  # noqa: E731
+
+        def transform(values: Array) -> np.ndarray:
+            return _filon(grid, values, omega)
+
     else:
         omega = np.linspace(0.0, np.pi, 257)
         phases = np.exp(-1j * np.outer(omega, grid.tau)) * grid.weights
-        transform = lambda values: phases @ values  # noqa: E731
+
+        def transform(values: Array) -> np.ndarray:
+            return phases @ values
+
     pairs = averages.problem.pairs[: averages.problem.closure]
     out = {}
     for pair, (plus, minus) in zip(pairs, wave.decaying, strict=True):
@@ -279,9 +304,16 @@ def responses(averages: Averages, tau: Array) -> dict[str, tuple[Array, Array]]:
     grid = MapGrid(max(int(np.max(lag, initial=1.0)), 1))
     out = {}
     for k, n in enumerate(names):
-        full = grid.response(lambda th, k=k: np.asarray(averages.code.responses(np.exp(1j * th), averages.p[0])[k]))
+        full = grid.response(_map_response(averages, k))
         out[n] = (lag, grid.split(full)[0][lag.astype(int)])
     return out
+
+
+def _map_response(averages: Averages, k: int) -> Callable[[np.ndarray], np.ndarray]:
+    def transfer(theta: np.ndarray) -> np.ndarray:
+        return np.asarray(averages.code.responses(np.exp(1j * theta), averages.p[0])[k])
+
+    return transfer
 
 
 def fixed_branch(averages: Averages, point: FixedPoint, label: str, lags: Array | None) -> Branch:
@@ -308,14 +340,29 @@ def fixed_branch(averages: Averages, point: FixedPoint, label: str, lags: Array 
     one, one_error = _one_points(averages, point.mean, variance, point.mean_error, variance_error)
     omega = np.linspace(0.0, 10.0 * rate, 33) if problem.clock == "flow" else np.linspace(0.0, np.pi, 33)
     return Branch(
-        label=label, kind="trivial" if point.trivial else "static", stable=point.growth.value < 0, growth=point.growth,
-        tau=tau, mean=point.mean, mean_error=point.mean_error, variance=variance, variance_error=variance_error,
-        covariance=covariance, covariance_error=errors, static={p: float(static[i]) for i, p in enumerate(problem.pairs)},
-        two_point=two, two_point_error=two_error, one_point=one, one_point_error=one_error,
+        label=label,
+        kind="trivial" if point.trivial else "static",
+        stable=point.growth.value < 0,
+        growth=point.growth,
+        tau=tau,
+        mean=point.mean,
+        mean_error=point.mean_error,
+        variance=variance,
+        variance_error=variance_error,
+        covariance=covariance,
+        covariance_error=errors,
+        static={p: float(static[i]) for i, p in enumerate(problem.pairs)},
+        two_point=two,
+        two_point_error=two_error,
+        one_point=one,
+        one_point_error=one_error,
         spectrum=(omega, {p: np.zeros(len(omega), dtype=complex) for p in problem.pairs[: problem.closure]}),
-        response=responses(averages, tau), residual=point.residual, iterations=point.iterations, method="fixed point",
+        response=responses(averages, tau),
+        residual=point.residual,
+        iterations=point.iterations,
+        method="fixed point",
         notes=point.notes,
-    )  # fmt: skip
+    )
 
 
 def _static_sources(averages: Averages, point: FixedPoint) -> list[float]:

@@ -65,7 +65,8 @@ def _store(path: Path, source: str) -> bool:
 def _import(key: str, path: Path) -> ModuleType:
     name = f"_quenched_generated_{key}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     sys.modules[name] = module

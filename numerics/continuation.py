@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -163,7 +164,7 @@ def _bracket(rate: _Rate, start: float) -> tuple[float, float]:
             except QuenchedError:
                 continue
             ordered = sorted(signs)
-            for a, b in zip(ordered[:-1], ordered[1:], strict=True):
+            for a, b in itertools.pairwise(ordered):
                 if signs[a] * signs[b] < 0:
                     return a, b
         low, high = low / 1.5, high * 1.5

@@ -16,9 +16,10 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigs
 from quenched.theory.errors import ConvergenceError
 
 from .assemble import Wave
-from .averages import Averages, Table
-from .fixedpoints import random_rate, reproduction
+from .averages import Averages
+from .stability import random_rate, reproduction
 from .system import Kernels
+from .tables import Table
 from .timegrid import FlowGrid, MapGrid, partial_fractions
 from .types import Array, Number
 

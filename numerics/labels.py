@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from sympy import DiracDelta, Interval, Symbol, lambdify, sympify
@@ -70,7 +70,7 @@ def _edges(law: object, real: object) -> Array:
 def _panels(density: object, edges: Array) -> list[tuple[float, float]]:
     x, w = legendre(_NODES)
     found = []
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         u = (a + b) / 2 + (b - a) / 2 * x
         mass = np.broadcast_to(density(u), u.shape) * w * (b - a) / 2  # type: ignore[operator]
         found += [(float(p), float(q)) for p, q in zip(u, mass, strict=True) if q > 1e-16]

@@ -19,9 +19,9 @@ from scipy.optimize import brentq
 
 from quenched.theory.errors import ConvergenceError
 
-from .averages import Table
 from .potential import Particle, State
 from .quadrature import legendre
+from .tables import Table
 from .types import Array, Number
 
 _DEGREE = 14
@@ -96,7 +96,7 @@ def _barycentric(values: Array, x: Array) -> Array:
     nodes, _, _, _ = lobatto(values.shape[1] - 1)
     weights = 1 / np.prod(nodes[:, None] - nodes + np.eye(len(nodes)), axis=1)
     gap = x[:, None] - nodes
-    exact = np.abs(gap) < 1e-15
+    exact = np.less(np.abs(gap), 1e-15)
     share = weights / np.where(exact, 1.0, gap)
     share = np.where(exact.any(axis=1)[:, None], exact.astype(float), share)
     return (share * values).sum(axis=1) / share.sum(axis=1)
@@ -295,7 +295,7 @@ def _ground_state(particle: Particle, path: Orbit, energy: _Energy, degree: int)
         low, vectors = eigh(matrix * scale * scale[:, None], subset_by_index=[0, 0])
         psi = vectors[:, 0] * scale
         best = -float(low[0])
-        # Small elements make the matrix large: polish with Rayleigh quotients summed over elements, which do not cancel.
+        # Small elements make the matrix large: polish with Rayleigh quotients, whose terms do not cancel.
         for _ in range(3 if particle.kinked else 1):
             rows = np.stack([psi[e * degree : (e + 1) * degree + 1] for e in range(len(half))])
             slopes = rows @ d.T

@@ -11,6 +11,7 @@ sign by more than its rounding error.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,10 @@ from scipy.optimize import brentq, root
 
 from quenched.theory.errors import ConvergenceError, QuenchedError
 
-from .averages import Averages, Table
+from .averages import Averages
 from .means import mean_roots
 from .quadrature import smooth_panels
+from .tables import Table
 from .types import Array
 
 _EPS = float(np.finfo(float).eps)
@@ -32,7 +34,7 @@ _HERMITE = 48
 class State:
     """A solution of the energy condition: variance, its limit at long lags and mean, with absolute errors.
 
-    `stable` tells whether a small change of the mean returns (the sign of 1 − d⟨mean map⟩/dm along the other equations).
+    `stable` tells whether a small change of the mean returns: the sign of 1 − d(mean map)/dm along the other equations.
     """
 
     variance: float
@@ -154,7 +156,7 @@ def _symmetric_states(particle: Particle) -> list[State]:
     signs = np.where(np.abs(values) > 8 * _EPS * sizes, np.sign(values), 0.0)
     known = np.flatnonzero(signs)
     found = []
-    for i, j in zip(known[:-1], known[1:], strict=True):
+    for i, j in itertools.pairwise(known):
         if signs[i] > 0 > signs[j]:
             found.append(_polish_symmetric(particle, _SCAN[i], _SCAN[j]))
     return found
@@ -242,7 +244,7 @@ def _general_states(particle: Particle, hints: list[float]) -> list[State]:
     for v in scan:
         means = mean_roots(particle.averages, float(v))
         rows.append([(m, rho, e) for m in means for rho, e in _coarse_energies(particle, m, float(v))])
-    starts = []
+    starts: list[tuple[float, float, float]] = []
     for v, w, first, second in zip(scan[:-1], scan[1:], rows[:-1], rows[1:], strict=True):
         spread = np.sqrt(v)
         for m, rho, e in second:
@@ -251,7 +253,8 @@ def _general_states(particle: Particle, hints: list[float]) -> list[State]:
                 starts.append((w, rho, m))
             elif old[2] * e < 0:
                 share = old[2] / (old[2] - e)
-                starts.append(tuple(x + share * (y - x) for x, y in ((v, w), (old[1], rho), (old[0], m))))
+                v0, rho0, m0 = float(v), old[1], old[0]
+                starts.append((v0 + share * (w - v0), rho0 + share * (rho - rho0), m0 + share * (m - m0)))
     found: list[State] = []
     for start in starts:
         if any(_close(start, other) for other in found):

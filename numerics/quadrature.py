@@ -7,6 +7,7 @@ integrals, with full *relative* accuracy near z = 0 (antiderivatives of small ar
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -95,7 +96,7 @@ def panels(kinks: Array, width: float, reach: float = REACH) -> Panels:
     inside = kinks[np.abs(kinks) < reach]
     coarse = np.unique(np.concatenate([[-reach, 0.0, reach], inside]))
     edges = [np.array([coarse[0]])]
-    for a, b in zip(coarse[:-1], coarse[1:], strict=True):
+    for a, b in itertools.pairwise(coarse):
         edges.append(np.linspace(a, b, int(np.ceil((b - a) / width - 1e-9)) + 1)[1:])
     return panels_from_edges(np.concatenate(edges))
 
@@ -122,7 +123,7 @@ def graded_edges(kinks: Array, width: float, levels: int = 14, reach: float = RE
     edges = np.concatenate([[-reach, 0.0, reach], inside, *(k + s * steps for k in inside for s in (-1.0, 1.0))])
     edges = np.unique(edges[np.abs(edges) <= reach])
     out = [edges[:1]]
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in itertools.pairwise(edges):
         out.append(np.linspace(a, b, int(np.ceil((b - a) / width - 1e-9)) + 1)[1:])
     return np.concatenate(out)
 

@@ -109,7 +109,7 @@ def _potential_branches(averages: Averages, lags: Array | None, hints: list[floa
                 lags=lags,
                 iterations=state.iterations,
                 method="potential",
-            )  # fmt: skip
+            )
         )
     if failure is not None and not found:
         raise failure

@@ -16,8 +16,9 @@ from quenched.theory.errors import ConvergenceError, QuenchedError
 
 from .assemble import Wave, source_tables, wave_branch
 from .averages import Averages
-from .fixedpoints import TINY, static_roots, variances
+from .fixedpoints import static_roots
 from .growth import growth_rate
+from .stability import TINY, variances
 from .system import System
 from .timegrid import FlowGrid, MapGrid, flow_grid
 from .types import Array, Branch
@@ -75,7 +76,7 @@ def spectral_branches(
                 lags=lags,
                 iterations=iterations,
                 method="spectral",
-            )  # fmt: skip
+            )
         )
     if not branches and not any(b.stable for b in fixed) and not any(abs(b.growth.value) < 1e-6 for b in fixed):
         raise ConvergenceError("the time-dependent state was lost on the way from strong noise", ())
@@ -197,7 +198,7 @@ class Solver:
         real = max(float(system.origin(p) @ system.noise[p]) for p in range(len(system.pairs)))
         extra = 3 * scale / unit
         system.extra, system.tol = extra, 1e-8
-        x = self._settle(system, self._picard(system))
+        x = self._certain(system, self._picard(system), 1e-7, steps=40)
         factor = 0.3
         while True:
             if extra * unit < 1e-3 * max(real, 1e-5 * scale):
@@ -218,17 +219,16 @@ class Solver:
         system.extra = 0.0
         final = self.newton(system, x, tol=1e-8)
         if final is None:
-            return None if real == 0 and self._size(system, x) < 1e-3 * scale else self._fail()
+            if real == 0 and self._size(system, x) < 1e-3 * scale:
+                return None
+            raise ConvergenceError("the state was lost when the additional noise was switched off", self.history)
         return self._guess(system, final)
 
-    def _fail(self) -> Guess:
-        raise ConvergenceError("Newton's method did not converge to a time-dependent state", self.history)
-
-    def _settle(self, system: System, x: Array) -> Array:
-        answer = self.newton(system, x, tol=1e-7, steps=40)
+    def _certain(self, system: System, x: Array, tol: float, steps: int = 25) -> Array:
+        """`newton`, or ConvergenceError."""
+        answer = self.newton(system, x, tol=tol, steps=steps)
         if answer is None:
-            self._fail()
-        assert answer is not None
+            raise ConvergenceError("Newton's method did not converge to a time-dependent state", self.history)
         return answer
 
     def _variance_scale(self, system: System) -> float:
@@ -315,10 +315,7 @@ class Solver:
         grid = guess.grid
         for _ in range(12):
             system = System(self.averages, grid)
-            x = self.newton(system, guess.on(system), tol=1e-11)
-            if x is None:
-                self._fail()
-            assert x is not None
+            x = self._certain(system, guess.on(system), 1e-11)
             guess = self._guess(system, x)
             better = _adapted(guess, self._size(system, x), max(tol, 1e-11))
             if better is None:
@@ -327,10 +324,7 @@ class Solver:
         if self._size(system, x) < 1e-9 * float(np.max(system.variance(system.unpack(x)))):
             return None
         fine = System(self.averages, _finer(guess, self._size(system, x)))
-        y = self.newton(fine, guess.on(fine), tol=1e-12)
-        if y is None:
-            self._fail()
-        assert y is not None
+        y = self._certain(fine, guess.on(fine), 1e-12)
         self.stable = self._mean_stable(system, x)
         return self._wave(system, x, fine, y), self.iterations
 

@@ -3,7 +3,7 @@
 Unknowns are stacked as the decaying parts of the closure's pairs (half a line for (a, a), the full line for (a, b)),
 their limits q, and the means m:
 
-    C_p = Σ_s K_ps [T_s(C + q) − T_s(q)] + noise_p,    q_p = Σ_s gain_ps(0) T_s(q) + static_p,    m = c + Σ mean_gain ⟨f⟩
+    C_p = Σ_s K_ps [T_s(C + q) − T_s(q)] + noise_p,  q_p = Σ_s gain_ps(0) T_s(q) + static_p,  m = c + Σ mean_gain ⟨f⟩
 
 with T_s(c) = ⟨f_s g_s⟩ at covariance c. Derivatives with respect to c are ⟨f'g'⟩ (Price), those with respect to the
 variances and means finite differences of the tables.
@@ -11,12 +11,14 @@ variances and means finite differences of the tables.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from .assemble import map_noise, pair_index, variance_of
-from .averages import Averages, Table
+from .averages import Averages
+from .tables import Table
 from .timegrid import FlowGrid, MapGrid, impulse
 from .types import Array
 
@@ -39,6 +41,7 @@ class Kernels:
         self.even = [a == b for a, b in problem.pairs[: problem.closure]]
         self.where = [pair_index(averages, t.a, t.b) for t in problem.two_points]
         cache: dict[tuple, Array] = {}
+        key: tuple
         self.matrix: dict[tuple[int, int], Array] = {}
         if isinstance(grid, FlowGrid):
             ratios = averages.code.gain_rational(rate, averages.p[0])
@@ -59,11 +62,7 @@ class Kernels:
                     if not np.any(probe[:, p, s]):
                         continue
                     key = (p, s, *flags)
-
-                    def gain(th: np.ndarray, p: int = p, s: int = s) -> np.ndarray:
-                        return averages.gains(np.exp(rate + 1j * th), np.exp(rate - 1j * th))[:, p, s]
-
-                    cache[key] = grid.kernel(gain, *flags)
+                    cache[key] = grid.kernel(averages.transfer(p, s, rate), *flags)
                 matrix = cache[key]
                 self.matrix[p, s] = matrix[:, ::-1] if flipped else matrix
 
@@ -85,7 +84,7 @@ class System:
         self.free = [bool(np.any(row)) for row in averages.mean_gain()]
         self.extra, self.tol = 0.0, 1e-12
         cuts = np.cumsum([0, *self.kernels.sizes(), problem.closure, len(problem.arguments)])
-        self.blocks = [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        self.blocks = [slice(a, b) for a, b in itertools.pairwise(cuts)]
         self.size = int(cuts[-1])
 
     # -- vectors
@@ -138,7 +137,7 @@ class System:
                 ratio = averages.code.gain_rational(0.0, averages.p[0])[p][s]
                 total += self._folded(p, impulse(ratio, grid.tau), impulse(ratio, grid.tau, causal=False))
             else:
-                full = grid.response(lambda th, s=s: averages.gains(np.exp(1j * th), np.exp(-1j * th))[:, p, s])
+                full = grid.response(averages.transfer(p, s))
                 total += full[grid.fold(self.kernels.even[p])]
         return total
 

@@ -60,7 +60,10 @@ def _local(pole: complex, width: float) -> tuple[np.ndarray, np.ndarray, np.ndar
 class Grid:
     """Common interface of both clocks. `tau` are the non-negative nodes; `size` their number."""
 
-    tau: Array
+    @property
+    def tau(self) -> Array:
+        """Non-negative nodes."""
+        raise NotImplementedError
 
     @property
     def size(self) -> int:
@@ -102,7 +105,7 @@ class FlowGrid(Grid):
     edges: tuple[float, ...]
 
     @cached_property
-    def tau(self) -> Array:  # type: ignore[override]
+    def tau(self) -> Array:
         e = np.array(self.edges)
         x, _ = legendre(NODES)
         return ((e[:-1] + e[1:])[:, None] / 2 + np.diff(e)[:, None] / 2 * x).ravel()
@@ -122,7 +125,7 @@ class FlowGrid(Grid):
         return np.concatenate([w[::-1], w])
 
     @cached_property
-    def origin(self) -> Array:  # type: ignore[override]
+    def origin(self) -> Array:
         row = np.zeros(self.size)
         row[:NODES] = _interpolation(np.array([-1.0]), NODES)[0]
         return row
@@ -233,7 +236,7 @@ class FlowGrid(Grid):
         for k, width in enumerate(self.widths):
             decay, local, end, over = _local(complex(pole), float(width))
             if real:
-                decay, local, end, over = np.real(decay), np.real(local), np.real(end), float(np.real(over))  # type: ignore[assignment]
+                decay, local, end, over = np.real(decay), np.real(local), np.real(end), float(np.real(over))
             block = slice(k * NODES, (k + 1) * NODES)
             out[block] = np.multiply.outer(decay, entering) + np.tensordot(local, x[block], axes=1)
             entering = over * entering + np.tensordot(end, x[block], axes=1)
@@ -263,7 +266,7 @@ class MapGrid(Grid):
     length: int
 
     @cached_property
-    def tau(self) -> Array:  # type: ignore[override]
+    def tau(self) -> Array:
         return np.arange(self.length + 1, dtype=float)
 
     @property
@@ -275,7 +278,7 @@ class MapGrid(Grid):
         return float(self.length)
 
     @cached_property
-    def origin(self) -> Array:  # type: ignore[override]
+    def origin(self) -> Array:
         row = np.zeros(self.size)
         row[0] = 1.0
         return row

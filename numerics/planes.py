@@ -1,0 +1,193 @@
+"""Averages over one and two normal numbers: Hermite series, nested trapezoids, panels that follow the kinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from quenched.theory.errors import ConvergenceError, QuenchedError
+
+from .quadrature import (
+    ORDER,
+    REACH,
+    Panels,
+    density,
+    graded_edges,
+    legendre,
+    panels,
+    panels_from_edges,
+    smooth_panels,
+    trapezoid,
+)
+from .sites import Function, Site
+from .types import Array, Number
+
+_EPS = float(np.finfo(float).eps)
+_WIDTHS = tuple(2.0**-k for k in range(8))
+_POINTS = (101, 201, 401, 801, 1601, 3201)
+
+
+def line_average(f: Callable[[Array, Array], Array], m: float, v: float, kinks: Array, tol: float = 1e-14) -> Number:
+    """⟨f(u, z)⟩ for u = m + √v z, with the difference of two refinements as its error."""
+    s = np.sqrt(v)
+    previous = None
+    where = (kinks - m) / s if s > 0 else np.empty(0)
+    for width in _WIDTHS:
+        rule = panels(where, width) if len(where) else smooth_panels(width)
+        values = f(m + s * rule.z, rule.z)
+        value, size = float(np.sum(values * rule.w)), float(np.sum(np.abs(values) * rule.w))
+        if previous is not None and abs(value - previous) <= tol * max(size, 1e-300):
+            break
+        previous, _last = value, previous
+    error = abs(value - (previous if previous is not None else value)) + 2 * _EPS * size
+    if not np.isfinite(value):
+        raise QuenchedError(f"a Gaussian average does not exist at mean {m:.6g} and variance {v:.6g}")
+    return Number(value, error)
+
+
+def kinked_covariance(f: Site, g: Site, m: float, v: float, width: float, kinks: Array) -> float:
+    s = np.sqrt(v)
+    return float(_weighted_covariance(f, g, np.array(m), np.array(s), panels((kinks - m) / s, width)))
+
+
+def smooth_covariances(f: Site, g: Site, m: float, v: Array, rule: Panels) -> Array:
+    s = np.sqrt(v)[..., None, None]
+    return _weighted_covariance(f, g, np.array(m), s, rule)
+
+
+def _weighted_covariance(f: Site, g: Site, m: Array, s: Array, rule: Panels) -> Array:
+    u = m + s * rule.z
+    scale = s[..., 0, 0] if np.ndim(s) else s
+    first = rule.cumulative(f.value(u))
+    second = first if g is f else rule.cumulative(g.value(u))
+    first = first - rule.mean(first)[..., None, None]
+    second = second - rule.mean(second)[..., None, None]
+    return rule.mean(first * second) * scale**2
+
+
+def plane_average(
+    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array, tol: float = 1e-14
+) -> tuple[Array, Array | None, float]:
+    """⟨f g⟩ and ⟨f' g'⟩ (None: distributions) at angles θ, and the estimated error of the former."""
+    smooth = not len(f.kinks) and not len(g.kinks)
+    slopes = f.slope is not None and g.slope is not None
+    if smooth and slopes:
+        series = _mehler(f, g, m1, s1, m2, s2, theta, tol)
+        if series is not None:
+            return series
+    average = _smooth_plane if smooth else _kinked_plane
+    probe = theta[[0, len(theta) // 3, -1]]
+    kinks = (f.kinks, g.kinks)
+    slots = (m1, s1, m2, s2)
+    with np.errstate(all="ignore"):
+        level = 0
+        reference = average(f.raw, g.raw, *kinks, *slots, probe, level)
+        while True:
+            refined = average(f.raw, g.raw, *kinks, *slots, probe, level + 1)
+            error, size = float(np.max(np.abs(refined - reference))), float(np.max(np.abs(refined))) + 1e-300
+            if error < 3 * tol * size or level >= (4 if smooth else 2):
+                break
+            level, reference = level + 1, refined
+        use = level if error < 3 * tol * size else level + 1
+        values = average(f.raw, g.raw, *kinks, *slots, theta, use)
+    check_finite(values, f"<{f.name} {g.name}>")
+    derivative = None
+    if slopes:
+        assert f.slope is not None
+        assert g.slope is not None
+        derivative = average(f.slope, g.slope, *kinks, *slots, theta, use)
+    return values, derivative, error + 2 * _EPS * size
+
+
+@lru_cache(maxsize=8)
+def hermite_rule(orders: int) -> tuple[Array, Array]:
+    """Nodes z and matrix (orders, nodes) from f(z) to its coefficients in normalised Hermite polynomials."""
+    reach = 13.5
+    z = np.linspace(-reach, reach, 401 if orders <= 256 else 801 if orders <= 512 else 1201)
+    root = np.exp(-0.25 * z * z)
+    basis = np.empty((orders, len(z)))
+    basis[0], basis[1] = root, z * root
+    for n in range(1, orders - 1):
+        basis[n + 1] = (z * basis[n] - np.sqrt(n) * basis[n - 1]) / np.sqrt(n + 1)
+    return z, basis * (root * (z[1] - z[0]) / np.sqrt(2 * np.pi))
+
+
+def _mehler(
+    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array, tol: float
+) -> tuple[Array, Array, float] | None:
+    """⟨fg⟩ = Σ a_n b_n ρⁿ and the same for the slopes, if the squares of the coefficients exhaust ⟨f²⟩ and ⟨f'²⟩."""
+    assert f.slope is not None
+    assert g.slope is not None
+    if s1 * s2 > 40:
+        return None
+    for orders in (64, 128, 256, 512, 1024):
+        z, matrix = hermite_rule(orders)
+        with np.errstate(all="ignore"):
+            u, v = m1 + s1 * z, m2 + s2 * z
+            first, second = (f.raw(u), f.slope(u)), (g.raw(v), g.slope(v))
+        if not all(np.all(np.isfinite(x)) for x in (*first, *second)):
+            return None
+        norm = matrix[0]
+        pairs, ripe, error = [], True, 0.0
+        for a, b in zip(first, second, strict=True):
+            ca, cb = matrix @ a, matrix @ b
+            tails = [abs(float(norm @ (x * x) - c @ c)) for x, c in ((a, ca), (b, cb))]
+            size = float(np.sqrt((norm @ (a * a)) * (norm @ (b * b))))
+            last = float(np.sqrt(np.sum(ca[-8:] ** 2) * np.sum(cb[-8:] ** 2)))
+            lost = float(np.sqrt(tails[0] * tails[1]))
+            # Rounding of the recurrence alone leaves a few 1e-14.
+            ripe = ripe and lost < max(2 * tol, 1e-13) * size and last < tol * size
+            pairs.append(ca * cb)
+            error = error or lost
+        if ripe:
+            powers = np.sin(theta)[:, None] ** np.arange(orders)
+            return powers @ pairs[0], powers @ pairs[1], error
+    return None
+
+
+def _smooth_plane(
+    f: Function, g: Function, _f: Array, _g: Array, m1: float, s1: float, m2: float, s2: float, theta: Array, level: int
+) -> Array:
+    z, w = trapezoid(_POINTS[level])
+    first = f(m1 + s1 * z) * w
+    grid = np.empty((len(z), len(z)))
+    out = np.empty(len(theta))
+    for i, t in enumerate(theta):
+        np.add.outer(m2 + (s2 * np.sin(t)) * z, (s2 * np.cos(t)) * z, out=grid)
+        out[i] = first @ (g(grid) @ w)
+    return out
+
+
+def _kinked_plane(
+    f: Function, g: Function, kf: Array, kg: Array, m1: float, s1: float, m2: float, s2: float, theta: Array, level: int
+) -> Array:
+    width = 1.0 * 0.5**level
+    # For θ → ±π/2 the inner average has a layer of width cos θ where v crosses a kink.
+    places = (kg - m2) / s2
+    where = np.concatenate([(kf - m1) / s1, places, -places])
+    outer = panels_from_edges(graded_edges(where, 2 * width))
+    z, w = outer.z.ravel(), outer.w.ravel()
+    first = f(m1 + s1 * z) * w
+    count = int(np.ceil(REACH / width))
+    x, weights = legendre(ORDER)
+    unit = ((np.arange(count)[:, None] + 0.5 + 0.5 * x) / count).ravel()
+    share = np.tile(weights / (2 * count), count)
+    out = np.empty(len(theta))
+    for i, t in enumerate(theta):
+        sin, cos = np.sin(t), max(np.cos(t), 1e-300)
+        cuts = np.sort(np.clip((kg - m2 - s2 * sin * z[:, None]) / (s2 * cos), -REACH, REACH), axis=1)
+        edges = np.concatenate([np.full((len(z), 1), -REACH), cuts, np.full((len(z), 1), REACH)], axis=1)
+        inner = np.zeros(len(z))
+        for a, b in zip(edges[:, :-1].T, edges[:, 1:].T, strict=True):
+            y = a[:, None] + (b - a)[:, None] * unit
+            inner += ((g(m2 + s2 * (sin * z[:, None] + cos * y)) * density(y)) @ share) * (b - a)
+        out[i] = first @ inner
+    return out
+
+
+def check_finite(values: Array, what: str) -> None:
+    """Raise a ConvergenceError naming `what` if an array holds anything that is not finite."""
+    if not np.all(np.isfinite(values)):
+        raise ConvergenceError(f"{what} is not finite")

@@ -1,0 +1,259 @@
+"""Stability of fixed points in the network.
+
+A perturbation of a fixed point grows as e^{zt} in two ways: modes in random directions, where the covariance of
+perturbations reproduces itself, ρ[Σ_s gain(z, z̄) ⟨f'g'⟩] = 1, and modes that carry the mean or follow the fixed point
+itself, where the linearised static equations with gain(z, 0) have the eigenvalue one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import brentq, minimize_scalar
+
+from .averages import Averages
+from .types import Array, Number
+
+#: Variance that stands for the limit V → 0⁺ (kinks included).
+TINY = 1e-24
+_EPS = float(np.finfo(float).eps)
+
+
+def variances(averages: Averages, covariance: Array) -> Array:
+    """Variances of the arguments from the covariances of pairs (arguments,); 0 where no pair says."""
+    out = np.zeros(len(averages.problem.arguments))
+    for q, (a, b) in zip(covariance, averages.problem.pairs, strict=False):
+        if a == b:
+            out[a] = q
+    return out
+
+
+def ordered_pairs(averages: Averages) -> list[tuple[int, int]]:
+    """The closure's pairs and their transposes."""
+    pairs = list(averages.problem.pairs[: averages.problem.closure])
+    return pairs + [(b, a) for a, b in pairs if a != b]
+
+
+def reproduction(averages: Averages, slopes: Array, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Matrices (n, ordered pairs, ordered pairs): covariance of perturbations from itself, given ⟨f'g'⟩."""
+    problem = averages.problem
+    ordered = ordered_pairs(averages)
+    gains = averages.gains(first, second)[:, : problem.closure]
+    swapped = averages.gains(second, first)[:, : problem.closure]
+    out = np.zeros((len(first), len(ordered), len(ordered)), dtype=complex)
+    pairs = list(problem.pairs[: problem.closure])
+    for i, (a, b) in enumerate(ordered):
+        p, flipped = (pairs.index((a, b)), False) if (a, b) in pairs else (pairs.index((b, a)), True)
+        for s, t in enumerate(problem.two_points):
+            source = (t.b, t.a) if flipped else (t.a, t.b)
+            if source not in ordered:
+                continue
+            out[:, i, ordered.index(source)] += (swapped if flipped else gains)[:, p, s] * slopes[s]
+    return out
+
+
+def _operators(averages: Averages, rate: float, phase: Array) -> tuple[np.ndarray, np.ndarray]:
+    if averages.problem.clock == "flow":
+        return rate + 1j * phase, rate - 1j * phase
+    return np.exp(rate + 1j * phase), np.exp(rate - 1j * phase)
+
+
+def random_rate(averages: Averages, slopes: Array) -> Number:
+    """Leading rate of modes in random directions for constant ⟨f'g'⟩: largest Re z (flow) or log|z| (map)."""
+    if np.any(np.isinf(slopes)):
+        return Number(np.inf, 0.0)
+    edge = averages.edge()
+    flow = averages.problem.clock == "flow"
+    grid = np.concatenate([[0.0], np.geomspace(1e-4, 1e3, 200)]) if flow else np.linspace(0, np.pi, 181)
+
+    def radius(rate: float, phase: Array) -> Array:
+        return np.max(
+            np.abs(np.linalg.eigvals(reproduction(averages, slopes, *_operators(averages, rate, phase)))), axis=1
+        )
+
+    def largest(rate: float) -> float:
+        values = radius(rate, grid)
+        i = int(np.argmax(values))
+        if 0 < i < len(grid) - 1:
+            best = minimize_scalar(
+                lambda w: -radius(rate, np.array([w]))[0],
+                bounds=(grid[i - 1], grid[i + 1]),
+                method="bounded",
+                options={"xatol": 1e-9 * (1 + grid[i])},
+            )
+            return float(max(values[i], -best.fun))
+        return float(values[i])
+
+    low = edge + 1e-9 * (1 + abs(edge))
+    if not np.any(slopes) or largest(low) <= 1:
+        return Number(edge, 4 * _EPS * abs(edge))
+    high = edge + 1.0
+    while largest(high) > 1:
+        high = edge + 2 * (high - edge)
+    rate = brentq(lambda x: np.log(largest(x)), low, high, xtol=1e-15, rtol=4 * _EPS)
+    return Number(float(rate), 1e-13 * (1 + abs(rate)))
+
+
+def leading_rate(averages: Averages, m: Array, q: Array) -> tuple[Number, tuple[str, ...]]:
+    """Rate of the leading eigenvalue of the network linearised at a fixed point, and notes on what is assumed."""
+    problem = averages.problem
+    v = np.maximum(variances(averages, q), TINY)
+    covariance = {pair: q[p] for p, pair in enumerate(problem.pairs[: problem.closure])}
+    slopes = np.array([_slope(averages, s, m, v, covariance) for s in range(len(problem.two_points))])
+    rate = random_rate(averages, slopes)
+    if not np.isfinite(rate.value):
+        return rate, ()
+    collective = collective_rate(averages, m, v, q, slopes)
+    if collective is None:
+        return rate, ()
+    notes = ("the filter of the mean is taken from the gain, of which the mean equation gives the zero frequency only",)
+    return (collective if collective.value > rate.value else rate), notes if np.any(averages.mean_gain()) else ()
+
+
+def _slope(averages: Averages, s: int, m: Array, v: Array, covariance: dict[tuple[int, int], float]) -> float:
+    t = averages.problem.two_points[s]
+    if t.a == t.b:
+        sites = averages.generated.site(t.f), averages.generated.site(t.g)
+        return averages.equal_time(*sites, t.a, float(m[t.a]), float(v[t.a]), derivative=True).value
+    c = covariance.get((t.a, t.b), covariance.get((t.b, t.a), 0.0))
+    table = averages.table(s, m, v)
+    return float(table.slope(table.theta(np.array(c))))
+
+
+def collective_rate(averages: Averages, m: Array, v: Array, q: Array, slopes: Array) -> Number | None:
+    """Leading rate of modes of the mean and along the fixed point, by counting zeros of det(1 − M(z)); None if none."""
+    problem = averages.problem
+    n, trivial = len(m), not np.any(q)
+    if trivial and not np.any(averages.mean_gain()):
+        return None
+    ordered = [] if trivial else ordered_pairs(averages)
+    one, two = _derivatives(averages, m, v, q, slopes)
+    dc = 0.0 if problem.clock == "flow" else 1.0
+    base = averages.gains(np.array([dc + 0j]), dc)[0]
+
+    def determinant(z: np.ndarray) -> np.ndarray:
+        gains, swapped = averages.gains(z, dc), averages.gains(z, dc)
+        matrix = np.zeros((len(z), n + len(ordered), n + len(ordered)), dtype=complex)
+        mean_gain = averages.mean_gain()
+        for a in range(n):
+            filter_ = _own_filter(averages, a, gains, base)
+            for k, o in enumerate(problem.one_points):
+                matrix[:, a, o.a] += filter_ * mean_gain[a, k] * one[k][0]
+                if (o.a, o.a) in ordered:
+                    matrix[:, a, n + ordered.index((o.a, o.a))] += filter_ * mean_gain[a, k] * one[k][1]
+        pairs = list(problem.pairs[: problem.closure])
+        for i, (a, b) in enumerate(ordered):
+            p, flipped = (pairs.index((a, b)), False) if (a, b) in pairs else (pairs.index((b, a)), True)
+            for s, t in enumerate(problem.two_points):
+                weight = averages_gain(averages, z, dc, p, s, flipped, gains, swapped)
+                source = (t.b, t.a) if flipped else (t.a, t.b)
+                by_mean, by_variance, by_cov = two[s][1 if flipped else 0]
+                matrix[:, n + i, source[0]] += weight * by_mean
+                if (source[0], source[0]) in ordered:
+                    matrix[:, n + i, n + ordered.index((source[0], source[0]))] += weight * by_variance
+                if source in ordered:
+                    matrix[:, n + i, n + ordered.index(source)] += weight * by_cov
+        return np.linalg.det(np.eye(n + len(ordered)) - matrix)
+
+    return _rightmost_zero(averages, determinant)
+
+
+def averages_gain(
+    averages: Averages, z: np.ndarray, dc: float, p: int, s: int, flipped: bool, gains: np.ndarray, _: np.ndarray
+) -> np.ndarray:
+    """Gain of ordered pair with the growing perturbation on its first member."""
+    if not flipped:
+        return gains[:, p, s]
+    rows = averages.code.gain(dc, z, averages.p[0])
+    return np.broadcast_to(rows[p][s], z.shape)
+
+
+def _own_filter(averages: Averages, a: int, gains: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Frequency dependence of the response of argument a, relative to zero frequency, read from its own gain."""
+    pairs = list(averages.problem.pairs)
+    if (a, a) in pairs:
+        row = base[pairs.index((a, a))]
+        s = int(np.argmax(np.abs(row)))
+        if row[s] != 0:
+            return gains[:, pairs.index((a, a)), s] / row[s]
+    return np.ones(len(gains), dtype=complex)
+
+
+def _derivatives(averages: Averages, m: Array, v: Array, q: Array, slopes: Array) -> tuple[list, list]:
+    """(⟨f'⟩, ⟨f''⟩) of one-point sources; (∂m, 2·∂v, ∂c) of two-point sources for a change of either argument."""
+    problem = averages.problem
+    one = []
+    for o in problem.one_points:
+        k, x, y = averages.generated.site(o.f), float(m[o.a]), float(v[o.a])
+        h = 1e-4 * max(np.sqrt(y), 1e-4)
+        first = averages.site_mean(k, o.a, x, y, derivative=True).value
+        ends = [averages.site_mean(k, o.a, x + e, y, derivative=True).value for e in (h, -h)]
+        one.append((first, (ends[0] - ends[1]) / (2 * h)))
+    if not np.any(q):
+        return one, []
+    covariance = {pair: q[p] for p, pair in enumerate(problem.pairs[: problem.closure])}
+    two = []
+    for s, t in enumerate(problem.two_points):
+        c = v[t.a] if t.a == t.b else covariance.get((t.a, t.b), covariance.get((t.b, t.a), 0.0))
+        two.append(tuple(_change(averages, s, m, v, float(c), slopes[s], second) for second in (False, True)))
+    return one, two
+
+
+def _change(
+    averages: Averages, s: int, m: Array, v: Array, c: float, slope: float, second: bool
+) -> tuple[float, float, float]:
+    """Derivatives of ⟨fg⟩ by mean and (twice) variance of its first or second argument, by forward differences in v."""
+    t = averages.problem.two_points[s]
+    if t.a == t.b:
+        direct = averages.curvature(s, float(m[t.a]), float(v[t.a]), second)
+        if direct is not None:
+            return direct[0], direct[1], slope
+    a, b = float(v[t.a]), float(v[t.b])
+
+    def at(dm: float, dv: float) -> float:
+        shifted = (m[t.a], m[t.b] + dm, a, b + dv, c) if second else (m[t.a] + dm, m[t.b], a + dv, b, c)
+        return averages.pair_average(s, *(float(x) for x in shifted))
+
+    h = 1e-4 * np.sqrt(b if second else a)
+    k = 1e-4 * (b if second else a)
+    by_mean = (at(h, 0.0) - at(-h, 0.0)) / (2 * h)
+    by_variance = (-3 * at(0.0, 0.0) + 4 * at(0.0, k) - at(0.0, 2 * k)) / (2 * k)
+    return by_mean, 2 * by_variance, slope
+
+
+def _rightmost_zero(averages: Averages, determinant: object) -> Number | None:
+    """Largest Re z (flow) or log|z| (map) of the zeros of a determinant that tends to 1 at infinity."""
+    edge = averages.edge()
+    flow = averages.problem.clock == "flow"
+    half = (
+        np.concatenate([np.linspace(0, 5, 800), np.geomspace(5, 1e5, 400)[1:]]) if flow else np.linspace(0, np.pi, 1200)
+    )
+
+    def count(rate: float) -> int:
+        values = determinant(_operators(averages, rate, half)[0]) + 1e-300  # type: ignore[operator]
+        turn = float(np.sum(np.angle(values[1:] / values[:-1])))
+        # The half line ω > 0 gives half of the winding number; zeros to the right of the line turn it clockwise.
+        return round(-turn / np.pi)
+
+    low, high = edge + 1e-6 * (1 + abs(edge)), edge + 1.0
+    if count(low) < 1:
+        return None
+    while count(high) >= 1:
+        low, high = high, edge + 2 * (high - edge)
+        if high > 1e6:
+            return Number(np.inf, 0.0)
+    while high - low > 1e-6 * (1 + abs(high)):
+        middle = (low + high) / 2
+        low, high = (middle, high) if count(middle) >= 1 else (low, middle)
+    return _polished_zero(averages, determinant, (low + high) / 2, 1e-5 * (1 + abs(high)))
+
+
+def _polished_zero(averages: Averages, determinant: object, rate: float, width: float) -> Number:
+    """The zero near a rate to full accuracy if it is real, else the rate with the width of the bisection as error."""
+
+    def real(x: float) -> float:
+        z = _operators(averages, x, np.zeros(1))[0]
+        return float(np.real(determinant(z)[0]))  # type: ignore[operator]
+
+    if real(rate - width) * real(rate + width) < 0:
+        return Number(float(brentq(real, rate - width, rate + width, xtol=1e-14)), 1e-6 * width)
+    return Number(rate, width)
