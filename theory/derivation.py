@@ -241,10 +241,13 @@ def derive(model: Model, values: Mapping[object, object] | None = None, **fixed:
         d = d.potential_form()
     except NotCovered as stop:
         d = d.refuse(IntegrateOnce.title, str(stop))
-    d = d.copies()
-    if d.potential is not None:
-        d = d.schroedinger()
-    return d.fixed_points()
+    try:
+        d = d.copies()
+        if d.potential is not None:
+            d = d.schroedinger()
+        return d.fixed_points()
+    except NotCovered as stop:
+        return d.refuse(DoubleCopies.title, str(stop))
 
 
 def _sampled(d: Derivation, reason: str) -> Derivation:

@@ -16,15 +16,36 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sympy import Add, Basic, Dummy, Expr, Integer, Max, Min, Piecewise, S, Symbol, Tuple, latex, sympify
+from sympy import (
+    Add,
+    Basic,
+    DiracDelta,
+    Dummy,
+    Expr,
+    Ge,
+    Gt,
+    Integer,
+    Le,
+    Lt,
+    Max,
+    Min,
+    Piecewise,
+    S,
+    Symbol,
+    Tuple,
+    default_sort_key,
+    latex,
+    sympify,
+)
+from sympy.core.relational import Relational
 from sympy.core.symbol import Str
 from sympy.printing.pretty.pretty_symbology import greek_unicode
 from sympy.printing.pretty.stringpict import prettyForm
 
-from quenched.theory.errors import QuenchedError
+from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.gauss_forms import Form, NoForm, constant, differentiate, expression, multiply, scale
 from quenched.theory.gauss_forms import add as add_forms
-from quenched.theory.gauss_parse import form_of, generic
+from quenched.theory.gauss_parse import affine, form_of, generic
 from quenched.theory.gauss_primitives import antiderivative
 from quenched.theory.gauss_rules import RULES, NoRule, Row, Rule, expectation
 from quenched.theory.problem import C12, M1, M2, V1, V2, SiteFunction, U
@@ -132,7 +153,39 @@ def derivative(f: SiteFunction, order: int = 1) -> SiteFunction:
     try:
         return SiteFunction(f.name + "'" * order, expression(_derived(f.expr.xreplace(there), order)).xreplace(back))
     except NoForm:
-        return f.diff(order)
+        return SiteFunction(f.name + "'" * order, _branchwise(f.expr, order))
+
+
+def _branchwise(expr: Expr, order: int) -> Expr:
+    """Derivative branch by branch, with a delta at every border of a `Piecewise` where the branches do not meet."""
+    smooth, deltas = expr, S.Zero
+    for _ in range(order):
+        deltas = deltas.diff(U) + _jumps(smooth)
+        smooth = smooth.diff(U)
+    return smooth + deltas
+
+
+def _jumps(expr: Expr) -> Expr:
+    borders = {r: _border(r) for p in expr.atoms(Piecewise) for r in p.atoms(Relational) if r.has(U)}
+    total = S.Zero
+    for place in sorted({root for root, _ in borders.values()}, key=default_sort_key):
+        right, left = (
+            expr.xreplace({r: S.true if up == side else S.false for r, (root, up) in borders.items() if root == place})
+            for side in (True, False)
+        )
+        total += (right - left).subs(U, place).expand() * DiracDelta(U - place)
+    return total
+
+
+def _border(relation: Relational) -> tuple[Expr, bool]:
+    """Where a condition on the argument switches, and whether it holds above that place."""
+    try:
+        slope, offset = affine(relation.lhs - relation.rhs)
+    except NoForm as stop:
+        raise NotCovered(f"the condition {relation} does not split the line into two parts") from stop
+    if not isinstance(relation, Gt | Ge | Lt | Le) or slope.is_positive is None or slope == 0:
+        raise NotCovered(f"the condition {relation} does not say on which side of its border it holds")
+    return -offset / slope, slope.is_positive == isinstance(relation, Gt | Ge)
 
 
 # ---------------------------------------------------------------------------------------------------------- the node
