@@ -66,12 +66,15 @@ def test_the_same_seed_gives_the_same_ticks() -> None:
         lambda x: sign(x - theta),
         lambda x: Heaviside(x - theta),
         lambda x: Piecewise((tanh(x), x > theta), (x - theta + tanh(theta), True)),
+        lambda x: Piecewise((tanh(x), x > theta), (x, True)),
+        lambda x: Piecewise((1, x >= 2 * theta), (tanh(x), x >= 0), (-g, True)),
+        lambda x: Piecewise((tanh(x), (x > 0) & (x < 1)), (0, True)),
         lambda x: x / sqrt(1 + x**2),
         lambda x: 1 / (1 + exp(-x)),
         lambda x: x**3 - x,
         lambda x: erf(x) * exp(-(x**2)),
     ],
-    ids=["relu", "sign", "step", "piecewise", "algebraic", "logistic", "cubic", "bump"],
+    ids=["relu", "sign", "step", "piecewise", "jump", "stairs", "window", "algebraic", "logistic", "cubic", "bump"],
 )
 def test_nonlinearities_with_kinks_jumps_and_no_closed_form(phi) -> None:  # type: ignore[no-untyped-def]
     x = Field("x")
