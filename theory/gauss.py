@@ -139,7 +139,9 @@ def _derived(expr: Expr, order: int) -> Form:
     try:
         form = form_of(expr)
     except NoForm:
-        return form_of(expr.diff(U, order)) if order else form_of(expr)
+        if not order or expr.has(Piecewise):  # sympy's derivative of a Piecewise forgets its jumps
+            raise
+        return form_of(expr.diff(U, order))
     for _ in range(order):
         form = add_forms(*(scale(differentiate(m), c) for m, c in form.items()))
     return form
