@@ -75,7 +75,7 @@ def standard_names(model: Model) -> dict[str, tuple[str, Field | Output]]:
     for fld, label in field_names(model).items():
         names |= {
             f"C_{label}": ("C", fld),
-            f"C_{label}0": ("C0", fld),
+            f"C_{label}_0" if label[-1].isdigit() else f"C_{label}0": ("C0", fld),
             f"mean_{label}": ("mean", fld),
             f"R_{label}": ("R", fld),
             f"S_{label}": ("S", fld),
