@@ -264,19 +264,28 @@ class Averages:
     # -- two arguments
 
     def table(
-        self, s: int, m: Array, v: Array, low: float = -np.pi / 2, high: float = np.pi / 2, tol: float = 1e-13
+        self,
+        s: int,
+        m: Array,
+        v: Array,
+        low: float = -np.pi / 2,
+        high: float = np.pi / 2,
+        tol: float = 1e-13,
+        slopes: bool = True,
     ) -> Table:
-        """`Table` of two-point source s at means m and variances v of the arguments."""
-        source = self.problem.two_points[s]
-        key = (s, float(m[source.a]), float(m[source.b]), float(v[source.a]), float(v[source.b]), low, high, tol)
+        """`Table` of two-point source s at means m and variances v of the arguments, remembered."""
+        t = self.problem.two_points[s]
+        slots = (float(m[t.a]), float(m[t.b]), float(v[t.a]), float(v[t.b]))
+        key = (s, *slots, low, high, tol, slopes)
         if key not in self._tables:
-            self._tables[key] = self._make_table(s, m, v, low, high, tol)
+            self._tables[key] = self._make_table(s, slots, low, high, tol, slopes)
         return self._tables[key]
 
-    def _make_table(self, s: int, m: Array, v: Array, low: float, high: float, tol: float) -> Table:
-        source = self.problem.two_points[s]
-        m1, m2, v1, v2 = float(m[source.a]), float(m[source.b]), float(v[source.a]), float(v[source.b])
-        sample = self._sampler(s, m1, m2, v1, v2, max(tol / 10, 1e-14))
+    def _make_table(
+        self, s: int, slots: tuple[float, float, float, float], low: float, high: float, tol: float, want: bool
+    ) -> Table:
+        v1, v2 = slots[2:]
+        sample = self._sampler(s, *slots, max(tol / 10, 1e-14), want)
         n, previous = 20, None
         while True:
             x, matrix = chebyshev(n)
@@ -302,7 +311,7 @@ class Averages:
         )
 
     def _sampler(
-        self, s: int, m1: float, m2: float, v1: float, v2: float, tol: float = 1e-14
+        self, s: int, m1: float, m2: float, v1: float, v2: float, tol: float = 1e-14, want: bool = True
     ) -> Callable[[Array], tuple[Array, Array | None, float]]:
         source = self.problem.two_points[s]
         offsets = self.offsets()
@@ -326,7 +335,7 @@ class Averages:
             for l, weight in enumerate(self.weights):
                 f, g = self.site(kf, l), self.site(kg, l)
                 slots = (m1 + offsets[l, source.a], np.sqrt(v1), m2 + offsets[l, source.b], np.sqrt(v2))
-                dt, dp, de = plane_average(f, g, *slots, theta, tol)
+                dt, dp, de = plane_average(f, g, *slots, theta, tol, want)
                 t += weight * dt
                 p = p + weight * dp if dp is not None else np.full(len(theta), np.nan)
                 error += weight * de

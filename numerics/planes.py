@@ -68,9 +68,17 @@ def _weighted_covariance(f: Site, g: Site, m: Array, s: Array, rule: Panels) -> 
 
 
 def plane_average(
-    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array, tol: float = 1e-14
+    f: Site,
+    g: Site,
+    m1: float,
+    s1: float,
+    m2: float,
+    s2: float,
+    theta: Array,
+    tol: float = 1e-14,
+    want: bool = True,
 ) -> tuple[Array, Array | None, float]:
-    """⟨f g⟩ and ⟨f' g'⟩ (None: distributions) at angles θ, and the estimated error of the former."""
+    """⟨f g⟩ and (unless unwanted) ⟨f' g'⟩, None for distributions, at angles θ; estimated error of the former."""
     smooth = not len(f.kinks) and not len(g.kinks)
     slopes = f.slope is not None and g.slope is not None
     if smooth and slopes:
@@ -78,27 +86,37 @@ def plane_average(
         if series is not None:
             return series
     average = _smooth_plane if smooth else _kinked_plane
-    probe = theta[[0, len(theta) // 3, -1]]
-    kinks = (f.kinks, g.kinks)
-    slots = (m1, s1, m2, s2)
+    slots = (f.kinks, g.kinks, m1, s1, m2, s2)
     with np.errstate(all="ignore"):
-        level = 0
-        reference = average(f.raw, g.raw, *kinks, *slots, probe, level)
-        while True:
-            refined = average(f.raw, g.raw, *kinks, *slots, probe, level + 1)
-            error, size = float(np.max(np.abs(refined - reference))), float(np.max(np.abs(refined))) + 1e-300
-            if error < 3 * tol * size or level >= (4 if smooth else 2):
-                break
-            level, reference = level + 1, refined
-        use = level if error < 3 * tol * size else level + 1
-        values = average(f.raw, g.raw, *kinks, *slots, theta, use)
+        level, error, size = _level(
+            lambda where, level: average(f.raw, g.raw, *slots, where, level), theta, smooth, tol
+        )
+        values = average(f.raw, g.raw, *slots, theta, level)
     check_finite(values, f"<{f.name} {g.name}>")
     derivative = None
-    if slopes:
+    if slopes and want:
         assert f.slope is not None
         assert g.slope is not None
-        derivative = average(f.slope, g.slope, *kinks, *slots, theta, use)
+        derivative = average(f.slope, g.slope, *slots, theta, level)
     return values, derivative, error + 2 * _EPS * size
+
+
+def _level(average: Callable[[Array, int], Array], theta: Array, smooth: bool, tol: float) -> tuple[int, float, float]:
+    """Refinement that reaches a relative accuracy at three of the angles; its estimated error and the size of values.
+
+    A level more gains at least two digits: the error of the finer of two levels is a hundredth of their difference.
+    """
+    probe = theta[[0, len(theta) // 3, -1]]
+    level, last = (0, 4) if smooth else (-2, 1)
+    reference = average(probe, level)
+    while True:
+        refined = average(probe, level + 1)
+        gap, size = float(np.max(np.abs(refined - reference))), float(np.max(np.abs(refined))) + 1e-300
+        if gap < 3 * tol * size:
+            return level, gap, size
+        if gap < 100 * tol * size or level + 1 >= last:
+            return level + 1, gap / 100 if gap < 100 * tol * size else gap, size
+        level, reference = level + 1, refined
 
 
 @lru_cache(maxsize=8)

@@ -82,10 +82,11 @@ class Particle:
         gains = enumerate(self.mean_gain)
         return self.mean_constant + sum(w * self.averages.one(k, m, v).value for k, w in gains if w != 0)
 
-    def tables(self, m: float, v: float, low: float) -> list[Table]:
+    def tables(self, m: float, v: float, low: float, tol: float = 1e-13, slopes: bool = True) -> list[Table]:
         """Tables of the sources on θ from `low` to π/2."""
         ones = np.ones(len(self.averages.problem.arguments))
-        return [self.averages.table(s, m * ones, v * ones, low=low, high=np.pi / 2) for s in self.indices]
+        ends = {"low": max(low, -np.pi / 2), "high": np.pi / 2}
+        return [self.averages.table(s, m * ones, v * ones, **ends, tol=tol, slopes=slopes) for s in self.indices]
 
     def force_limit(self, m: float, v: float) -> tuple[float, float]:
         """V'(0) = static + Σ w⟨f⟩⟨g⟩ and the size of its terms."""
@@ -291,10 +292,10 @@ def _is_maximum(particle: Particle, v: float, limit: float, m: float) -> bool:
     return slope < particle.stiffness
 
 
-def _equations(particle: Particle, v: float, limit: float, m: float) -> tuple[Array, Array]:
+def _equations(particle: Particle, v: float, limit: float, m: float, tol: float = 1e-13) -> tuple[Array, Array]:
     """Energy, force at the limit and mean equation (dimensionless), and estimates of their numerical errors."""
     low = float(np.arcsin(np.clip(limit / v, -1.0, 1.0)))
-    tables = particle.tables(m, v, min(low, 0.0) - 0.05)
+    tables = particle.tables(m, v, min(low, 0.0) - 0.05, tol, slopes=False)
     work = sum(w * t.integral(low, np.pi / 2) for w, t in zip(particle.weights, tables, strict=True))
     source = sum(w * float(t.at(np.array(low))) for w, t in zip(particle.weights, tables, strict=True))
     energy = 0.5 * particle.kick**2 / particle.inertia - 0.5 * particle.stiffness * (v - limit) * (v + limit)
@@ -310,11 +311,11 @@ def _polish_general(particle: Particle, v: float, rho: float, m: float, known: l
     """Newton's method on (log Δ0, ρ∞, m/√Δ0); None if it leaves for a static state."""
     unit = np.sqrt(v)
 
-    def residual(x: Array) -> Array:
-        return _equations(particle, float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit))[0]
+    def residual(x: Array, tol: float = 1e-10) -> Array:
+        return _equations(particle, float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit), tol)[0]
 
     start = np.array([np.log(v), rho, m / unit])
-    answer = root(residual, start, method="hybr", options={"xtol": 1e-14, "eps": 1e-8, "maxfev": 40})
+    answer = root(residual, start, method="hybr", options={"xtol": 1e-9, "eps": 1e-6, "maxfev": 40})
     x = answer.x
     v, limit, m = float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit)
     if not np.all(np.isfinite(x)) or x[1] > 1 - 1e-6 or x[1] < -1 or np.max(np.abs(answer.fun)) > 1e-6:
@@ -322,11 +323,16 @@ def _polish_general(particle: Particle, v: float, rho: float, m: float, known: l
     here = State(v, limit, m, 0.0, 0.0, 0.0, int(answer.nfev))
     if any(not _differ(here, other) for other in known):
         return None
-    value, noise = _equations(particle, v, limit, m)
-    if not np.all(np.abs(value) < 1e-9) or not _is_maximum(particle, v, limit, m):
+    if not _is_maximum(particle, v, limit, m):
         return None
-    steps = 1e-5 * np.eye(3)
-    jacobian = np.array([(residual(x + h) - residual(x - h)) / 2e-5 for h in steps]).T
+    steps = 1e-4 * np.eye(3)
+    jacobian = np.array([(residual(x + h) - residual(x - h)) / 2e-4 for h in steps]).T
+    for _ in range(3):
+        x = x - np.linalg.solve(jacobian, residual(x, 1e-13))
+    v, limit, m = float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit)
+    value, noise = _equations(particle, v, limit, m)
+    if not np.all(np.abs(value) < 1e-9):
+        return None
     error = np.abs(np.linalg.inv(jacobian)) @ (np.abs(value) + noise)
     v = float(np.exp(x[0]))
     return State(
