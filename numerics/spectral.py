@@ -216,6 +216,9 @@ class Solver:
             if real == 0 and self._size(system, x) < 30 * extra * unit and extra * unit < 1e-4 * scale:
                 return None
             system, x = self._keep_window(system, x)
+            jump = self._without_extra(system, x) if extra * unit < 0.01 * self._size(system, x) else None
+            if jump is not None:
+                return self._guess(system, jump)
         system.extra = 0.0
         final = self.newton(system, x, tol=1e-8)
         if final is None:
@@ -223,6 +226,14 @@ class Solver:
                 return None
             raise ConvergenceError("the state was lost when the additional noise was switched off", self.history)
         return self._guess(system, final)
+
+    def _without_extra(self, system: System, x: Array) -> Array | None:
+        """The state without additional noise, if it is close to the one with a little of it."""
+        extra, system.extra = system.extra, 0.0
+        new = self.newton(system, x, tol=1e-8, steps=8)
+        system.extra = extra
+        near = new is not None and abs(self._size(system, new) / self._size(system, x) - 1) < 0.1
+        return new if near else None
 
     def _certain(self, system: System, x: Array, tol: float, steps: int = 25) -> Array:
         """`newton`, or ConvergenceError."""
