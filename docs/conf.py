@@ -18,7 +18,7 @@ html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_prev_next":
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 nb_execution_mode = "cache"
-nb_execution_timeout = 300
+nb_execution_timeout = 1800
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from quenched.sweeping import Sweep
 
 
+#: Columns of what is not printed to a terminal.
+_WIDTH = 160
+
+
 def document(content: Mapping[str, Any]) -> None:
     """Print one JSON document; numbers that JSON does not know become null."""
     text = json.dumps(_plain({**content, "version": __version__}), allow_nan=False, ensure_ascii=False)
@@ -79,7 +83,7 @@ def show(*things: Any) -> None:
     """Print for a person."""
     from rich.console import Console
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
     for thing in things:
         console.print(thing, highlight=False, markup=False)
 

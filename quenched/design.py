@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from quenched.solution import Solution
     from quenched.theory.model import Model
 
-QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 80, "trajectories": 8}
+QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 112, "trajectories": 8}
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
 QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
