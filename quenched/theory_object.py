@@ -94,8 +94,6 @@ class Theory:
     ----------
     derivation : Derivation
         The steps, each with title, rule, assumption, before, after and dropped terms.
-    model : Model
-        The declaration (with what was fixed).
     mutant : str or None
         Name of the deliberate error that this theory carries, None for the derived one.
     fixed : frozenset of str
