@@ -27,6 +27,7 @@ _HOME: dict[str, str] = {
     ),
     **dict.fromkeys(("mean", "total", "cov", "Lyapunov", "Critical"), "quenched.theory.observables"),
     **dict.fromkeys(("Dynamics", "Map"), "quenched.theory.model"),
+    "Spectrum": "quenched.theory.spectrum",
     **dict.fromkeys(("copies", "discretise"), "quenched.theory.transforms"),
     **dict.fromkeys(
         ("QuenchedError", "AmbiguousExpression", "NotCovered", "ConvergenceError"), "quenched.theory.errors"
@@ -44,7 +45,7 @@ _PLANNED: dict[str, str] = {
     "Entrywise": "a function of the entries of a matrix",
     "Spikes": "an event train",
     **dict.fromkeys(("Spherical", "Flat", "Positive", "Box", "StableLaw"), "a law of one number"),
-    **dict.fromkeys(("Layers", "Gibbs", "Spectrum", "FixedPoints"), "a head"),
+    **dict.fromkeys(("Layers", "Gibbs", "FixedPoints"), "a head"),
     **dict.fromkeys(("zero_temperature", "backward", "freeze", "jacobian", "grad"), "a transformation"),
     **dict.fromkeys(
         (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quenched.theory.derivation import Derivation
+    from quenched.theory.spectral import SpectralDerivation
     from quenched.theory.record import Line
 
 _STYLE = """
@@ -44,12 +45,13 @@ class _Block:
     dropped: tuple[Line, ...] = ()
 
 
-def _blocks(derivation: Derivation) -> list[_Block]:
+def _blocks(derivation: Derivation | SpectralDerivation) -> list[_Block]:
     """The declaration, the steps, and the steps that do not apply."""
     from quenched.theory.lower import Declaration
     from quenched.theory.record import Line
 
-    blocks = [_Block("Declaration", "", tuple(Declaration(derivation.model).lines()))]
+    declared = getattr(derivation, "declaration", None) or Declaration(derivation.model)
+    blocks = [_Block("Declaration", "", tuple(declared.lines()))]
     for step in derivation.steps:
         blocks.append(_Block(step.title, step.assumption, tuple(step.after.lines()), tuple(step.dropped)))
     for title, reason in derivation.refusals:
@@ -57,7 +59,7 @@ def _blocks(derivation: Derivation) -> list[_Block]:
     return blocks
 
 
-def derivation_html(derivation: Derivation) -> str:
+def derivation_html(derivation: Derivation | SpectralDerivation) -> str:
     """The steps as an HTML fragment."""
     return f'<div class="derivation">{"".join(_block_html(k, b) for k, b in enumerate(_blocks(derivation)))}</div>'
 
@@ -68,12 +70,12 @@ def page(title: str, body: str) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{body}</body></html>\n'
 
 
-def derivation_markdown(derivation: Derivation) -> str:
+def derivation_markdown(derivation: Derivation | SpectralDerivation) -> str:
     """The steps in Markdown with LaTeX displays."""
     return "\n\n".join(_block_markdown(k, b) for k, b in enumerate(_blocks(derivation))) + "\n"
 
 
-def derivation_rich(derivation: Derivation) -> Any:
+def derivation_rich(derivation: Derivation | SpectralDerivation) -> Any:
     """The steps for a terminal."""
     from rich.console import Group
     from rich.text import Text

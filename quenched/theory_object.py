@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
@@ -13,10 +13,12 @@ from quenched.theory.errors import NotCovered, QuenchedError
 if TYPE_CHECKING:
     from quenched.numerics import RawSolution, Sampling
     from quenched.solution import Solution
+    from quenched.spectral import SpectralTheory
     from quenched.sweeping import Sweep
     from quenched.theory.derivation import Derivation
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
+    from quenched.theory.spectrum import Spectrum
 
 Params = Mapping[Any, float] | None
 
@@ -28,12 +30,16 @@ def start(model: Model) -> Any:
     return begin(model)
 
 
-def derive(model: Model, params: Params = None, **fix: Any) -> Theory:
+@overload
+def derive(model: Spectrum, params: Params = None, **fix: Any) -> SpectralTheory: ...
+@overload
+def derive(model: Model, params: Params = None, **fix: Any) -> Theory: ...
+def derive(model: Model | Spectrum, params: Params = None, **fix: Any) -> Theory | SpectralTheory:
     """The N → ∞ theory of a model, derived step by step.
 
     Parameters
     ----------
-    model : Model
+    model : Dynamics, Map or Spectrum
         The declaration.
     params, **fix
         Parameters to fix before deriving (with η free a site may not be Gaussian, with η = 0 it is).
@@ -46,10 +52,16 @@ def derive(model: Model, params: Params = None, **fix: Any) -> Theory:
         No reading covers the model: the message says at which step and term the derivation stopped.
     """
     from quenched.theory.derivation import derive as run
+    from quenched.theory.spectrum import Spectrum
 
-    if not hasattr(model, "eqs"):
-        raise QuenchedError(f"derive takes a declaration (Dynamics, Map), got {type(model).__name__}")
     fixed = {str(name): value for name, value in (params or {}).items()} | fix
+    if isinstance(model, Spectrum):
+        from quenched.spectral import SpectralTheory
+        from quenched.theory.spectral import derive_spectrum
+
+        return SpectralTheory(derive_spectrum(model.fix(fixed) if fixed else model))
+    if not hasattr(model, "eqs"):
+        raise QuenchedError(f"derive takes a declaration (Dynamics, Map, Spectrum), got {type(model).__name__}")
     return Theory(run(model, **fixed), fixed=fixed)
 
 

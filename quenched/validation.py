@@ -241,7 +241,7 @@ def _case(theory: Theory, target: Target) -> Case:
     case = Case(
         samples.values,
         predicted,
-        parameters={k: float(v) for k, v in target.point.items()},
+        parameters={**{k: float(v) for k, v in target.point.items()}, **solution.parameters},
         estimators=samples.estimators,
         scales=_scales(theory, target, predicted),
         uncovered=tuple(uncovered),
