@@ -201,6 +201,7 @@ def test_two_populations() -> None:
     assert float(solution["C_b0"]) > float(solution["C_a0"]) > 0
 
 
+@pytest.mark.slow
 def test_one_population_split_in_two_is_the_same_network(scs: Any) -> None:
     E, I = Population("E", fraction=Rational(1, 4)), Population("I", fraction=Rational(3, 4))
     a, b = Field("x", population=E), Field("x", population=I)
@@ -302,6 +303,7 @@ def test_bad_parameters_are_refused_before_anything_runs(linear: Any, given: dic
         validate(linear, given)
 
 
+@pytest.mark.slow
 def test_every_mutant_changes_the_theory_where_it_matters(scs: Any) -> None:
     from quenched.mutants import MUTANTS
 
