@@ -41,6 +41,9 @@ def growth_rate(averages: Averages, wave: Wave, tables: list[Table]) -> Number:
         error += (np.pi / 2 / wave.grid.window) ** 2 * (value - edge.value < (12 / wave.grid.window) ** 2)
     if value == edge.value:
         return Number(value, error)
+    if isinstance(wave.grid, FlowGrid) and float(np.max(wave.grid.widths)) * abs(averages.edge()) > 12:
+        # Elements much wider than the kernels hold spurious modes close to the edge of the continuous spectrum.
+        error += value - edge.value
     step = 1e-4 * (1 + abs(value))
     slope = (coarse.log_radius(value + step) - coarse.log_radius(value)) / step
     corrected = max(value - fine.log_radius(value) / slope, edge.value)
@@ -188,5 +191,5 @@ def _spectral_radius(operator: Array, sizes: list[int]) -> float:
     try:
         values = eigs(operator, k=1, which="LM", v0=start, tol=1e-13, return_eigenvectors=False)
     except ArpackNoConvergence:
-        values = np.linalg.eigvals(operator)
+        values = eigs(operator, k=1, which="LM", v0=start, tol=1e-7, ncv=60, return_eigenvectors=False)
     return float(np.max(np.abs(values)))

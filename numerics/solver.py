@@ -155,8 +155,13 @@ def _main(branches: list[Branch]) -> int:
     stable = [i for i in fixed if branches[i].stable]
     chosen = stable or [i for i in moving if branches[i].stable] or moving
     if not chosen:
-        marginal = [i for i in fixed if abs(branches[i].growth.value) < 1e-9]
-        if marginal:
-            return marginal[0]
+        nearest_zero = min(fixed, key=lambda i: abs(branches[i].growth.value))
+        rate = branches[nearest_zero].growth
+        if abs(rate.value) <= 10 * rate.error:
+            return nearest_zero
+        if abs(rate.value) < 1e-4:
+            raise ConvergenceError(
+                f"too close to the transition (rate {rate.value:.1e}) to resolve the state beyond it"
+            )
         raise QuenchedError("every fixed point is unstable and no fluctuating state was found: the state may diverge")
     return max(chosen, key=lambda i: (round(float(branches[i].mean[0]), 9), float(branches[i].variance[0])))
