@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -17,15 +18,20 @@ _SPREAD = 9.0
 _NODES = 12
 
 
-def label_nodes(labels: tuple[Label, ...], values: dict[Symbol, float]) -> tuple[list[tuple[float, ...]], Array]:
-    """Nodes (one tuple of label values each) and their probabilities (nodes,), the product over independent labels."""
-    rules = [_rule(label, values) for label in labels]
+def label_nodes(
+    labels: tuple[Label, ...], values: dict[Symbol, float], breaks: Mapping[Symbol, Sequence[float]] | None = None
+) -> tuple[list[tuple[float, ...]], Array]:
+    """Nodes (one tuple of label values each) and their probabilities (nodes,), the product over independent labels.
+
+    `breaks` gives label values at which an integrand jumps or has a kink: panels end there.
+    """
+    rules = [_rule(label, values, (breaks or {}).get(label.symbol, ())) for label in labels]
     nodes = [tuple(float(u) for u, _ in combination) for combination in product(*rules)]
     weights = np.array([np.prod([w for _, w in combination]) for combination in product(*rules)])
     return nodes, weights
 
 
-def _rule(label: Label, values: dict[Symbol, float]) -> list[tuple[float, float]]:
+def _rule(label: Label, values: dict[Symbol, float], breaks: Sequence[float] = ()) -> list[tuple[float, float]]:
     law = label.law
     number = {s: values[s] for s in getattr(law, "free_symbols", set()) if s in values}
 
@@ -36,13 +42,14 @@ def _rule(label: Label, values: dict[Symbol, float]) -> list[tuple[float, float]
     mass = sum(p for _, p in atoms)
     if mass > 1 - 1e-12:
         return atoms
-    if type(law).__name__ == "Normal":
+    if type(law).__name__ == "Normal" and not breaks:
         z, w = trapezoid(49, 8.4)
         mean, sd = real(law.mean_()), np.sqrt(real(law.variance_()))  # type: ignore[attr-defined]
         return [(float(mean + sd * x), float(y)) for x, y in zip(z, w / w.sum(), strict=True)]
     u = Symbol("u", real=True)
     smooth = law.density(u).subs(number).replace(lambda e: isinstance(e, DiracDelta), lambda e: sympify(0))  # type: ignore[attr-defined]
     edges = _edges(law, real)
+    edges = np.unique([*edges, *(b for b in breaks if edges[0] < b < edges[-1])])
     rule = _panels(lambdify(u, smooth, "numpy"), edges)
     total = sum(w for _, w in rule) + mass
     if not abs(total - 1) < 1e-9:

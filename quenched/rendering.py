@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quenched.theory.derivation import Derivation
-    from quenched.theory.spectral import SpectralDerivation
     from quenched.theory.record import Line
+    from quenched.theory.spectral import SpectralDerivation
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -47,10 +47,9 @@ class _Block:
 
 def _blocks(derivation: Derivation | SpectralDerivation) -> list[_Block]:
     """The declaration, the steps, and the steps that do not apply."""
-    from quenched.theory.lower import Declaration
     from quenched.theory.record import Line
 
-    declared = getattr(derivation, "declaration", None) or Declaration(derivation.model)
+    declared = derivation.declaration
     blocks = [_Block("Declaration", "", tuple(declared.lines()))]
     for step in derivation.steps:
         blocks.append(_Block(step.title, step.assumption, tuple(step.after.lines()), tuple(step.dropped)))

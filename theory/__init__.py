@@ -19,10 +19,11 @@ _WHERE = {
         "cov mean total"
     ),
     "model": "Dynamics Map Model",
+    "spectrum": "Spectrum",
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise",
     "unbuilt": (
-        "Box Circulant Data Entrywise FixedPoints Flat Gibbs Landscape Layers Positive Sparse Spectrum Spherical "
+        "Box Circulant Data Entrywise FixedPoints Flat Gibbs Landscape Layers Positive Sparse Spherical "
         "Spikes Stable backward freeze grad jacobian zero_temperature"
     ),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",

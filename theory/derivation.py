@@ -48,6 +48,11 @@ class Derivation:
 
     # -- what has been reached ------------------------------------------------------------------------------
     @property
+    def declaration(self) -> Declaration:
+        """The form that everything starts from."""
+        return Declaration(self.model)
+
+    @property
     def form(self) -> Form:
         """The form that the last step reached (the declaration itself before any step)."""
         return self.steps[-1].after if self.steps else Declaration(self.model)

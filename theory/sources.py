@@ -70,6 +70,39 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "694",
         "year": "1985",
     },
+    "helton2018": {
+        "author": "Helton, J. W. and Mai, T. and Speicher, R.",
+        "title": "Applications of realizations (aka linearizations) to free probability",
+        "journal": "Journal of Functional Analysis",
+        "volume": "274",
+        "pages": "1",
+        "year": "2018",
+    },
+    "feinberg1997": {
+        "author": "Feinberg, J. and Zee, A.",
+        "title": "Non-hermitian random matrix theory: method of hermitian reduction",
+        "journal": "Nuclear Physics B",
+        "volume": "504",
+        "pages": "579",
+        "year": "1997",
+    },
+    "ajanki2019": {
+        "author": 'Ajanki, O. and Erd{\\H o}s, L. and Kr{\\"u}ger, T.',
+        "title": "Stability of the matrix {D}yson equation and random matrices with correlations",
+        "journal": "Probability Theory and Related Fields",
+        "volume": "173",
+        "pages": "293",
+        "year": "2019",
+    },
+    "ahmadian2015": {
+        "author": "Ahmadian, Y. and Fumarola, F. and Miller, K. D.",
+        "title": "Properties of networks with partially structured and partially random connectivity",
+        "journal": "Physical Review E",
+        "volume": "91",
+        "pages": "012820",
+        "year": "2015",
+        "eprint": "1311.4672",
+    },
 }
 
 

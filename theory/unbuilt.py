@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 from quenched.theory.errors import NotCovered
 
 _KINDS = {
-    "head": "Gibbs Spectrum Layers FixedPoints",
+    "head": "Gibbs Layers FixedPoints",
     "coupling": "Sparse Stable Landscape Circulant Data Entrywise",
     "transformation": "zero_temperature backward freeze jacobian",
     "law": "Spherical Flat Positive Box",
     "unit quantity": "Spikes grad",
 }
 _INSTEAD = {
-    "head": "the heads Dynamics and Map are",
+    "head": "the heads Dynamics, Map and Spectrum are",
     "coupling": "the couplings Gaussian and Iid are",
     "transformation": "copies and discretise are",
     "law": "Normal, Uniform, Ising, Bernoulli, Laplace, HalfNormal, Exponential and SpikeSlab are",

@@ -1,0 +1,360 @@
+"""Readings of a solved Dyson equation: resolvent, density, counts in regions, support, outliers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from sympy import Symbol
+
+from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
+from quenched.theory.problem_dyson import SIZE, SpectralProblem
+
+from .dyson import Complex, Dyson
+from .quadrature import legendre
+from .types import Array, Number
+
+#: Im g above this means that a real point is inside the support of a Hermitian matrix.
+INSIDE = 3e-5
+#: Points solved at once.
+BATCH = 4096
+
+Path = Callable[[Array], tuple[Complex, Complex]]
+
+
+@dataclass
+class SpectralSolver:
+    """The spectrum of one declared matrix at given values of its parameters.
+
+    Parameters
+    ----------
+    problem : SpectralProblem
+    values : dict of Symbol to float
+    """
+
+    problem: SpectralProblem
+    values: dict[Symbol, float]
+
+    @cached_property
+    def analytic(self) -> Dyson:
+        """The equation of the resolvent where it is analytic."""
+        return Dyson(self.problem.analytic, self.values)
+
+    @cached_property
+    def doubled(self) -> Dyson:
+        """The doubled equation of a non-Hermitian matrix."""
+        assert self.problem.doubled is not None
+        return Dyson(self.problem.doubled, self.values)
+
+    # -- points ----------------------------------------------------------------------------------------------------
+    def resolvent(self, z: ArrayLike) -> tuple[Complex, Array]:
+        """g(z) = lim (1/n) tr (z − M)⁻¹ and its error, shaped like z. Hermitian: real z means z + i0."""
+        return self._batched(z, self._resolvent)
+
+    def _resolvent(self, z: Complex) -> tuple[Complex, Array]:
+        solver = self.analytic if self.problem.hermitian else self.doubled
+        t, error = solver.follow_from_infinity(z) if self.problem.hermitian else solver.follow_eta(z)[:2]
+        solver.demand(error, "resolvent")
+        g = solver.resolvent(solver.propagators(t, z, 0.0)) if not self.problem.hermitian else self._above(solver, t, z)
+        return g, np.maximum(error, 1e-15) * np.abs(g)
+
+    @staticmethod
+    def _above(solver: Dyson, t: Complex, z: Complex) -> Complex:
+        lifted = np.where(z.imag == 0, z + 1e-12j * solver.scale, z)
+        return solver.resolvent(solver.propagators(t, lifted, 0.0))
+
+    def density(self, z: ArrayLike) -> tuple[Array, Array]:
+        """Eigenvalue density and its error, shaped like z: per unit length (Hermitian, z real) or per unit area.
+
+        The density in the plane is (1/π) ∂g/∂z̄, from the linearised equation, not from finite differences.
+        """
+        if self.problem.hermitian:
+            if np.any(np.imag(z) != 0):
+                raise QuenchedError("the eigenvalues of this matrix are real: density takes real numbers")
+            g, error = self.resolvent(z)
+            return np.maximum(-g.imag / np.pi, 0.0), error / np.pi
+        rho, error = self._batched(z, self._planar_density)
+        return rho.real, error
+
+    def _planar_density(self, z: Complex) -> tuple[Complex, Array]:
+        t, error, inside = self.doubled.follow_eta(z)
+        self.doubled.demand(error, "density")
+        rho = np.zeros(len(z), complex)
+        if inside.any():
+            G, dt = self.doubled.slope(t[inside], z[inside], 1)
+            rho[inside] = self.doubled.resolvent_slope(G, dt, 1) / np.pi
+        return rho, np.maximum(error, 1e-13) * np.abs(rho) + np.abs(rho.imag)
+
+    def inside(self, z: ArrayLike) -> NDArray[np.bool_]:
+        """Whether points lie inside the support, shaped like z."""
+        if self.problem.hermitian:
+            return np.asarray(-self.resolvent(z)[0].imag > INSIDE)
+        return np.asarray(self._batched(z, self._inside)[1] > 0.5)
+
+    def _inside(self, z: Complex) -> tuple[Complex, Array]:
+        _, error, inside = self.doubled.follow_eta(z)
+        self.doubled.demand(error, "support")
+        return z, inside.astype(float)
+
+    @staticmethod
+    def _batched(z: ArrayLike, function: Callable[[Complex], tuple[Complex, Array]]) -> tuple[Complex, Array]:
+        points = np.asarray(z, complex)
+        flat = points.reshape(-1)
+        parts = [function(flat[k : k + BATCH]) for k in range(0, len(flat), BATCH)]
+        return tuple(np.concatenate(p).reshape(points.shape) for p in zip(*parts, strict=True))  # type: ignore[return-value]
+
+    # -- counts ----------------------------------------------------------------------------------------------------
+    def window(self, low: float, high: float, tol: float = 1e-8) -> Number:
+        """Fraction of the (real) eigenvalues between two numbers: −(1/π) Im ∫ g over a half circle above."""
+        centre, radius = (low + high) / 2, (high - low) / 2
+
+        def half_circle(s: Array) -> tuple[Complex, Complex]:
+            unit = -np.exp(-1j * np.pi * s)
+            return centre + radius * unit, -1j * np.pi * radius * unit
+
+        value, error = self._integral(half_circle, tol)
+        return Number(-value.imag / np.pi, error / np.pi)
+
+    def box(self, real: tuple[float, float], imaginary: tuple[float, float], tol: float = 1e-7) -> Number:
+        """Fraction of eigenvalues in a rectangle: (1/2πi) ∮ g dz."""
+        (a, b), (c, d) = real, imaginary
+        corners = [a + 1j * c, b + 1j * c, b + 1j * d, a + 1j * d, a + 1j * c]
+        return self._closed([self._segment(p, q) for p, q in pairwise(corners)], tol)
+
+    def disc(self, radius: float, centre: complex = 0.0, tol: float = 1e-7) -> Number:
+        """Fraction of eigenvalues within a distance of a point."""
+
+        def circle(s: Array) -> tuple[Complex, Complex]:
+            unit = np.exp(2j * np.pi * s)
+            return centre + radius * unit, 2j * np.pi * radius * unit
+
+        return self._closed([circle], tol)
+
+    @staticmethod
+    def _segment(start: complex, end: complex) -> Path:
+        def straight(s: Array) -> tuple[Complex, Complex]:
+            return np.asarray(start + (end - start) * s, complex), np.full(s.shape, end - start, complex)
+
+        return straight
+
+    def _closed(self, paths: list[Path], tol: float) -> Number:
+        parts = [self._integral(path, tol) for path in paths]
+        return Number(sum(v for v, _ in parts).imag / (2 * np.pi), sum(e for _, e in parts) / (2 * np.pi))
+
+    def _integral(self, path: Path, tol: float, levels: int = 16) -> tuple[complex, float]:
+        """∫ g dz along a path over [0, 1]: panels are halved until whole and halves agree (g has kinks at edges)."""
+        x, w = legendre(8)
+        panels = np.linspace(0, 1, 5)
+        low, high = panels[:-1], panels[1:]
+
+        def rule(a: Array, b: Array) -> Complex:
+            z, dz = path(a[:, None] + (b - a)[:, None] * (1 + x) / 2)
+            return np.asarray((self.resolvent(z)[0] * dz) @ w * (b - a) / 2)
+
+        whole = rule(low, high)
+        total, error = 0j, 0.0
+        for level in range(levels):
+            middle = (low + high) / 2
+            left, right = rule(low, middle), rule(middle, high)
+            miss = np.abs(left + right - whole)
+            last = level == levels - 1
+            done = (miss < tol / 4) | last
+            total += complex((left + right)[done].sum())
+            error += float(miss[done].sum())
+            if done.all():
+                break
+            keep = ~done
+            low, high = np.concatenate([low[keep], middle[keep]]), np.concatenate([middle[keep], high[keep]])
+            whole = np.concatenate([left[keep], right[keep]])
+        return total, error
+
+    # -- support ---------------------------------------------------------------------------------------------------
+    def edges(self, start: complex | None = None, end: complex | None = None) -> list[Number]:
+        """Where a straight line enters and leaves the support: the real axis, unless another segment is given.
+
+        Returns
+        -------
+        list of Number
+            Distances from `start` along the segment (coordinates, for the real axis), in order.
+        """
+        if start is None or end is None:
+            reach = self._reach()
+            return [Number(e.value - reach, e.error) for e in self._crossings(complex(-reach), complex(reach))]
+        return self._crossings(complex(start), complex(end))
+
+    def _reach(self) -> float:
+        """A real number so large that it and its negative are outside the support."""
+        reach = (self.analytic if self.problem.hermitian else self.doubled).scale
+        for _ in range(20):
+            if not self.inside(np.array([-reach, reach])).any():
+                return float(1.5 * reach)
+            reach *= 2
+        raise ConvergenceError("the support does not end on the real axis")
+
+    def _crossings(self, start: complex, end: complex) -> list[Number]:
+        length = abs(end - start)
+        unit = (end - start) / length
+        # Two passes: the second grid covers what the first found. The irrational offset avoids atoms at round numbers.
+        low, high = 0.0, length
+        grid, flags = np.zeros(0), np.zeros(0, bool)
+        for points in (64, 128):
+            grid = np.linspace(low, high, points) + 1e-6 * np.sqrt(2) * (high - low)
+            flags = self.inside(start + grid * unit)
+            if not flags.any():
+                return []
+            step = grid[1] - grid[0]
+            low = max(0.0, grid[flags.argmax()] - step)
+            high = min(length, grid[len(flags) - 1 - flags[::-1].argmax()] + step)
+        found = []
+        for k in np.flatnonzero(flags[1:] != flags[:-1]):
+            a, b = (grid[k], grid[k + 1]) if not flags[k] else (grid[k + 1], grid[k])
+            found.append(self._refine(start, unit, float(a), float(b)))
+        return found
+
+    def _refine(self, start: complex, unit: complex, outside: float, inside: float) -> Number:
+        """The edge between a point outside and one inside."""
+        for _ in range(9 if self.problem.hermitian else 0):
+            between = outside + (inside - outside) * np.arange(1, 8) / 8
+            flags = self.inside(start + between * unit)
+            first = int(flags.argmax()) if flags.any() else 7
+            ends = np.concatenate([[outside], between, [inside]])
+            outside, inside = float(ends[first]), float(ends[first + 1])
+        if self.problem.hermitian:
+            return Number((outside + inside) / 2, abs(inside - outside) + 1e-9)
+        return self._boundary_root(start, unit, outside, inside)
+
+    def _boundary_root(self, start: complex, unit: complex, outside: float, inside: float) -> Number:
+        """Largest eigenvalue of the linear map of the vanishing scalars = 1, on the analytic branch from outside."""
+        state = [self._analytic_part(start + outside * unit)]
+
+        def excess(r: float) -> float:
+            z = np.array([start + r * unit])
+            t, error = self.analytic.newton(state[0], z, 0.0, steps=30)
+            self.analytic.demand(error, "boundary")
+            return self.stability(t, z) - 1.0
+
+        margin = abs(outside - inside)
+        far = outside + 2 * (outside - inside)
+        low, high = excess(outside), excess(inside)
+        if low > 0:
+            outside, low = far, excess(far)
+        if not low * high < 0:
+            return Number((outside + inside) / 2, margin)
+        root = brentq(excess, outside, inside, xtol=1e-12)
+        return Number(float(root), 1e-11)
+
+    def _analytic_part(self, z: complex) -> Complex:
+        """Scalars of the analytic problem from a doubled solution at a point outside the support."""
+        t, error, _ = self.doubled.follow_eta(np.array([z]))
+        self.doubled.demand(error, "boundary")
+        return np.array([[t[0, low] for low, _ in self._lift]]).reshape(1, len(self._lift))
+
+    @cached_property
+    def _lift(self) -> list[tuple[int, int]]:
+        """For every analytic scalar its places in the doubled problem: lower left, and (conjugate) upper right."""
+        p, q = self.problem.analytic, self.problem.doubled
+        assert q is not None
+        assert q.half is not None
+        where = {(u.space, u.j, u.k, u.weight): k for k, u in enumerate(q.unknowns)}
+        n = q.half
+        return [(where[u.space, n + u.j, u.k, u.weight], where[u.space, u.k, n + u.j, u.weight]) for u in p.unknowns]
+
+    def stability(self, t: Complex, z: Complex) -> float:
+        """Largest eigenvalue of the linear map of the scalars that vanish outside, at one analytic solution."""
+        doubled = np.zeros((1, self.doubled.count), complex)
+        for k, (low, up) in enumerate(self._lift):
+            doubled[0, low], doubled[0, up] = t[0, k], t[0, k].conjugate()
+        G = self.doubled.propagators(doubled, z, 0.0)
+        upper = self.doubled.upper
+        table = self.doubled.jacobian(G)[0][np.ix_(upper, upper)]
+        return float(np.abs(np.linalg.eigvals(table)).max())
+
+    def boundary(self, angles: int = 64, centre: complex | None = None) -> list[Complex]:
+        """Points of the boundary on rays from a centre, one array a ray (empty where a ray meets no support)."""
+        if self.problem.hermitian:
+            raise QuenchedError("the eigenvalues of this matrix are real: ask for edges()")
+        reach = self._reach()
+        middle = self.centre() if centre is None else centre
+        out = []
+        for angle in 2 * np.pi * np.arange(angles) / angles:
+            unit = np.exp(1j * angle)
+            found = self._crossings(complex(middle), complex(middle + 2 * reach * unit))
+            out.append(np.array([middle + e.value * unit for e in found]))
+        return out
+
+    def centre(self) -> complex:
+        """Centre of mass of the eigenvalues: z − 1/g at large z."""
+        z = np.array([1e4j * self.analytic.scale])
+        g, _ = self.resolvent(z)
+        return complex(np.round((z - 1 / g)[0].real, 6))
+
+    # -- outliers --------------------------------------------------------------------------------------------------
+    def outliers(self) -> list[Number]:
+        """Real eigenvalues outside the support that finite-rank parts (means of entries, ``outer``) make.
+
+        Roots of det(1 + Rᵀ 𝒢 L) with the pencil's finite-rank parts L Rᵀ.
+        """
+        ranks = self.problem.analytic.ranks
+        if not ranks:
+            return []
+        overlap = _Overlaps(self.analytic, self.values)
+        reach = 4 * self._reach()
+        edges = [e.value for e in self.edges()]
+        cuts = [-reach, *edges, reach]
+        found = []
+        for a, b in zip(cuts[:-1:2], cuts[1::2], strict=True):
+            pad = 1e-6 * (b - a)
+            grid = np.linspace(a + pad, b - pad, 200)
+            value = overlap(grid.astype(complex), self._outside(grid))
+            for k in np.flatnonzero(np.sign(value[1:]) != np.sign(value[:-1])):
+                root = brentq(
+                    lambda x: overlap(np.array([x + 0j]), self._outside(np.array([x])))[0], grid[k], grid[k + 1]
+                )
+                found.append(Number(float(root), 1e-9))
+        return found
+
+    def _outside(self, x: Array) -> Complex:
+        """Analytic scalars at real points outside the support."""
+        z = x.astype(complex)
+        if self.problem.hermitian:
+            t, error = self.analytic.follow_from_infinity(z)
+            t = t.real.astype(complex)
+        else:
+            full, error, _ = self.doubled.follow_eta(z)
+            t = full[:, [low for low, _ in self._lift]]
+        self.analytic.demand(error, "outliers")
+        return t
+
+
+class _Overlaps:
+    """det(1 + Rᵀ 𝒢 L) of the finite-rank parts."""
+
+    def __init__(self, solver: Dyson, values: dict[Symbol, float]) -> None:
+        self.solver = solver
+        p = solver.problem
+        self.entries: list[tuple[int, int, int, int, int, Array]] = []
+        for a, r in enumerate(p.ranks):
+            for b, s in enumerate(p.ranks):
+                space = p.blocks[r.col]
+                if p.blocks[s.row] != space:
+                    continue
+                size = (s.coefficient * SIZE).simplify()
+                if SIZE in size.free_symbols:
+                    raise NotCovered(f"a finite-rank part of size {s.coefficient} does not stay finite as N → ∞")
+                weight = solver.at_nodes(space, r.right * s.left * size)
+                place = solver.spaces[space].blocks
+                full = solver.spaces[space].fraction * solver.spaces[space].weights * weight
+                self.entries.append((a, b, space, place.index(r.col), place.index(s.row), full))
+
+    def __call__(self, z: Complex, t: Complex) -> Array:
+        G = self.solver.propagators(t, z, 0.0)
+        n = len(self.solver.problem.ranks)
+        table = np.broadcast_to(np.eye(n), (len(z), n, n)).astype(complex)
+        for a, b, space, j, k, weight in self.entries:
+            table[:, a, b] += G[space][:, :, j, k] @ weight
+        return np.linalg.det(table).real
