@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import brentq
 
@@ -96,7 +97,7 @@ def _barycentric(values: Array, x: Array) -> Array:
     nodes, _, _, _ = lobatto(values.shape[1] - 1)
     weights = 1 / np.prod(nodes[:, None] - nodes + np.eye(len(nodes)), axis=1)
     gap = x[:, None] - nodes
-    exact = np.less(np.abs(gap), 1e-15)
+    exact: NDArray[np.bool_] = np.less(np.abs(gap), 1e-15)
     share = weights / np.where(exact, 1.0, gap)
     share = np.where(exact.any(axis=1)[:, None], exact.astype(float), share)
     return (share * values).sum(axis=1) / share.sum(axis=1)
