@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.optimize import brentq
 
@@ -97,9 +96,9 @@ def _barycentric(values: Array, x: Array) -> Array:
     nodes, _, _, _ = lobatto(values.shape[1] - 1)
     weights = 1 / np.prod(nodes[:, None] - nodes + np.eye(len(nodes)), axis=1)
     gap = x[:, None] - nodes
-    exact: NDArray[np.bool_] = np.less(np.abs(gap), 1e-15)
+    exact = np.abs(gap) < 1e-15
     share = weights / np.where(exact, 1.0, gap)
-    share = np.where(exact.any(axis=1)[:, None], exact.astype(float), share)
+    share = np.where(np.any(exact, axis=1, keepdims=True), np.where(exact, 1.0, 0.0), share)
     return (share * values).sum(axis=1) / share.sum(axis=1)
 
 
