@@ -28,6 +28,8 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(("mean", "total", "cov", "Lyapunov", "Critical"), "quenched.theory.observables"),
     **dict.fromkeys(("Dynamics", "Map"), "quenched.theory.model"),
     "Spectrum": "quenched.theory.spectrum",
+    "Gibbs": "quenched.theory.gibbs",
+    "Spherical": "quenched.theory.priors",
     **dict.fromkeys(("copies", "discretise"), "quenched.theory.transforms"),
     **dict.fromkeys(
         ("QuenchedError", "AmbiguousExpression", "NotCovered", "ConvergenceError"), "quenched.theory.errors"
@@ -44,7 +46,7 @@ _PLANNED: dict[str, str] = {
     **dict.fromkeys(("Sparse", "Stable", "Landscape", "Circulant", "Data"), "a law of couplings"),
     "Entrywise": "a function of the entries of a matrix",
     "Spikes": "an event train",
-    **dict.fromkeys(("Spherical", "Flat", "Positive", "Box", "StableLaw"), "a law of one number"),
+    **dict.fromkeys(("Flat", "Positive", "Box", "StableLaw"), "a law of one number"),
     **dict.fromkeys(("Layers", "Gibbs", "FixedPoints"), "a head"),
     **dict.fromkeys(("zero_temperature", "backward", "freeze", "jacobian", "grad"), "a transformation"),
     **dict.fromkeys(

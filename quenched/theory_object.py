@@ -12,10 +12,12 @@ from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
     from quenched.numerics import RawSolution, Sampling
+    from quenched.replica_theory import ReplicaTheory
     from quenched.solution import Solution
     from quenched.spectral import SpectralTheory
     from quenched.sweeping import Sweep
     from quenched.theory.derivation import Derivation
+    from quenched.theory.gibbs import Gibbs
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
     from quenched.theory.spectrum import Spectrum
@@ -23,9 +25,15 @@ if TYPE_CHECKING:
 Params = Mapping[Any, float] | None
 
 
-def start(model: Model) -> Any:
+def start(model: Model | Gibbs) -> Any:
     """The copied action of a model, to derive step by step (`.average()`, `.order_parameters()`, `.saddle()`, …)."""
     from quenched.theory.derivation import start as begin
+    from quenched.theory.gibbs import Gibbs
+
+    if isinstance(model, Gibbs):
+        from quenched.theory.replicas import start as replicate
+
+        return replicate(model)
 
     return begin(model)
 
@@ -33,13 +41,15 @@ def start(model: Model) -> Any:
 @overload
 def derive(model: Spectrum, params: Params = None, **fix: Any) -> SpectralTheory: ...
 @overload
+def derive(model: Gibbs, params: Params = None, **fix: Any) -> ReplicaTheory: ...
+@overload
 def derive(model: Model, params: Params = None, **fix: Any) -> Theory: ...
-def derive(model: Model | Spectrum, params: Params = None, **fix: Any) -> Theory | SpectralTheory:
+def derive(model: Model | Spectrum | Gibbs, params: Params = None, **fix: Any) -> Theory | SpectralTheory:
     """The N → ∞ theory of a model, derived step by step.
 
     Parameters
     ----------
-    model : Dynamics, Map or Spectrum
+    model : Dynamics, Map, Spectrum or Gibbs
         The declaration.
     params, **fix
         Parameters to fix before deriving (with η free a site may not be Gaussian, with η = 0 it is).
@@ -52,6 +62,7 @@ def derive(model: Model | Spectrum, params: Params = None, **fix: Any) -> Theory
         No reading covers the model: the message says at which step and term the derivation stopped.
     """
     from quenched.theory.derivation import derive as run
+    from quenched.theory.gibbs import Gibbs
     from quenched.theory.spectrum import Spectrum
 
     fixed = {str(name): value for name, value in (params or {}).items()} | fix
@@ -60,8 +71,13 @@ def derive(model: Model | Spectrum, params: Params = None, **fix: Any) -> Theory
         from quenched.theory.spectral import derive_spectrum
 
         return SpectralTheory(derive_spectrum(model.fix(fixed) if fixed else model))
+    if isinstance(model, Gibbs):
+        from quenched.replica_theory import ReplicaTheory
+        from quenched.theory.replicas import derive as replicate
+
+        return ReplicaTheory(replicate(model, **fixed), fixed=fixed)
     if not hasattr(model, "eqs"):
-        raise QuenchedError(f"derive takes a declaration (Dynamics, Map, Spectrum), got {type(model).__name__}")
+        raise QuenchedError(f"derive takes a declaration (Dynamics, Map, Spectrum, Gibbs), got {type(model).__name__}")
     return Theory(run(model, **fixed), fixed=fixed)
 
 

@@ -19,11 +19,13 @@ _WHERE = {
         "cov mean total"
     ),
     "model": "Dynamics Map Model",
+    "gibbs": "Gibbs",
+    "priors": "Spherical",
     "spectrum": "Spectrum",
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise",
     "unbuilt": (
-        "Box Circulant Data Entrywise FixedPoints Flat Gibbs Landscape Layers Positive Sparse Spherical "
+        "Box Circulant Data Entrywise FixedPoints Flat Landscape Layers Positive Sparse "
         "Spikes Stable backward freeze grad jacobian zero_temperature"
     ),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",

@@ -223,6 +223,8 @@ def indexed(model: Model) -> list[str]:
     list of str
         Equations of motion, then the laws of couplings, noises, disorder and initial states, then the populations.
     """
+    if hasattr(model, "indexed"):  # heads without equations of motion print themselves
+        return list(model.indexed())
     printer = TextPrinter(len(model.populations) > 1)
     lines = []
     for x, rhs in model.eqs.items():
@@ -250,6 +252,8 @@ def indexed(model: Model) -> list[str]:
 
 def indexed_latex(model: Model) -> str:
     """A model with explicit indices as one LaTeX ``aligned`` block (without dollar signs)."""
+    if hasattr(model, "indexed_latex"):
+        return str(model.indexed_latex())
     printer = TexPrinter(len(model.populations) > 1)
     rows = []
     for x, rhs in model.eqs.items():

@@ -103,6 +103,30 @@ SOURCES: dict[str, dict[str, str]] = {
         "year": "2015",
         "eprint": "1311.4672",
     },
+    "edwards1975": {
+        "author": "Edwards, S. F. and Anderson, P. W.",
+        "title": "Theory of spin glasses",
+        "journal": "Journal of Physics F: Metal Physics",
+        "volume": "5",
+        "pages": "965",
+        "year": "1975",
+    },
+    "sherrington1975": {
+        "author": "Sherrington, D. and Kirkpatrick, S.",
+        "title": "Solvable model of a spin-glass",
+        "journal": "Physical Review Letters",
+        "volume": "35",
+        "pages": "1792",
+        "year": "1975",
+    },
+    "dealmeida1978": {
+        "author": "de Almeida, J. R. L. and Thouless, D. J.",
+        "title": "Stability of the Sherrington-Kirkpatrick solution of a spin glass model",
+        "journal": "Journal of Physics A: Mathematical and General",
+        "volume": "11",
+        "pages": "983",
+        "year": "1978",
+    },
 }
 
 

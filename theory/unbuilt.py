@@ -11,7 +11,7 @@ _KINDS = {
     "head": "Gibbs Layers FixedPoints",
     "coupling": "Sparse Stable Landscape Circulant Data Entrywise",
     "transformation": "zero_temperature backward freeze jacobian",
-    "law": "Spherical Flat Positive Box",
+    "law": "Flat Positive Box",
     "unit quantity": "Spikes grad",
 }
 _INSTEAD = {

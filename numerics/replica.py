@@ -1,0 +1,372 @@
+"""Replica-symmetric saddles: damped iteration, Newton steps, all branches, and where a condition is met.
+
+Averages over the Gaussian field of a site use the trapezoidal rule (spectrally accurate for smooth sites), or panels
+refined towards the kinks of a weight where its width is small. Errors are the change under coarser quadrature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+from sympy import Expr, Symbol, lambdify
+
+from quenched.theory.errors import ConvergenceError, QuenchedError
+from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage
+
+from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
+from .replica_sites import Site, make_site
+from .types import Array, Number
+
+#: Starting values of overlaps; those of means are their roots, of either sign.
+STARTS = (0.02, 0.5, 0.95)
+#: Residual of a solution.
+TOL = 1e-11
+
+
+@dataclass(frozen=True)
+class ReplicaBranch:
+    """One saddle.
+
+    Attributes
+    ----------
+    label : "zero" (all means and overlaps vanish), "overlap" (no means) or "ordered", numbered when there are several
+    values : observable or order parameter → value with numerical error
+    stable : the replicon eigenvalue is below 1
+    attracting : damped iteration of the saddle-point equations returns to it
+    residual, iterations : of the final Newton steps, and of both stages
+    """
+
+    label: str
+    values: dict[str, Number]
+    stable: bool
+    attracting: bool
+    residual: float
+    iterations: int
+    x: tuple[float, ...] = field(repr=False, default=())
+
+
+@dataclass(frozen=True)
+class ReplicaSolution:
+    """All saddles that were found; `main` is the index of the one that dominates."""
+
+    branches: tuple[ReplicaBranch, ...]
+    main: int
+
+    @property
+    def state(self) -> ReplicaBranch:
+        """The main branch."""
+        return self.branches[self.main]
+
+
+class Evaluator:
+    """Numbers of a problem at given parameters: site averages, residuals, observables."""
+
+    def __init__(self, problem: ReplicaProblem, values: dict[Symbol, float], fine: float = 1.0) -> None:
+        self.problem, self.fine = problem, fine
+        self.base = {s: float(v) for s, v in values.items()}
+        self.sites = {s.name: make_site(s, self.base) for s in problem.sites}
+        self.unknowns = [s for s, _ in problem.equations]
+        self.multipliers = [lam for lam, _, _ in problem.constraints]
+        self.names = [*self.unknowns, *self.multipliers, *self.base]
+        self.compiled: dict[Expr, Callable[[dict[Symbol, float]], float]] = {}
+        self.guess: dict[Symbol, float] = {}
+
+    # -- averages --------------------------------------------------------------------------------------------
+    def number(self, expr: Expr, at: dict[Symbol, float]) -> float:
+        """An expression in unknowns, parameters and site averages."""
+        if expr not in self.compiled:
+            nodes = sorted(expr.atoms(SiteAverage), key=str)
+            slots = [Symbol(f"_a{k}") for k in range(len(nodes))]
+            plain = expr.xreplace(dict(zip(nodes, slots, strict=True)))
+            function = lambdify([*self.names, *slots], plain, "math")
+            self.compiled[expr] = self._caller(function, nodes)
+        return self.compiled[expr](at)
+
+    def _caller(self, function: Any, nodes: list[SiteAverage]) -> Callable[[dict[Symbol, float]], float]:
+        averages = [self._average(node) for node in nodes]
+
+        def call(at: dict[Symbol, float]) -> float:
+            return float(function(*(at[s] for s in self.names), *(a(at) for a in averages)))
+
+        return call
+
+    def _average(self, node: SiteAverage) -> Callable[[dict[Symbol, float]], float]:
+        """A function that evaluates one site average."""
+        site = self.sites[node.site]
+        labels = list(node.labels)
+        fields = lambdify([*self.names, *labels], list(node.field), "math")
+        poly = lambdify([*L[:3], *labels], node.poly, "numpy")
+
+        def call(at: dict[Symbol, float]) -> float:
+            numbers = [at[s] for s in self.names]
+            total = 0.0
+            for k, case in enumerate(site.cases):
+                own = [case.labels[q] for q in labels]
+                b, variance, v = fields(*numbers, *own)
+                arrays, w = self._logs(site, k, b, variance, v)
+                total += case.probability * float(np.sum(w * poly(*arrays, *own)))
+            return total
+
+        return call
+
+    def _logs(self, site: Site, case: int, b: float, k: float, v: float) -> tuple[tuple[Array, ...], Array]:
+        if not np.isfinite(b + k + v):
+            raise ConvergenceError(f"the field of site {site.name} is not finite")
+        if k < -1e-12:
+            raise ConvergenceError(f"the field of site {site.name} has a negative variance {k:.3g}")
+        key = (site.name, case, b, k, v)
+        if key not in self.cache:
+            z, w = self._nodes(site, case, b, max(k, 0.0), v)
+            self.cache[key] = site.logs(case, b + np.sqrt(max(k, 0.0)) * z, v), w
+        return self.cache[key]
+
+    def _nodes(self, site: Site, case: int, b: float, k: float, v: float) -> tuple[Array, Array]:
+        """Nodes for a Gaussian field of mean b and variance k."""
+        if k <= 0:
+            return np.zeros(1), np.ones(1)
+        root = np.sqrt(k)
+        if site.kind == "channel" and site.edges(case) and v < 0.3 * k:
+            at = (np.array(site.edges(case)) - b) / root
+            panels = panels_from_edges(graded_edges(at, 0.5 / self.fine, levels=26 if v < 1e-4 * k else 14))
+            return panels.z.ravel(), panels.w.ravel()
+        count = int(self.fine * min(max(300, 2 * REACH * root / 0.2), 20000))
+        return trapezoid(count | 1)
+
+    # -- the saddle ------------------------------------------------------------------------------------------
+    def point(self, x: Array) -> dict[Symbol, float]:
+        """All symbols at the unknowns x, multipliers solved for."""
+        self.cache: dict[Any, tuple[tuple[Array, ...], Array]] = {}
+        at = self.base | dict(zip(self.unknowns, map(float, x), strict=True)) | dict.fromkeys(self.multipliers, 1.0)
+        for lam, average, value in self.problem.constraints:
+            at[lam] = self._multiplier(lam, average, self.number(value, at), at)
+        return at
+
+    def _multiplier(self, lam: Symbol, average: Expr, value: float, at: dict[Symbol, float]) -> float:
+        def excess(y: float) -> float:
+            return np.log(self.number(average, at | {lam: float(np.exp(y))})) - np.log(value)
+
+        lo, hi = (-20.0, 40.0)
+        near = self.guess.get(lam)
+        if near is not None and excess(near - 0.5) > 0 > excess(near + 0.5):
+            lo, hi = near - 0.5, near + 0.5
+        found = float(brentq(excess, lo, hi, xtol=1e-14, rtol=1e-14))
+        self.guess[lam] = found
+        return float(np.exp(found))
+
+    def update(self, x: Array) -> Array:
+        """The right-hand sides of the saddle-point equations."""
+        at = self.point(x)
+        return np.array([self.number(rhs, at) for _, rhs in self.problem.equations])
+
+    def observe(self, x: Array) -> dict[str, float]:
+        """Order parameters, multipliers and observables."""
+        at = self.point(x)
+        out = {s.name: at[s] for s in [*self.unknowns, *self.multipliers]}
+        return out | {name: self.number(expr, at) for name, expr in self.problem.observables}
+
+
+# -- one branch ----------------------------------------------------------------------------------------------------
+def iterate(ev: Evaluator, x: Array, sweeps: int = 400, damping: float = 0.5) -> tuple[Array, int]:
+    """Damped iteration until changes are small enough for Newton's method."""
+    for k in range(sweeps):
+        new = ev.update(x)
+        if np.max(np.abs(new - x) / (1 + np.abs(x))) < 1e-4:
+            return new, k
+        x = damping * x + (1 - damping) * new
+    return x, sweeps
+
+
+def jacobian(ev: Evaluator, x: Array, value: Array) -> Array:
+    """Derivatives of the right-hand sides, by differences."""
+    out = np.empty((len(x), len(x)))
+    for j in range(len(x)):
+        h = 1e-7 * max(abs(x[j]), 1e-3)
+        moved = x.copy()
+        moved[j] += h
+        out[:, j] = (ev.update(moved) - value) / h
+    return out
+
+
+def newton(ev: Evaluator, x: Array, steps: int = 30) -> tuple[Array, float, int, Array]:
+    """Newton steps with step halving: (x, residual, steps, Jacobian of the map)."""
+    value = ev.update(x)
+    history = []
+    for k in range(steps):
+        size = _size(value - x, x)
+        history.append(size)
+        slope = jacobian(ev, x, value)
+        if size < TOL or (k > 3 and size < 1e-9 and size > history[-2] / 2):
+            return x, size, k, slope
+        move = np.linalg.lstsq(slope - np.eye(len(x)), x - value, rcond=None)[0]
+        for half in range(12):
+            trial = x + move / 2**half
+            try:
+                there = ev.update(trial)
+            except (ConvergenceError, ValueError):
+                continue
+            if np.all(np.isfinite(there)) and _size(there - trial, trial) < size:
+                break
+        else:
+            break
+        x, value = trial, there
+    if history and history[-1] < 1e-8:
+        return x, history[-1], steps, jacobian(ev, x, value)
+    raise ConvergenceError("the saddle-point equations did not converge", history)
+
+
+def _size(residual: Array, x: Array) -> float:
+    return float(np.max(np.abs(residual) / (1 + np.abs(x)), initial=0.0))
+
+
+def starts(problem: ReplicaProblem) -> Iterator[Array]:
+    """Starting points: weak to strong overlaps, means of either sign."""
+    for level in STARTS:
+        for sign in (1.0, -1.0) if "mean" in problem.kinds else (1.0,):
+            at = {"mean": sign * np.sqrt(level), "overlap": level, "norm": 1.0, "response": 0.0}
+            yield np.array([at[kind] for kind in problem.kinds])
+    if "mean" in problem.kinds:
+        for level in STARTS[1:]:
+            at = {"mean": 0.0, "overlap": level, "norm": 1.0, "response": 0.0}
+            yield np.array([at[kind] for kind in problem.kinds])
+
+
+def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: Array | None = None) -> ReplicaSolution:
+    """All saddles that the starting points reach.
+
+    Parameters
+    ----------
+    problem : ReplicaProblem
+    values : numbers of all parameters
+    guess : array (unknowns,), optional
+        Follow this solution only.
+
+    Raises
+    ------
+    ConvergenceError
+        No start converged.
+    """
+    ev, coarse = Evaluator(problem, values), Evaluator(problem, values, 0.7)
+    found: list[tuple[Array, float, int, Array]] = []
+    failures: list[ConvergenceError] = []
+    for start in [guess] if guess is not None else starts(problem):
+        try:
+            near, sweeps = (start, 0) if guess is not None else iterate(ev, start)
+            x, residual, steps, slope = newton(ev, near)
+        except (ConvergenceError, ValueError) as stop:
+            failures.append(stop if isinstance(stop, ConvergenceError) else ConvergenceError(str(stop)))
+            continue
+        if not any(_size(x - other, x) < 1e-6 for other, _, _, _ in found):
+            found.append((x, residual, sweeps + steps, slope))
+    if not found:
+        raise failures[0]
+    branches = [_branch(problem, ev, coarse, *item) for item in found]
+    rank = [(b.attracting, b.stable, b.values["free_entropy"].value) for b in branches]
+    return ReplicaSolution(tuple(_numbered(branches)), max(range(len(rank)), key=rank.__getitem__))
+
+
+def _branch(
+    problem: ReplicaProblem, ev: Evaluator, coarse: Evaluator, x: Array, residual: float, count: int, slope: Array
+) -> ReplicaBranch:
+    here = ev.observe(x)
+    there = coarse.observe(newton(coarse, x, 6)[0])
+    values = {k: Number(v, abs(v - there[k]) + residual * (1 + abs(v))) for k, v in here.items()}
+    means = [abs(v) for v, kind in zip(x, problem.kinds, strict=True) if kind == "mean"]
+    overlaps = [abs(v) for v, kind in zip(x, problem.kinds, strict=True) if kind == "overlap"]
+    label = "ordered" if max(means, default=0.0) > 1e-6 else "overlap" if max(overlaps, default=0.0) > 1e-6 else "zero"
+    radius = max(np.abs(np.linalg.eigvals((slope + np.eye(len(x))) / 2)), default=0.0)
+    return ReplicaBranch(
+        label, values, values["replicon"].value < 1, bool(radius < 1), residual, count, tuple(map(float, x))
+    )
+
+
+def _numbered(branches: list[ReplicaBranch]) -> list[ReplicaBranch]:
+    labels = [b.label for b in branches]
+    return [
+        replace(b, label=b.label if labels.count(b.label) == 1 else f"{b.label} {labels[: k + 1].count(b.label)}")
+        for k, b in enumerate(branches)
+    ]
+
+
+# -- conditions ----------------------------------------------------------------------------------------------------
+def crossing(
+    problem: ReplicaProblem,
+    parameter: Symbol,
+    observable: str,
+    target: float,
+    values: dict[Symbol, float],
+    bracket: tuple[float, float],
+) -> Number:
+    """Where an observable of the main branch takes a value, as one parameter varies inside a bracket.
+
+    Raises
+    ------
+    QuenchedError
+        Unknown observable, or the observable does not cross the value inside the bracket.
+    """
+
+    def gap(p: float) -> float:
+        state = _follow(problem, values | {parameter: p}, seen)
+        if observable not in state.values:
+            raise QuenchedError(f"no observable {observable!r}: choose from {', '.join(state.values)}")
+        return state.values[observable].value - target
+
+    seen: list[ReplicaBranch] = []
+    ends = [gap(p) for p in bracket]
+    if not ends[0] * ends[1] < 0:
+        raise QuenchedError(
+            f"{observable} − {target:g} is {ends[0]:.4g} at {parameter}={bracket[0]:g} and {ends[1]:.4g} at "
+            f"{parameter}={bracket[1]:g}: give a bracket in which it changes sign"
+        )
+    root, report = brentq(gap, *bracket, xtol=1e-9, rtol=1e-12, full_output=True)
+    return Number(float(root), 1e-9 + 1e-8 * abs(float(root)) + (0.0 if report.converged else np.inf))
+
+
+def _follow(problem: ReplicaProblem, values: dict[Symbol, float], seen: list[ReplicaBranch]) -> ReplicaBranch:
+    """The main branch: all starts for both ends of a bracket, then whichever solution was near."""
+    if len(seen) >= 2:
+        try:
+            return solve_replica(problem, values, np.array(seen[-1].x)).state
+        except ConvergenceError:
+            pass
+    state = solve_replica(problem, values).state
+    seen.append(state)
+    return state
+
+
+def shrinking(
+    problem: ReplicaProblem,
+    parameter: Symbol,
+    overlap: Symbol,
+    values: dict[Symbol, float],
+    bracket: tuple[float, float],
+) -> Number:
+    """The parameter at which an overlap reaches 1, where the volume of solutions shrinks to a point.
+
+    The saddle is solved for the parameter at overlaps 1 − ε, and extrapolated to ε → 0.
+    """
+    index = [s for s, _ in problem.equations].index(overlap)
+    found = []
+    for eps in (4e-4, 2e-4, 1e-4):
+
+        def gap(p: float, eps: float = eps) -> float:
+            ev = Evaluator(problem, values | {parameter: p})
+            x = next(starts(problem))
+            for _ in range(200):
+                x[index] = 1 - eps
+                new = ev.update(x)
+                done = np.delete(np.abs(new - x) / (1 + np.abs(x)), index)
+                x = new
+                if np.max(done, initial=0.0) < 1e-13:
+                    break
+            return float(new[index] - (1 - eps)) / eps
+
+        if not gap(bracket[0]) * gap(bracket[1]) < 0:
+            raise QuenchedError(f"{overlap} does not reach 1 for {parameter} in {bracket}: give a wider bracket")
+        found.append(float(brentq(gap, *bracket, xtol=1e-12)))
+    first = [2 * b - a for a, b in pairwise(found)]
+    return Number(first[-1], abs(first[-1] - first[0]))

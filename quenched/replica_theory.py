@@ -1,0 +1,151 @@
+"""The theory of a Gibbs measure: its derivation, its saddles, and where they lose their stability or their volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quenched.readout import Quantity
+from quenched.solution import Branch, Solution
+from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory_object import Theory
+
+if TYPE_CHECKING:
+    from sympy import Symbol
+
+    from quenched.numerics.replica import ReplicaBranch
+    from quenched.numerics.types import Number
+    from quenched.theory.problem_replicas import ReplicaProblem
+    from quenched.theory.replicas import ReplicaDerivation
+
+Params = Mapping[Any, float] | None
+
+
+class Saddle(Branch):
+    """One replica-symmetric saddle, always shown with its replicon eigenvalue."""
+
+    @classmethod
+    def of(cls, raw: ReplicaBranch) -> Saddle:
+        """A saddle as the solver returns it."""
+        numbers = {name: Quantity(v.value, v.error) for name, v in raw.values.items()}
+        replicon = numbers["replicon"]
+        growth = Quantity(replicon.value - 1, replicon.error)
+        return cls(raw.label, "replica symmetric", raw.stable, growth, list(numbers), numbers.__getitem__)
+
+    def __repr__(self) -> str:
+        state = "stable" if self.stable else "UNSTABLE against replica symmetry breaking: not the true state"
+        return f"{self.label} ({self.kind}, {state}, replicon eigenvalue {self.growth.value + 1:.6g})"
+
+
+class ReplicaTheory(Theory):
+    """The N → ∞ theory of one Gibbs measure, replicas being equivalent."""
+
+    derivation: ReplicaDerivation
+
+    @property
+    def problem(self) -> ReplicaProblem:  # type: ignore[override]
+        """What the solvers get."""
+        found = self.derivation.replica_problem
+        if found is None:
+            raise NotCovered(str(self.derivation.refusal))
+        return found
+
+    @property
+    def solvable(self) -> bool:
+        return self.derivation.replica_problem is not None
+
+    def solve(self, params: Params = None, **keywords: Any) -> Solution:
+        """All saddles: order parameters, free entropy (relative to the prior), entropy, energy, replicon eigenvalue.
+
+        Parameters
+        ----------
+        params, **keywords
+            Values by symbol or by name; what is left out takes the declaration's default.
+
+        Returns
+        -------
+        Solution
+            The main branch is the attracting saddle of largest free entropy, stable ones first. A branch whose
+            replicon eigenvalue exceeds 1 is marked unstable.
+
+        Raises
+        ------
+        ConvergenceError
+            Nothing converged; carries the history of residuals.
+        """
+        from quenched.numerics.replica import solve_replica
+
+        values = self.values(params, **keywords)
+        raw = solve_replica(self.problem, values)
+        given = {str(k): float(v) for k, v in values.items()}
+        return Solution([Saddle.of(b) for b in raw.branches], raw.main, given, Solution.provenance_of(self))
+
+    def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
+        """The replicon eigenvalue with its error, for every branch by label; replicas break their symmetry above 1."""
+        values: dict[str, Any] = dict(keywords)
+        solution = self.solve(params, **values)
+        return {b.label: (b.growth.value + 1, b.growth.error) for b in solution.branches}
+
+    def critical(
+        self,
+        parameter: Any,
+        observable: str = "replicon",
+        target: float = 1.0,
+        *,
+        bracket: tuple[float, float],
+        **at: Any,
+    ) -> Number:
+        """Where an observable of the main branch takes a value: the AT line with the default, capacity with entropy 0.
+
+        Parameters
+        ----------
+        parameter : symbol or name that is varied inside `bracket`
+        observable, target : which observable, and its value
+        **at : values of the other parameters
+
+        Raises
+        ------
+        QuenchedError
+            The observable does not cross the value inside the bracket.
+        """
+        from quenched.numerics.replica import crossing
+
+        symbol = self._symbol(parameter)
+        values = self.values({**at, symbol.name: bracket[0]})
+        return crossing(self.problem, symbol, observable, float(target), values, bracket)
+
+    def capacity(self, parameter: Any, overlap: str = "q", *, bracket: tuple[float, float], **at: Any) -> Number:
+        """Where the overlap of two solutions reaches 1: their volume shrinks to a point.
+
+        Raises
+        ------
+        QuenchedError
+            The overlap does not reach 1 inside the bracket.
+        """
+        from quenched.numerics.replica import shrinking
+
+        symbol = self._symbol(parameter)
+        unknowns = {s.name: s for s, _ in self.problem.equations}
+        if overlap not in unknowns:
+            raise QuenchedError(f"no order parameter {overlap!r}: {nearest(overlap, unknowns)}")
+        values = self.values({**at, symbol.name: bracket[0]})
+        return shrinking(self.problem, symbol, unknowns[overlap], values, bracket)
+
+    def _symbol(self, key: Any) -> Symbol:
+        for symbol in self.model.parameters:
+            if key == symbol or key == symbol.name:
+                return symbol
+        raise QuenchedError(
+            f"unknown parameter {str(key)!r}: {nearest(str(key), (s.name for s in self.model.parameters))}"
+        )
+
+    def solved(self, values: dict[Any, float], **options: Any) -> Any:
+        """All saddles as the solver returns them."""
+        from quenched.numerics.replica import solve_replica
+
+        return solve_replica(self.problem, values, **options)
+
+    def export(self, path: str | Path) -> Path:
+        """Standalone solvers of replica problems are not built yet."""
+        raise NotCovered("export of a Gibbs measure's solver is not built yet; solve(...) is")

@@ -1,0 +1,165 @@
+"""Replica self-consistency problems: what a derivation hands to the solvers. Data only.
+
+A *site* is one variable x with a base measure. In the field of the order parameters its log-partition function is
+
+    L(b; V) = ln ∫dμ(x) exp(b x + V x²/2),
+
+and every quantity is an average over Gaussian b of mean b and variance k of a polynomial in L₁ = ∂_b L, L₂ = ∂_b² L, …
+For a unit, x is its state and μ its prior times its local weight; for a local field u with weight f(u), x = −iû and
+
+    L(b; V) = ln ∫Dz f(b + √V z),
+
+so that both kinds obey the same heat rule ∂_V L = ½(L₂ + L₁²).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sympy import Add, Basic, Expr, Mul, S, Symbol, Tuple, sympify
+from sympy.core.symbol import Str
+
+#: Value of the site variable (of a state, or of a local field) in base measures and weights.
+X = Symbol("x", real=True)
+#: L₀ = L and its derivatives with respect to b.
+L = tuple(Symbol(f"L_{k}", real=True) for k in range(9))
+
+
+class SiteAverage(Expr):
+    """E[poly(L₀, L₁, …, labels)] at b + √k z, z standard normal, and over the labels of the site.
+
+    Use `site_average` to build sums of them in canonical form.
+    """
+
+    is_commutative = True
+    is_real = True
+
+    def __new__(cls, site: Any, poly: Any, b: Any, k: Any, v: Any, labels: Any = ()) -> SiteAverage:
+        name = site if isinstance(site, Str) else Str(str(site))
+        obj: SiteAverage = super().__new__(cls, name, *map(sympify, (poly, b, k, v)), Tuple(*labels))
+        return obj
+
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+        return str(self.args[0].name)
+
+    @property
+    def poly(self) -> Expr:
+        """What is averaged."""
+        return self.args[1]
+
+    @property
+    def field(self) -> tuple[Expr, Expr, Expr]:
+        """(b, k, V)."""
+        return tuple(self.args[2:5])
+
+    @property
+    def labels(self) -> tuple[Symbol, ...]:
+        """Quenched numbers of the site that the average runs over."""
+        return tuple(self.args[5])
+
+    @property
+    def free_symbols(self) -> set[Basic]:
+        inside: set[Basic] = set().union(*(a.free_symbols for a in self.args[1:5]))
+        return inside - set(L) - set(self.labels)
+
+    def _eval_derivative(self, s: Basic) -> Expr:
+        b, k, v = self.field
+        if self.poly.diff(s) != 0:
+            raise NotImplementedError("polynomials of a site average hold no parameters")
+        first = slope(self.poly)
+        inside = b.diff(s) * first + k.diff(s) * slope(first) / 2 + v.diff(s) * heat(self.poly)
+        return site_average(self.site, inside, b, k, v, self.labels)
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"E[{_bare(printer._print(self.poly))}]_{self.site}"
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\mathbb{{E}}_{{\mathrm{{{self.site}}}}}\left[{printer._print(self.poly)}\right]"
+
+
+def _bare(text: str) -> str:
+    for k, sub in enumerate("₀₁₂₃₄₅₆₇₈"):
+        text = text.replace(f"L_{k}", "L" + sub)
+    return text
+
+
+def site_average(site: str, poly: Expr, b: Expr, k: Expr, v: Expr, labels: tuple[Symbol, ...] = ()) -> Expr:
+    """E[poly] as a sum of averages of monomials, with everything constant pulled out."""
+    terms = []
+    for term in Add.make_args(sympify(poly).expand()):
+        inside = [f for f in Mul.make_args(term) if f.has(*L, *labels)]
+        outside = Mul(*(f for f in Mul.make_args(term) if f not in inside))
+        body = Mul(*inside)
+        terms.append(outside * (SiteAverage(site, body, b, k, v, labels) if body != 1 else S.One))
+    return Add(*terms)
+
+
+def slope(poly: Expr) -> Expr:
+    """∂_b of a polynomial in L₀, L₁, …: every L_m becomes L_{m+1}."""
+    return Add(*(poly.diff(L[m]) * L[m + 1] for m in range(len(L) - 1))).expand()
+
+
+def heat(poly: Expr) -> Expr:
+    """∂_V of a polynomial in L₀, L₁, … by the heat rule ∂_V L = ½(L₂ + L₁²)."""
+    rate, total = (L[2] + L[1] ** 2) / 2, S.Zero
+    for m in range(len(L) - 3):
+        total += poly.diff(L[m]) * rate
+        rate = slope(rate)
+    return total.expand()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A site's base measure is a sum of these: atoms ``(value, weight)`` or a density in `X` on the real line."""
+
+    value: Expr | None
+    weight: Expr
+
+
+@dataclass(frozen=True)
+class ReplicaSite:
+    """One site.
+
+    Attributes
+    ----------
+    name : str
+        As in the averages (the population's name).
+    kind : "state" (x is the state) or "channel" (x = −iû of a local field with weight f)
+    pieces : base measure of the state, or the weight f of the local field as a single piece in `X`
+    labels : (symbol, atoms of its law, its density in `X` where there are none)
+    """
+
+    name: str
+    kind: Literal["state", "channel"]
+    pieces: tuple[Piece, ...]
+    labels: tuple[tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr], ...] = ()
+
+
+@dataclass(frozen=True)
+class ReplicaProblem:
+    """Replica-symmetric saddle as n → 0.
+
+    Attributes
+    ----------
+    parameters : symbols that need values
+    sites : the sites
+    equations : (unknown, right-hand side in unknowns and `SiteAverage`s): the saddle is unknown = right-hand side
+    constraints : (multiplier, average, value): average = value determines the multiplier
+    free_entropy : per unit of N, relative to the a priori measure
+    replicon : matrix P″Σ of the replicon sector, rows of expressions
+    observables : further named expressions
+    kinds : of every unknown: "mean" (⟨x⟩, of either sign), "overlap" (of two replicas), "norm" (of one), "response"
+        (⟨x²⟩ of a conjugate field)
+    """
+
+    parameters: tuple[Symbol, ...]
+    sites: tuple[ReplicaSite, ...]
+    equations: tuple[tuple[Symbol, Expr], ...]
+    constraints: tuple[tuple[Symbol, Expr, Expr], ...]
+    free_entropy: Expr
+    replicon: tuple[tuple[Expr, ...], ...]
+    observables: tuple[tuple[str, Expr], ...] = ()
+    kinds: tuple[str, ...] = ()

@@ -1,0 +1,262 @@
+"""Step 1 of the replicas reading: a Gibbs measure becomes a copied action whose copies are replicas.
+
+E[Zⁿ] is the same object as the generating functional of a dynamics: uses of the couplings, one for every copy, and a
+weight per site. An energy that is linear in the couplings, Σ ψ (J @ χ), is a use as it stands; everything else gives
+`J @ χ` a local field u and its conjugate û.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sympy import Add, Expr, I, Mul, S, Symbol
+
+from quenched.theory.couplings import Apply, Transpose
+from quenched.theory.distributions import Law
+from quenched.theory.errors import NotCovered
+from quenched.theory.fields import Quenched, population_of, unbind
+from quenched.theory.laws import averaging_law, law_of
+from quenched.theory.lower import CopiedAction, SiteField, Use
+from quenched.theory.observables import Mean
+from quenched.theory.record import Form, Line, Rule
+from quenched.theory.render import latex, text
+from quenched.theory.spaces import N, Population
+
+if TYPE_CHECKING:
+    from quenched.theory.gibbs import Gibbs
+
+
+@dataclass(frozen=True)
+class SiteWeight:
+    """Weight of one site and one copy: prior of its state, exp(exponent), and factors.
+
+    Attributes
+    ----------
+    population : where
+    prior : (state, law), None for sites without a state of their own
+    exponent, factor : in the state, the local fields and the labels of the site
+    labels : quenched numbers of the site
+    """
+
+    population: Population
+    prior: tuple[Symbol, Law] | None
+    exponent: Expr
+    factor: Expr
+    labels: tuple[Quenched, ...]
+
+    def line(self) -> Line:
+        """The weight as printed."""
+        plain, tex = [], []
+        if self.prior:
+            plain.append(f"prior({text(self.prior[0])})")
+            tex.append(rf"\mathrm{{prior}}({latex(self.prior[0])})")
+        if self.exponent != 0:
+            plain.append(f"exp({text(self.exponent)})")
+            tex.append(rf"\exp\left({latex(self.exponent)}\right)")
+        if self.factor != 1:
+            plain.append(f"[{text(self.factor)}]")
+            tex.append(rf"\left[{latex(self.factor)}\right]")
+        name = self.population.name
+        return Line(f"weight of a site ({name}) = {' '.join(plain)}", rf"w_{{\mathrm{{{name}}}}} = {' '.join(tex)}")
+
+
+@dataclass(frozen=True)
+class ReplicatedAction(CopiedAction):
+    """E[Zⁿ] before the average: uses of the couplings at every replica, and the weight of a site."""
+
+    name: ClassVar[str] = "replicated measure"
+    sites: tuple[SiteWeight, ...] = ()
+
+    def __hash__(self) -> int:
+        return hash((self.sites, self.uses))
+
+    def lines(self) -> list[Line]:
+        out = [site.line() for site in self.sites]
+        for f in self.of_role("output"):
+            assert f.definition is not None
+            out.append(Line(f"{text(f.symbol)} = {text(f.definition)}", f"{latex(f.symbol)} = {latex(f.definition)}"))
+        return out + [self._use_line(use) for use in self.uses]
+
+    def site(self, population: str) -> SiteWeight:
+        """The weight of the sites of a population."""
+        return next(s for s in self.sites if s.population.name == population)
+
+
+@dataclass(frozen=True)
+class GibbsDeclaration(Form):
+    """Step 0: the measure itself, printed back with explicit indices."""
+
+    name: ClassVar[str] = "declaration"
+    model: Gibbs
+
+    def lines(self) -> list[Line]:
+        rows = [row.removesuffix(r" \\") for row in self.model.indexed_latex().splitlines()[1:-1]]
+        return [Line(plain, tex) for plain, tex in zip(self.model.indexed(), rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class Replicate(Rule):
+    """Write Zⁿ for integer n: n copies of the units with the same disorder."""
+
+    title: ClassVar[str] = "Replicas: Zⁿ for integer n"
+    assumption: ClassVar[str] = "E ln Z = lim_{n→0} (E Zⁿ − 1)/n"
+    source: ClassVar[str] = "edwards1975"
+
+    def __call__(self, before: Form) -> ReplicatedAction:
+        assert isinstance(before, GibbsDeclaration)
+        return _Lowering(before.model).run()
+
+
+class _Lowering:
+    """Collects fields, uses and site weights while it reads the exponent of a measure."""
+
+    def __init__(self, model: Gibbs) -> None:
+        self.model = model
+        self.fields: dict[str, SiteField] = {}
+        self.uses: list[Use] = []
+        self.laws = {m.name: law_of(m) for m in model.matrices}
+        self.exponent: dict[Population, Expr] = {}
+        self.factor: dict[Population, Expr] = {}
+        self.locals: dict[Expr, Symbol] = {}
+        self.outputs: dict[tuple[Expr, Population], str] = {}
+
+    def run(self) -> ReplicatedAction:
+        for population in self.model.populations:
+            if population.size is not None:
+                raise NotCovered(f"population {population.name!r} has a finite size: give it a fraction=")
+        for fld in self.model.fields:
+            if fld.name in self.fields:
+                raise NotCovered(f"two fields are called {fld.name!r}: give them different names")
+            self.fields[fld.name] = SiteField(fld.name, "state", fld.population, fld)
+            self.outputs[fld, fld.population] = fld.name
+        for term in Add.make_args((-self.model.beta * self.model.energy).expand()):
+            self._energy(term)
+        for weight in self.model.weights:
+            over = population_of(weight, "weight")
+            assert over is not None
+            self.factor[over] = self.factor.get(over, S.One) * self._local(weight, over)
+        return ReplicatedAction(
+            "none",
+            self.fields,
+            (),
+            tuple(self.uses),
+            tuple(self.laws.values()),
+            self.model.parameters,
+            self._sites(),
+        )
+
+    def _sites(self) -> tuple[SiteWeight, ...]:
+        priors = {f.population: (f, law) for f, law in self.model.priors.items()}
+        if len(priors) < len(self.model.priors):
+            raise NotCovered("several fields share a population: one state per unit is covered")
+        where = dict.fromkeys((*priors, *self.exponent, *self.factor))
+        return tuple(
+            SiteWeight(
+                p,
+                priors.get(p),
+                self.exponent.get(p, S.Zero),
+                self.factor.get(p, S.One),
+                tuple(q for q in self.model.quenched if q.population == p),
+            )
+            for p in where
+        )
+
+    # -- energies --------------------------------------------------------------------------------------------------
+    def _energy(self, term: Expr) -> None:
+        """One product of means: a weight per site, a bilinear use, or a product of two means."""
+        if term == 0:
+            return
+        means = [(b, e) for b, e in (f.as_base_exp() for f in Mul.make_args(term)) if isinstance(b, Mean)]
+        factors = [b for b, e in means for _ in range(int(e))]
+        scalar = term / Mul(*factors)
+        if scalar.atoms(Mean) or len(factors) > 2:
+            raise NotCovered(f"the term {term} of the exponent: products of at most two means are covered")
+        if len(factors) == 2:
+            self._product(scalar, factors[0], factors[1])
+            return
+        (mean,) = factors
+        self._sum(scalar / mean.population.count, unbind(mean.body), mean.population)
+
+    def _product(self, scalar: Expr, left: Mean, right: Mean) -> None:
+        """c·⟨a⟩⟨b⟩ is a deterministic coupling of a to b."""
+        if left.atoms(Apply) or right.atoms(Apply):
+            raise NotCovered(f"{left}·{right}: products of means of coupled quantities are not covered")
+        name = f"mean_{len(self.laws)}"
+        self.laws[name] = averaging_law(name, left.population, right.population)
+        coef = scalar / left.population.count
+        row, col = (self._output(unbind(m.body), m.population) for m in (left, right))
+        self._use(name, coef, row, col)
+
+    def _sum(self, coef: Expr, body: Expr, population: Population) -> None:
+        """coef · Σ_i body_i."""
+        if coef.has(N):
+            raise NotCovered(f"the exponent contains {coef} per unit: an energy is extensive, as from total(...)")
+        nodes = [a for a in body.atoms(Apply) if a in Mul.make_args(body)]
+        if len(nodes) == 1 and not (body / nodes[0]).has(Apply):
+            (node,) = nodes
+            self._bilinear(coef, body / node, node)
+            return
+        site = coef * self._local(body, population)
+        self.exponent[population] = self.exponent.get(population, S.Zero) + site
+
+    def _bilinear(self, coef: Expr, left: Expr, node: Apply) -> None:
+        """Σ_i left_i (M @ χ)_i: a use, or Σ (Mᵀ @ left)·χ where χ contains couplings itself."""
+        chi = unbind(node.body)
+        if chi.has(Apply):
+            flipped = Apply(node.matrix.T, left)
+            self._sum(coef, flipped * chi, node.cols)
+            return
+        row, col = self._output(left, node.rows), self._output(chi, node.cols)
+        if isinstance(node.matrix, Transpose):
+            self._use(node.matrix.matrix.name, coef, col, row)
+        else:
+            self._use(node.matrix.name, coef, row, col)
+
+    def _use(self, matrix: str, coef: Expr, row: str, col: str) -> None:
+        self.uses.append(Use(matrix, coef, ((row, 0),), ((col, 0),)))
+
+    # -- local fields ----------------------------------------------------------------------------------------------
+    def _local(self, expr: Expr, population: Population) -> Expr:
+        """A per-unit expression with every `J @ χ` replaced by its local field."""
+        swap = {node: self._field(node) for node in sorted(_outermost(expr), key=str)}
+        if expr.xreplace(swap).atoms(Mean):
+            raise NotCovered(f"a mean inside {expr}: write it as a term of the energy")
+        return expr.xreplace(swap)
+
+    def _field(self, node: Apply) -> Symbol:
+        body = unbind(node.body)
+        if node not in self.locals:
+            if body.has(Apply):
+                raise NotCovered(f"{node}: couplings inside couplings have no place in a measure yet")
+            name = self._unused("u" if not self.locals else f"u_{len(self.locals) + 1}")
+            hat = f"hat_{name}"
+            self.fields[name] = SiteField(name, "local", node.rows, Symbol(name, real=True))
+            self.fields[hat] = SiteField(hat, "hat", node.rows, Symbol(rf"\hat{{{name[0]}}}" + name[1:], real=True))
+            self.locals[node] = self.fields[name].symbol
+            ends = (hat, self._output(body, node.cols))
+            flipped = isinstance(node.matrix, Transpose)
+            self._use((node.matrix.matrix if flipped else node.matrix).name, -I, *(ends[::-1] if flipped else ends))
+        return self.locals[node]
+
+    def _output(self, body: Expr, population: Population) -> str:
+        """The name of what a coupling reads: the state itself, or an output of its own."""
+        key = (body, population)
+        if key not in self.outputs:
+            name = self._unused(f"psi_{len(self.outputs)}")
+            self.outputs[key] = name
+            self.fields[name] = SiteField(name, "output", population, Symbol(name, real=True), body)
+        return self.outputs[key]
+
+    def _unused(self, name: str) -> str:
+        taken = {u.name for u in (*self.model.fields, *self.model.quenched, *self.model.parameters)} | set(self.fields)
+        while name in taken:
+            name += "_"
+        return name
+
+
+def _outermost(expr: Expr) -> list[Apply]:
+    """The `Apply` nodes of an expression that are not inside another one."""
+    if isinstance(expr, Apply):
+        return [expr]
+    return list(dict.fromkeys(node for arg in expr.args if isinstance(arg, Expr) for node in _outermost(arg)))

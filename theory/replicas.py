@@ -1,0 +1,114 @@
+"""The replicas reading: its verbs, and the default path from a Gibbs measure to a solvable problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quenched.theory.average import Average
+from quenched.theory.derivation import Derivation
+from quenched.theory.errors import NotCovered
+from quenched.theory.gibbs import Gibbs
+from quenched.theory.problem_replicas import ReplicaProblem
+from quenched.theory.record import Form, Line
+from quenched.theory.replica_ansatz import ReplicaSymmetry, RSAction
+from quenched.theory.replica_limit import (
+    Extremise,
+    FewReplicas,
+    FreeEntropyForm,
+    Observe,
+    ReplicaState,
+    Replicon,
+    RepliconForm,
+    SaddleEquations,
+)
+from quenched.theory.replica_lower import GibbsDeclaration, Replicate, ReplicatedAction
+from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle, SiteProblem
+
+
+@dataclass(frozen=True)
+class ReplicaDerivation(Derivation):
+    """A Gibbs measure and the steps taken from it."""
+
+    @property
+    def declaration(self) -> GibbsDeclaration:  # type: ignore[override]
+        return GibbsDeclaration(self.model)  # type: ignore[arg-type]
+
+    @property
+    def form(self) -> Form:
+        return self.steps[-1].after if self.steps else self.declaration
+
+    @property
+    def replica_problem(self) -> ReplicaProblem | None:
+        """The self-consistency problem, if the derivation reached one."""
+        found = self.find(ReplicaState)
+        return found.problem if found else None
+
+    @property
+    def refusal(self) -> str | None:
+        if self.replica_problem is not None:
+            return None
+        return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
+
+    @property
+    def equations(self) -> list[Line]:
+        """The self-consistency equations, in the last form reached."""
+        for kind in (ReplicaState, SaddleEquations, FreeEntropyForm, RSAction, SiteProblem, ReplicatedAction):
+            found = self.find(kind)
+            if found is not None:
+                return found.lines()
+        return []
+
+    # -- verbs ----------------------------------------------------------------------------------------------
+    def average(self) -> ReplicaDerivation:
+        return self._take(Average(), ReplicatedAction, "average")
+
+    def order_parameters(self) -> ReplicaDerivation:
+        return self.apply(NameOrderParameters())  # type: ignore[return-value]
+
+    def saddle(self) -> ReplicaDerivation:
+        return self._take(Saddle(), OrderParameters, "saddle")
+
+    def ansatz(self, rule: Any = None) -> ReplicaDerivation:
+        """Impose an ansatz on the replicas (default: replica symmetry)."""
+        return self._take(rule or ReplicaSymmetry(), SiteProblem, "ansatz")
+
+    def few_replicas(self) -> ReplicaDerivation:
+        """n → 0."""
+        return self._take(FewReplicas(), RSAction, "few_replicas")
+
+    def stationarity(self) -> ReplicaDerivation:
+        return self._take(Extremise(), FreeEntropyForm, "stationarity")
+
+    def replicon(self) -> ReplicaDerivation:
+        return self._take(Replicon(), SaddleEquations, "replicon")
+
+    def observables(self) -> ReplicaDerivation:
+        return self._take(Observe(self.declaration.model.beta), RepliconForm, "observables")
+
+    def _take(self, rule: Any, kind: Any, verb: str) -> ReplicaDerivation:
+        return self.apply(rule, self._need(kind, verb))  # type: ignore[return-value]
+
+
+def start(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: object) -> ReplicaDerivation:
+    """Zⁿ of a measure, with parameters fixed first if any are given."""
+    if values or fixed:
+        model = model.fix(values, **fixed)
+    return ReplicaDerivation(model).apply(Replicate())  # type: ignore[arg-type,return-value]
+
+
+def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: object) -> ReplicaDerivation:
+    """Derive the N → ∞ theory of a Gibbs measure with quenched disorder, replicas being equivalent.
+
+    Raises
+    ------
+    NotCovered
+        If the measure has no place in the replicated action at all.
+    """
+    d = start(model, values, **fixed).average().order_parameters().saddle()
+    try:
+        d = d.ansatz().few_replicas().stationarity().replicon()
+    except NotCovered as stop:
+        return d.refuse(ReplicaSymmetry.title, str(stop))  # type: ignore[return-value]
+    return d.observables()
