@@ -47,7 +47,7 @@ _PLANNED: dict[str, str] = {
     "Entrywise": "a function of the entries of a matrix",
     "Spikes": "an event train",
     **dict.fromkeys(("Flat", "Positive", "Box", "StableLaw"), "a law of one number"),
-    **dict.fromkeys(("Layers", "Gibbs", "FixedPoints"), "a head"),
+    **dict.fromkeys(("Layers", "FixedPoints"), "a head"),
     **dict.fromkeys(("zero_temperature", "backward", "freeze", "jacobian", "grad"), "a transformation"),
     **dict.fromkeys(
         (

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from quenched.theory.errors import NotCovered
 
 _KINDS = {
-    "head": "Gibbs Layers FixedPoints",
+    "head": "Layers FixedPoints",
     "coupling": "Sparse Stable Landscape Circulant Data Entrywise",
     "transformation": "zero_temperature backward freeze jacobian",
     "law": "Flat Positive Box",
