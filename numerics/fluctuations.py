@@ -22,7 +22,7 @@ from .assemble import _filon
 from .averages import Averages
 from .public import _bare, average1, average2
 from .solver import solve
-from .timegrid import FlowGrid, flow_grid
+from .timegrid import flow_grid
 from .types import Array, Branch, Number
 
 Complex = NDArray[np.complex128]
@@ -112,7 +112,7 @@ class _State:
         self.grid = flow_grid(4.0 / float(first.tau[-1]), self.rate, window) if self.flow else None
         half = self.grid.tau if self.grid else np.arange(np.ceil(window) + 1)
         self.half = len(half)
-        lags = np.concatenate([half, -half])
+        lags = np.concatenate([half, -half, [0.0]])
         self.branch = solve(problem.full, potential, values, lags=lags).state
         for f in self.fields.values():
             mean = average1(f.f, float(first.mean[f.a]), float(first.variance[f.a]), values)
@@ -134,10 +134,21 @@ class _State:
     def fraction(self, population: str) -> float:
         return float(self.problem.fractions[population].xreplace(_floats(self.values)))
 
+    def _source(self, f: UnitField, g: UnitField) -> int | None:
+        """Index of ⟨f g⟩ among the sources that the solver tabulated, for functions of one argument."""
+        points = self.problem.full.two_points
+        found = (k for k, s in enumerate(points) if (s.f, s.a, s.g, s.b) == (f.f, f.a, g.f, g.a))
+        return next(found, None) if f.a == g.a else None
+
     def variance(self, f: UnitField) -> Number:
         """⟨f²⟩ (means vanish)."""
+        source = self._source(f, f)
+        if source is not None:
+            return Number(float(self.branch.two_point[source, -1]), float(self.branch.two_point_error[source, -1]))
         value, error = self._curve(f, f, np.array([self.branch.variance[f.a]]))
-        moved, _ = self._curve(f, f, np.array([self.branch.variance[f.a]]), shift=float(self.branch.variance_error[f.a]))
+        moved, _ = self._curve(
+            f, f, np.array([self.branch.variance[f.a]]), shift=float(self.branch.variance_error[f.a])
+        )
         return Number(float(value[0]), float(error[0] + abs(moved[0] - value[0])))
 
     def slope(self, f: UnitField) -> Number:
@@ -162,18 +173,20 @@ class _State:
             return self.slope(f).value * c, self.slope(f).error * np.abs(c)
         if f.f.expr == U:
             return self.slope(g).value * c, self.slope(g).error * np.abs(c)
-        return average2(
-            f.f, g.f, float(m[f.a]), float(m[g.a]), float(v[f.a]), float(v[g.a]), c + shift, self.values
-        )
+        return average2(f.f, g.f, float(m[f.a]), float(m[g.a]), float(v[f.a]), float(v[g.a]), c + shift, self.values)
 
     def spectrum(self, f: UnitField, g: UnitField, omega: Array) -> Complex:
         """∫ dτ e^{−iωτ} ⟨f(t+τ) g(t)⟩, (n,)."""
         pair = (min(f.a, g.a), max(f.a, g.a))
         both = self.branch.covariance[pair]
-        halves = [both[: self.half], both[self.half :]]
+        halves = [both[: self.half], both[self.half : -1]]
         if f.a > g.a:
             halves = halves[::-1]
-        plus, minus = (self._curve(f, g, c)[0] for c in halves)
+        source = self._source(f, g)
+        if source is None:
+            plus, minus = (self._curve(f, g, c)[0] for c in halves)
+        else:
+            plus, minus = self.branch.two_point[source, : self.half], self.branch.two_point[source, self.half : -1]
         if self.grid is not None:
             first: Complex = _filon(self.grid, plus, omega)
             out: Complex = first + np.conj(_filon(self.grid, minus, omega))
@@ -207,7 +220,9 @@ def _floats(values: Values) -> dict[Expr, Expr]:
 
 def _refuse(state: Branch) -> None:
     if state.kind in ("trivial", "static"):
-        raise QuenchedError(f"the state that the dynamics reaches is {state.kind}: no fluctuations, no participation ratio")
+        raise QuenchedError(
+            f"the state that the dynamics reaches is {state.kind}: no fluctuations, no participation ratio"
+        )
     for pair, static in state.static.items():
         if abs(static) > _NOTHING * float(np.max(np.abs(state.variance))):
             raise NotCovered(f"the covariance of {pair} does not decay (frozen part {static:.3g}): not built yet")
@@ -228,8 +243,8 @@ def _converged(state: _State, f: UnitField, tau: Array, tol: float) -> Fluctuati
             break
     else:
         raise ConvergenceError(
-            f"ψ of {f.name} is known to {history[-1]:.1g} only at {2 * _SIZES[-1]} frequencies: the state is close to a "
-            "transition"
+            f"ψ of {f.name} is known to {history[-1]:.1g} only at {2 * _SIZES[-1]} frequencies: the state is "
+            "close to a transition"
         )
     error = error + sector.sensitivity(weight, lags, fine)
     c = state.variance(f)
@@ -246,7 +261,6 @@ class _Sector:
         self.state, self.f, self.omega = state, f, omega
         self.population = f.population
         self.fraction = state.fraction(f.population)
-        self.modes = [i for i, m in enumerate(state.problem.modes)]
         self.moved = moved
         self._known: dict[tuple[str, str], Complex] = {}
 
@@ -289,7 +303,10 @@ class _Sector:
         shape = (len(self.omega[rows]), len(self.omega[cols]))
         among = [[self.sigma(modes[i], modes[j], rows, cols) for j in range(size)] for i in range(size)]
         matrix = [
-            [float(i == j) - sum(among[i][k] * hessian[k, j] for k in range(size) if hessian[k, j]) for j in range(size)]
+            [
+                float(i == j) - sum(among[i][k] * hessian[k, j] for k in range(size) if hessian[k, j])
+                for j in range(size)
+            ]
             for i in range(size)
         ]
         solved = _eliminate(matrix, [self.sigma(m, own, rows, cols) for m in modes])
@@ -301,7 +318,8 @@ class _Sector:
             for j in range(size):
                 if hessian[i, j]:
                     total = total + left * hessian[i, j] * solved[j]
-        return self.fraction * total
+        excess: Complex = self.fraction * total
+        return excess
 
     def integrate(self, weight: Array, lags: Array) -> tuple[Array, Array]:
         """ψ(τ, τ) at lags (k,), by all nodes and by every second one."""
@@ -318,7 +336,7 @@ class _Sector:
             twice = np.where(np.arange(start, stop) == middle, 1.0, 2.0) if flow else np.ones(stop - start)
             left = waves[:, rows] * twice
             fine += np.real(np.einsum("tr,rc,tc->t", left, block, waves, optimize=True))
-            even = (np.arange(start, stop) % 2 == parity)
+            even = np.arange(start, stop) % 2 == parity
             left = 2 * left[:, even]
             thin = 2 * waves[:, parity::2]
             coarse += np.real(np.einsum("tr,rc,tc->t", left, block[even][:, parity::2], thin, optimize=True))
@@ -340,7 +358,7 @@ def _coarse(size: int) -> int:
 
 
 def _eliminate(matrix: list[list], right: list) -> list:
-    """Solve small systems for many frequency pairs at once; entries are arrays or 0 (no pivoting: near the identity)."""
+    """Solve a small system for many frequency pairs at once; entries are arrays or 0. No pivots: near the identity."""
     size = len(right)
     matrix, right = [list(row) for row in matrix], list(right)
     for k in range(size):

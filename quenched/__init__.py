@@ -25,7 +25,7 @@ _HOME: dict[str, str] = {
         ("Normal", "Uniform", "Ising", "Bernoulli", "Laplace", "HalfNormal", "Exponential", "SpikeSlab"),
         "quenched.theory.distributions",
     ),
-    **dict.fromkeys(("mean", "total", "cov", "Lyapunov", "Critical"), "quenched.theory.observables"),
+    **dict.fromkeys(("mean", "total", "cov", "Lyapunov", "Critical", "Participation"), "quenched.theory.observables"),
     **dict.fromkeys(("Dynamics", "Map"), "quenched.theory.model"),
     "Spectrum": "quenched.theory.spectrum",
     "Gibbs": "quenched.theory.gibbs",
@@ -51,7 +51,7 @@ _PLANNED: dict[str, str] = {
     **dict.fromkeys(("zero_temperature", "backward", "freeze", "jacobian", "grad"), "a transformation"),
     **dict.fromkeys(
         (
-            *("Participation", "Fluctuation", "Replicon", "Entropy", "FreeEntropy", "Capacity"),
+            *("Fluctuation", "Replicon", "Entropy", "FreeEntropy", "Capacity"),
             *("Density", "Count", "Edge", "Outlier", "Growth", "Kernel", "Complexity", "Probability"),
         ),
         "an observable",

@@ -17,7 +17,7 @@ from sympy import Add, Dummy, Expr, Float, Mul, Symbol, expand, lambdify
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, UnitSymbol
 from quenched.theory.naming import Output, field_names, standard_names, unbind
-from quenched.theory.observables import Critical, Lyapunov, Mean
+from quenched.theory.observables import Critical, Lyapunov, Mean, cov, functional
 from quenched.theory.problem import PotentialProblem, SiteFunction, StationaryGaussian, U
 from quenched.theory.spaces import t, tau
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: Names of scalar observables that every solved state has besides its standard curves.
 GROWTH = "lyapunov"
 _ROUNDING = 1e-12
+PARTICIPATION = functional("Participation")
 #: Solvers keep variances positive; below this there is none.
 _NOTHING = 1e-200
 
@@ -54,7 +55,11 @@ class Quantity:
 
 @dataclass(frozen=True)
 class State:
-    """One branch together with what is needed to evaluate observables on it; `at_lags` is the branch at other lags."""
+    """One branch together with what is needed to evaluate observables on it; `at_lags` is the branch at other lags.
+
+    `participation` gives the participation ratio per unit of a function of one argument, in the state that the dynamics
+    reaches.
+    """
 
     model: Model
     problem: StationaryGaussian
@@ -62,6 +67,7 @@ class State:
     values: Mapping[Symbol, float]
     branch: Branch
     at_lags: Callable[[NDArray[np.float64]], Branch]
+    participation: Callable[[SiteFunction, int], Any] | None = None
 
     def argument(self, name: str) -> int:
         """Index of the Gaussian argument that is the field printed as `name`."""
@@ -280,10 +286,23 @@ def _declared(state: State, expr: Expr) -> Quantity:
         return _number(state.branch.growth)
     if isinstance(expr, Critical):
         return _critical(state, expr)
+    if isinstance(expr, PARTICIPATION):
+        return _participation(state, expr)
     means = sorted(expr.atoms(Mean), key=str)
     if expr.atoms(Lyapunov, Critical) or not means:
         raise NotCovered(f"no theory formula for the observable {expr}")
     return combine(state.values, expr, {node: _mean_node(state, node) for node in means})
+
+
+def _participation(state: State, expr: Expr) -> Quantity:
+    """Participation(cov(f(x))) of the covariance matrix between units, divided by their number."""
+    bodies = [unbind(node.body) for node in expr.args[0].atoms(Mean)]
+    body = next((b for b in bodies if PARTICIPATION(cov(b)) == expr), None)
+    if body is None:
+        raise NotCovered(f"no theory formula for {expr}: expected Participation(cov(f)) of one quantity f")
+    if state.participation is None:
+        raise NotCovered(f"{expr}: fluctuations are built for the state that the dynamics reaches only")
+    return _number(state.participation(*_site_or_refuse(state, body, expr)))
 
 
 def _critical(state: State, expr: Critical) -> Quantity:

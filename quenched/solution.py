@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from quenched.numerics import Branch as RawBranch
     from quenched.numerics import RawSolution
+    from quenched.theory.problem import SiteFunction
     from quenched.theory_object import Theory
 
 _LONG = {
@@ -235,7 +236,14 @@ def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, in
         again = theory.solved(dict(values), lags=lags).branches
         return tidied(next(b for b in again if b.label == raw.label))
 
-    state = State(theory.model, theory.problem, theory.potential, values, tidied(raw), at_lags)
+    def participation(f: SiteFunction, a: int) -> Any:
+        return theory.fluctuations().of_function(f, a, dict(values)).participation
+
+    main = index == solved.main
+    state = State(
+        *(theory.model, theory.problem, theory.potential, values, tidied(raw), at_lags),
+        participation=participation if main else None,
+    )
     growth = Quantity(float(raw.growth.value), float(raw.growth.error))
     names = names_of(state)
     shared = frozenset(n for n, e in theory.model.observables.items() if e.atoms(Critical))

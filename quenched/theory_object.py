@@ -11,6 +11,7 @@ from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
+    from quenched.fluctuations import Fluctuations
     from quenched.numerics import RawSolution, Sampling
     from quenched.replica_theory import ReplicaTheory
     from quenched.solution import Solution
@@ -275,9 +276,17 @@ class Theory:
         solution = self.solve(params, **values)
         return {b.label: (b.growth.value, b.growth.error) for b in solution.branches}
 
-    def fluctuations(self) -> Any:
-        """Fluctuations of order 1/N about the saddle (not built yet)."""
-        raise QuenchedError("fluctuations() is a fixed public name that is not built yet")
+    def fluctuations(self) -> Fluctuations:
+        """Fluctuations of order 1/N about the saddle: cross-covariances between units and participation ratios.
+
+        Raises
+        ------
+        NotCovered
+            For couplings whose quadratic action is not built (redrawn couplings).
+        """
+        from quenched.fluctuations import Fluctuations
+
+        return Fluctuations(self)
 
     def export(self, path: str | Path) -> Path:
         """Write a standalone solver (numpy, scipy, numba) that a person can read and run."""

@@ -57,9 +57,7 @@ def test_derive_takes_declarations_only() -> None:
         derive(3)  # type: ignore[arg-type]
 
 
-def test_what_is_not_built_says_so(scs: Any) -> None:
-    with pytest.raises(QuenchedError, match="not built"):
-        scs.fluctuations()
+def test_a_size_where_the_saddle_has_none_is_refused(scs: Any) -> None:
     with pytest.raises(QuenchedError, match="N"):
         scs.solve(g=2, N=500)
 

@@ -369,3 +369,11 @@ def two_time_line(p: StationaryGaussian, k: int) -> Line:
         ("", "") if denominator == 1 else (f"[{text(denominator)}] ", rf"\left[{latex(denominator)}\right] ")
     )
     return Line(f"{left}{name}(t,s) = {plain}", f"{left_tex}{name_tex}(t,s) = {tex}")
+
+
+def argument_transfers(units: LinearUnits) -> list[dict[str, Expr]]:
+    """For every argument of the problem: local field → transfer function from it to the argument."""
+    closure = _Closure(units)
+    closure.run()
+    inputs = [h.name for h in closure.action.of_role("local")]
+    return [{h: closure._transfer(a, h) for h in inputs} for a in closure.arguments]

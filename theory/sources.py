@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 SOURCES: dict[str, dict[str, str]] = {
+    "clark2023": {
+        "author": "Clark, D. G. and Abbott, L. F. and Litwin-Kumar, A.",
+        "title": "Dimension of activity in random neural networks",
+        "journal": "Physical Review Letters",
+        "volume": "131",
+        "pages": "118401",
+        "year": "2023",
+    },
     "martin1973": {
         "author": "Martin, P. C. and Siggia, E. D. and Rose, H. A.",
         "title": "Statistical dynamics of classical systems",
