@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Abs, Expr, Float, Heaviside, Max, Min, Poly, Symbol, default_sort_key, im, lambdify, sign
+from sympy import Abs, Expr, Float, Heaviside, Max, Min, Poly, S, Symbol, default_sort_key, im, lambdify, sign
 from sympy.core.relational import Relational
 
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
+from quenched.theory.problem import Label
 from quenched.theory.problem_dyson import ZBAR, DysonProblem, Z
 
 from .labels import label_nodes
@@ -23,6 +24,8 @@ from .types import Array
 
 Complex = NDArray[np.complex128]
 
+#: How often the label quadrature is refined at most.
+REFINEMENTS = 5
 #: Newton steps below this (relative) end the iteration.
 TOLERANCE = 1e-11
 #: A diagonal scalar above this means that a point is inside the support.
@@ -56,7 +59,7 @@ class Dyson:
         self.problem = problem
         self.values = {s: values[s] for s in problem.parameters}
         self.count = len(problem.unknowns)
-        self.nodes: list[Array] = []
+        self.nodes: dict[int, Array] = {}
         self.spaces = [self._space(index) for index in range(len(problem.spaces))]
         total = sum(self.spaces[problem.blocks[h]].fraction for h in problem.heads)
         self.head_weight = [self.spaces[problem.blocks[h]].fraction / total for h in problem.heads]
@@ -69,8 +72,7 @@ class Dyson:
     # -- tables ----------------------------------------------------------------------------------------------------
     def _space(self, index: int) -> _Space:
         p = self.problem
-        nodes, weights = label_nodes(p.spaces[index].labels, self.values, self._breaks(index))
-        self.nodes.append(np.array(nodes, float).reshape(len(weights), -1))
+        weights = self._quadrature(index)
 
         def at_nodes(expr: Expr) -> Array:
             return self.at_nodes(index, expr)
@@ -106,12 +108,35 @@ class Dyson:
             raise QuenchedError(f"{expr} is not finite for all labels of {space.name!r}")
         return found
 
+    def _quadrature(self, index: int) -> Array:
+        """Choose the label nodes of a space: finer ones where second moments of the label functions ask for them."""
+        labels = self.problem.spaces[index].labels
+        breaks = self._breaks(index)
+        exprs = self._label_functions(index)
+        found: tuple[Array, Array, Array] | None = None
+        for refinement in range(REFINEMENTS if len(labels) == 1 else 1):
+            cuts = breaks if refinement == 0 else _cuts(labels[0], self.values, breaks, 8 * 2**refinement)
+            nodes, weights = label_nodes(labels, self.values, cuts)
+            self.nodes[index] = np.array(nodes, float).reshape(len(weights), -1)
+            moments = np.array([weights @ self.at_nodes(index, e) ** 2 for e in exprs])
+            if found is not None and np.all(np.abs(moments - found[2]) < 1e-8 * (1 + np.abs(moments))):
+                break
+            found = self.nodes[index], weights, moments
+        assert found is not None
+        self.nodes[index] = found[0]
+        return found[1]
+
     def _breaks(self, index: int) -> dict[Symbol, list[float]]:
         """Label values at which an expression of this space jumps or has a kink."""
+        exprs = [e.xreplace(_numbers(self.values)) for e in self._label_functions(index)]
+        return breaks_of(exprs, [x.symbol for x in self.problem.spaces[index].labels])
+
+    def _label_functions(self, index: int) -> list[Expr]:
+        """Expressions in the labels of a space that enter the equation."""
         p = self.problem
-        exprs = [v for i, _, v in p.bare if p.blocks[i] == index] + [u.weight for u in p.unknowns if u.space == index]
-        exprs += [f.coefficient for f in p.feedback if p.blocks[f.row] == index]
-        return breaks_of([e.xreplace(_numbers(self.values)) for e in exprs], [x.symbol for x in p.spaces[index].labels])
+        found = [v.xreplace({Z: S.One, ZBAR: S.One}) for i, _, v in p.bare if p.blocks[i] == index]
+        found += [u.weight for u in p.unknowns if u.space == index]
+        return found + [f.coefficient for f in p.feedback if p.blocks[f.row] == index]
 
     def _size(self) -> float:
         bare = max(float(np.abs(s.constant).max(initial=0.0)) for s in self.spaces)
@@ -364,6 +389,18 @@ def breaks_of(exprs: list[Expr], labels: list[Symbol]) -> dict[Symbol, list[floa
         label = inside.pop()
         found.setdefault(label, []).extend(float(r) for r in Poly(argument, label).nroots() if abs(im(r)) < 1e-12)
     return found
+
+
+def _cuts(
+    label: Label, values: dict[Symbol, float], breaks: dict[Symbol, list[float]], panels: int
+) -> dict[Symbol, list[float]]:
+    """Panel ends over the bulk of a label's law, with the given breaks."""
+    law: Any = label.law
+    mean, variance = (float(e.subs(values)) for e in (law.mean_(), law.variance_()))
+    if law.weights() or not variance > 0:
+        return breaks
+    even = mean + np.sqrt(variance) * np.linspace(-8, 8, panels + 1)
+    return {label.symbol: [*breaks.get(label.symbol, []), *even.tolist()]}
 
 
 def _numbers(values: dict[Symbol, float]) -> dict[Any, Any]:

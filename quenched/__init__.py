@@ -28,6 +28,7 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(("mean", "total", "cov", "Lyapunov", "Critical", "Participation"), "quenched.theory.observables"),
     **dict.fromkeys(("Dynamics", "Map"), "quenched.theory.model"),
     "Spectrum": "quenched.theory.spectrum",
+    "jacobian": "quenched.theory.jacobian",
     "Gibbs": "quenched.theory.gibbs",
     "Spherical": "quenched.theory.priors",
     **dict.fromkeys(("copies", "discretise"), "quenched.theory.transforms"),
@@ -48,7 +49,7 @@ _PLANNED: dict[str, str] = {
     "Spikes": "an event train",
     **dict.fromkeys(("Flat", "Positive", "Box", "StableLaw"), "a law of one number"),
     **dict.fromkeys(("Layers", "FixedPoints"), "a head"),
-    **dict.fromkeys(("zero_temperature", "backward", "freeze", "jacobian", "grad"), "a transformation"),
+    **dict.fromkeys(("zero_temperature", "backward", "freeze", "grad"), "a transformation"),
     **dict.fromkeys(
         (
             *("Fluctuation", "Replicon", "Entropy", "FreeEntropy", "Capacity"),

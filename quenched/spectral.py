@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from quenched.theory.problem_dyson import SpectralProblem
     from quenched.theory.spectral import SpectralDerivation
     from quenched.theory.spectrum import Spectrum
+    from quenched.theory_object import Theory
 
 Params = Mapping[Any, float] | None
 
@@ -175,3 +176,39 @@ class SpectralSolution:
     def outliers(self) -> list[Number]:
         """Real eigenvalues outside the support that finite-rank parts make."""
         return self.solver.outliers()
+
+
+def jacobian_spectrum(theory: Theory, params: Params = None, **keywords: float) -> SpectralSolution:
+    """Spectrum of the Jacobian at a typical state of a solved dynamics.
+
+    The Jacobian comes from the declaration, the law of the states in it from the main branch of the solution. States
+    count as independent of the couplings, as they are for couplings without symmetry.
+
+    Raises
+    ------
+    NotCovered
+        For states that are not Gaussian given nothing, or a declaration whose Jacobian is not built.
+    """
+    from quenched.theory.distributions import Normal
+    from quenched.theory.errors import NotCovered
+    from quenched.theory.jacobian import jacobian
+    from quenched.theory.spectral import derive_spectrum
+
+    problem, values = theory.problem, theory.values(params, **keywords)
+    if problem.labels:
+        names = ", ".join(str(label.symbol) for label in problem.labels)
+        raise NotCovered(f"the Jacobian at states that depend on quenched numbers ({names}) is not built")
+    symmetric = [m.name for m in theory.model.matrices if getattr(m, "symmetry", 0) != 0]
+    if symmetric:
+        raise NotCovered(
+            f"the states depend on the partly symmetric couplings ({', '.join(symmetric)}): give laws to jacobian()"
+        )
+    state = theory.solved(values).state
+    laws = {}
+    for x in theory.model.fields:
+        for k, argument in enumerate(problem.arguments):
+            if (argument.name, argument.population) == (x.name, x.population.name):
+                laws[x] = Normal(float(state.mean[k]), float(state.variance[k]))
+    spectrum = jacobian(theory.model, laws)
+    chosen = {s.name: v for s, v in values.items() if s in spectrum.parameters}
+    return SpectralTheory(derive_spectrum(spectrum)).solve(chosen)

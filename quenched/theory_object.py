@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quenched.numerics import RawSolution, Sampling
     from quenched.replica_theory import ReplicaTheory
     from quenched.solution import Solution
-    from quenched.spectral import SpectralTheory
+    from quenched.spectral import SpectralSolution, SpectralTheory
     from quenched.sweeping import Sweep
     from quenched.theory.derivation import Derivation
     from quenched.theory.gibbs import Gibbs
@@ -275,6 +275,12 @@ class Theory:
         values: dict[str, Any] = dict(keywords)
         solution = self.solve(params, **values)
         return {b.label: (b.growth.value, b.growth.error) for b in solution.branches}
+
+    def jacobian_spectrum(self, params: Params = None, **keywords: float) -> SpectralSolution:
+        """Spectrum of the Jacobian at a typical state: density, counts, boundary (see `quenched.spectral`)."""
+        from quenched.spectral import jacobian_spectrum
+
+        return jacobian_spectrum(self, params, **keywords)
 
     def fluctuations(self) -> Fluctuations:
         """Fluctuations of order 1/N about the saddle: cross-covariances between units and participation ratios.

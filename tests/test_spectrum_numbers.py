@@ -248,16 +248,16 @@ def test_slopes_are_derivatives(name: str) -> None:
 
 
 # -- samples -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["gains", "product2", "columns"])
+@pytest.mark.parametrize("name", ["gains", "columns"])
 def test_counts_agree_with_sampled_eigenvalues(name: str) -> None:
     net = Spectrum(MATRICES[name])
     values = {p: 0.4 for p in net.parameters}
     found = derive(net).solve(values)
     sampled = eigenvalues(net, N=200, trials=6, seed=3, params=values, quantiles=True)
-    region = ((-1.2, 0.1), (-0.3, 0.3))
+    region = ((-1.1, -0.1), (-0.3, 0.3))
     estimate = sampled.box(*region)
     assert abs(found.count(box=region).value - estimate.value) < 5 * estimate.error + 0.01
-    wrong = found.count(box=((-1.2, 0.4), (-0.3, 0.3))).value
+    wrong = found.count(box=((-1.1, 0.1), (-0.3, 0.3))).value
     assert abs(wrong - estimate.value) > 5 * estimate.error
 
 

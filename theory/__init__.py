@@ -22,11 +22,12 @@ _WHERE = {
     "gibbs": "Gibbs",
     "priors": "Spherical",
     "spectrum": "Spectrum",
+    "jacobian": "jacobian",
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise",
     "unbuilt": (
         "Box Circulant Data Entrywise FixedPoints Flat Landscape Layers Positive Sparse "
-        "Spikes Stable backward freeze grad jacobian zero_temperature"
+        "Spikes Stable backward freeze grad zero_temperature"
     ),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",
 }

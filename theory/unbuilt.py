@@ -10,7 +10,7 @@ from quenched.theory.errors import NotCovered
 _KINDS = {
     "head": "Layers FixedPoints",
     "coupling": "Sparse Stable Landscape Circulant Data Entrywise",
-    "transformation": "zero_temperature backward freeze jacobian",
+    "transformation": "zero_temperature backward freeze",
     "law": "Flat Positive Box",
     "unit quantity": "Spikes grad",
 }
