@@ -318,8 +318,7 @@ class _Sector:
             for j in range(size):
                 if hessian[i, j]:
                     total = total + left * hessian[i, j] * solved[j]
-        excess: Complex = self.fraction * total
-        return excess
+        return np.asarray(self.fraction * total, dtype=complex)
 
     def integrate(self, weight: Array, lags: Array) -> tuple[Array, Array]:
         """ψ(τ, τ) at lags (k,), by all nodes and by every second one."""
