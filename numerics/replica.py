@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -63,6 +64,12 @@ class ReplicaSolution:
         return self.branches[self.main]
 
 
+@lru_cache(maxsize=512)
+def compiled(names: tuple[Symbol, ...], expr: Any, module: str) -> Any:
+    """A function of the named symbols, compiled once a process."""
+    return lambdify(names, expr, module)
+
+
 class Evaluator:
     """Numbers of a problem at given parameters: site averages, residuals, observables."""
 
@@ -83,7 +90,7 @@ class Evaluator:
             nodes = sorted(expr.atoms(SiteAverage), key=str)
             slots = [Symbol(f"_a{k}") for k in range(len(nodes))]
             plain = expr.xreplace(dict(zip(nodes, slots, strict=True)))
-            function = lambdify([*self.names, *slots], plain, "math")
+            function = compiled((*self.names, *slots), plain, "math")
             self.compiled[expr] = self._caller(function, nodes)
         return self.compiled[expr](at)
 
@@ -99,8 +106,8 @@ class Evaluator:
         """A function that evaluates one site average."""
         site = self.sites[node.site]
         labels = list(node.labels)
-        fields = lambdify([*self.names, *labels], list(node.field), "math")
-        poly = lambdify([*L[:3], *labels], node.poly, "numpy")
+        fields = compiled((*self.names, *labels), node.field, "math")
+        poly = compiled((*L[:3], *labels), node.poly, "numpy")
 
         def call(at: dict[Symbol, float]) -> float:
             numbers = [at[s] for s in self.names]
@@ -134,6 +141,8 @@ class Evaluator:
             at = (np.array(site.edges(case)) - b) / root
             panels = panels_from_edges(graded_edges(at, 0.5 / self.fine, levels=26 if v < 1e-4 * k else 14))
             return panels.z.ravel(), panels.w.ravel()
+        if site.gaussian(case):
+            return trapezoid(int(self.fine * 200) | 1)
         count = int(self.fine * min(max(300, 2 * REACH * root / 0.2), 20000))
         return trapezoid(count | 1)
 
@@ -263,7 +272,11 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
         if not any(_size(x - other, x) < 1e-6 for other, _, _, _ in found):
             found.append((x, residual, sweeps + steps, slope))
     if not found:
-        raise failures[0]
+        at = ", ".join(f"{s} = {v:g}" for s, v in values.items())
+        raise ConvergenceError(
+            f"no replica-symmetric saddle found at {at} (beyond a capacity there is none): {failures[0]}",
+            failures[0].residuals,
+        )
     branches = [_branch(problem, ev, coarse, *item) for item in found]
     rank = [(b.attracting, b.stable, b.values["free_entropy"].value) for b in branches]
     return ReplicaSolution(tuple(_numbered(branches)), max(range(len(rank)), key=rank.__getitem__))

@@ -58,6 +58,11 @@ class Site:
         parts = self.cases[case].parts
         return tuple(sorted({e for p in parts for e in (p.lo, p.hi) if np.isfinite(e)}))
 
+    def gaussian(self, case: int) -> bool:
+        """Whether the site is Gaussian, so that L is quadratic in its field."""
+        parts = self.cases[case].parts
+        return len(parts) == 1 and parts[0].c is not None and not np.isfinite([parts[0].lo, parts[0].hi]).any()
+
     def logs(self, case: int, b: Array, v: float) -> tuple[Array, Array, Array]:
         """(L, ∂_b L, ∂_b² L) at fields b and coefficient V."""
         return (channel if self.kind == "channel" else state)(self.cases[case].parts, b, v, self.name)

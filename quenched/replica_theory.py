@@ -146,6 +146,16 @@ class ReplicaTheory(Theory):
 
         return solve_replica(self.problem, values, **options)
 
+    def fluctuations(self) -> Any:
+        """Fluctuations of order 1/N about a saddle of replicas: only their stability is built."""
+        raise NotCovered(
+            "fluctuations() of a Gibbs measure is not built yet; stability() gives the replicon eigenvalue"
+        )
+
+    def mutate(self, name: str) -> Theory:
+        """Named mistakes in the theory of a measure are not built yet; every form of its derivation has `mutants()`."""
+        raise NotCovered(f"the mutant {name!r} of a Gibbs measure is not built; the forms of its derivation have some")
+
     def export(self, path: str | Path) -> Path:
         """Standalone solvers of replica problems are not built yet."""
         raise NotCovered("export of a Gibbs measure's solver is not built yet; solve(...) is")

@@ -21,8 +21,10 @@ from quenched import (
     SpikeSlab,
     derive,
     mean,
+    simulate,
     total,
     units,
+    validate,
 )
 
 beta, h, alpha, temperature, K = symbols("beta h alpha T K", positive=True)
@@ -226,6 +228,28 @@ def test_bad_declarations_say_why(make, words) -> None:  # type: ignore[no-untyp
     with pytest.raises(QuenchedError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def test_declared_observables_are_site_averages() -> None:
+    model = pairs().observe(twice=2 * mean(s), square=mean(s**2), spread=mean(s**2) - mean(s) ** 2)
+    solution = derive(model, J_0=0).solve(beta=1 / 1.2, h=0.5)
+    assert float(solution["twice"]) == pytest.approx(2 * 0.352528, abs=2e-6)
+    assert float(solution["spread"]) == pytest.approx(1 - 0.352528**2, abs=2e-6)
+    assert float(solution["square"]) == pytest.approx(1, abs=1e-12)
+    with pytest.raises(QuenchedError, match="square are covered"):
+        derive(pairs().observe(odd=mean(s**3)))
+
+
+def test_what_is_not_built_says_so() -> None:
+    with pytest.raises(QuenchedError, match="no equations of motion"):
+        simulate(pairs(), N=64, beta=1, h=1, J_0=0)
+    with pytest.raises(QuenchedError, match="no equations of motion"):
+        validate(pairs(), beta=1, h=1, J_0=0)
+    for action in (lambda t: t.export("x.py"), lambda t: t.fluctuations(), lambda t: t.mutate("x")):
+        with pytest.raises(QuenchedError, match="not built"):
+            action(derive(pairs()))
+    with pytest.raises(QuenchedError, match="beyond a capacity"):
+        derive(margins(prior=Spherical())).solve(alpha=2.5, kappa=0)
 
 
 def test_keys_and_fixing() -> None:

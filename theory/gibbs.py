@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from sympy import Add, Basic, Expr, S, Symbol, sympify
 
-from quenched.theory.checks import check_domain, check_key, check_laws, check_names
+from quenched.theory.checks import check_domain, check_key, check_laws, check_names, check_observable
 from quenched.theory.couplings import Apply, RandomMatrix
 from quenched.theory.distributions import Law, as_law
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
@@ -103,8 +103,33 @@ class Gibbs:
     def key(self) -> str:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""
         priors = [f"{canonical(x)}:{canonical(law)}" for x, law in self.priors.items()]
-        rest = [canonical(self.energy), *(canonical(w) for w in self.weights), canonical(self.beta)]
+        rest = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
+        rest += [canonical(self.energy), *(canonical(w) for w in self.weights), canonical(self.beta)]
         return content_key("gibbs", *priors, "exponent", *rest)
+
+    @property
+    def eqs(self) -> NoReturn:
+        """A measure has no equations of motion."""
+        raise NotCovered(
+            "a Gibbs measure has no equations of motion: simulate and validate are not built for it yet, "
+            "derive(...).solve(...) is"
+        )
+
+    # -- observables -----------------------------------------------------------------------------------------------
+    def observe(self, **named: Any) -> Gibbs:
+        """Declare observables by name, such as ``mean(s)`` or ``mean(s**2)``; returns the measure itself.
+
+        Raises
+        ------
+        QuenchedError
+            For an open unit index, a field without prior, or a name that is declared twice.
+        """
+        for name, given in named.items():
+            expr = check_observable(name, given, self.priors, self.parameters)
+            if self.observables.get(name, expr) != expr:
+                raise QuenchedError(f"observable {name!r} is already declared as {self.observables[name]}")
+            self.observables[name] = expr
+        return self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Gibbs) and self.key() == other.key()
@@ -127,7 +152,7 @@ class Gibbs:
         def put(node: Any) -> Any:
             return substitute(node, chosen)
 
-        return Gibbs(
+        fixed = Gibbs(
             {put(x): put(law) for x, law in self.priors.items()},
             put(self.energy),
             tuple(put(w) for w in self.weights),
@@ -135,6 +160,7 @@ class Gibbs:
             self.name,
             {s: v for s, v in self.defaults.items() if s not in chosen},
         )
+        return fixed.observe(**{name: put(expr) for name, expr in self.observables.items()})
 
     def values(self, params: Mapping[Any, Any] | None = None, **named: Any) -> dict[Symbol, float]:
         """Complete numeric values of all parameters: the given ones, then the defaults.

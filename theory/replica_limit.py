@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Rational, S, Symbol, eye, log
+from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Poly, Rational, S, Symbol, eye, log
 
 from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.fields import unbind
+from quenched.theory.observables import Mean
 from quenched.theory.priors import Spherical, fixed_norm
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, site_average
 from quenched.theory.record import Form, Line, Rule
@@ -22,6 +24,7 @@ from quenched.theory.replica_ansatz import (
     Orbit,
     RSAction,
     SiteInField,
+    moment,
     orbit_average,
     orbit_of,
     replica_site,
@@ -300,8 +303,9 @@ class Observe(Rule):
     assumption: ClassVar[str] = ""
     source: ClassVar[str] = ""
 
-    #: The inverse temperature, and the exponent of a state's own prior weight.
+    #: The inverse temperature, and the declared observables by name.
     beta: Expr = S.One
+    declared: tuple[tuple[str, Expr], ...] = ()
 
     def __call__(self, before: Form) -> ReplicaState:
         assert isinstance(before, RepliconForm)
@@ -310,6 +314,7 @@ class Observe(Rule):
         replicated = action.problem.action
         assert isinstance(replicated, ReplicatedAction)
         seen = tuple(self._states(action)) + tuple(self._thermodynamics(free))
+        seen += tuple((name, self._declared(name, expr, action)) for name, expr in self.declared)
         equations = closure(state, [free.value, before.eigenvalue, *(e for _, e in seen)])
         kinds = {v: self._kind(action, o) for o, v in action.values.items() if isinstance(v, Symbol)}
         return ReplicaState(
@@ -347,6 +352,25 @@ class Observe(Rule):
                     yield name + tag, average
                 elif average_of(action, known) != average:
                     yield f"{name}_{s.variable.name}", average
+
+    def _declared(self, name: str, expr: Expr, action: RSAction) -> Expr:
+        """An expression in means of powers of a state (up to the second), times labels."""
+        swap = {}
+        for node in expr.atoms(Mean):
+            site = site_of(action, node.population.name)
+            fields, labels = action.problem.action.fields, site.variable.weight.labels
+            state = fields[site.variable.name].symbol
+            body = Poly(unbind(node.body), state) if unbind(node.body).is_polynomial(state) else None
+            if (
+                body is None
+                or body.degree() > 2
+                or site.variable.kind != "state"
+                or body.free_symbols_in_domain - set(labels)
+            ):
+                raise NotCovered(f"observable {name!r}: means of a state and of its square are covered, got {node}")
+            poly = Add(*(c * moment(p) for (p,), c in body.terms()))
+            swap[node] = site_average(site.variable.population, poly, site.b, site.k, site.v, labels)
+        return expr.xreplace(swap)
 
     def _thermodynamics(self, free: FreeEntropyForm) -> Iterator[tuple[str, Expr]]:
         sites = [replica_site(s.variable) for s in free.action.sites]

@@ -85,7 +85,8 @@ class ReplicaDerivation(Derivation):
         return self._take(Replicon(), SaddleEquations, "replicon")
 
     def observables(self) -> ReplicaDerivation:
-        return self._take(Observe(self.declaration.model.beta), RepliconForm, "observables")
+        model = self.declaration.model
+        return self._take(Observe(model.beta, tuple(model.observables.items())), RepliconForm, "observables")
 
     def _take(self, rule: Any, kind: Any, verb: str) -> ReplicaDerivation:
         return self.apply(rule, self._need(kind, verb))  # type: ignore[return-value]
