@@ -25,6 +25,8 @@ from .types import Array, Number
 
 #: Starting values of overlaps; those of means are their roots, of either sign.
 STARTS = (0.02, 0.5, 0.95)
+#: Starts for measures that only exist near full overlap (low temperatures), tried where the others fail.
+FROZEN = (0.999, 0.99999)
 #: Residual of a solution.
 TOL = 1e-11
 
@@ -232,14 +234,14 @@ def _size(residual: Array, x: Array) -> float:
     return float(np.max(np.abs(residual) / (1 + np.abs(x)), initial=0.0))
 
 
-def starts(problem: ReplicaProblem) -> Iterator[Array]:
+def starts(problem: ReplicaProblem, levels: tuple[float, ...] = STARTS) -> Iterator[Array]:
     """Starting points: weak to strong overlaps, means of either sign."""
-    for level in STARTS:
+    for level in levels:
         for sign in (1.0, -1.0) if "mean" in problem.kinds else (1.0,):
             at = {"mean": sign * np.sqrt(level), "overlap": level, "norm": 1.0, "response": 0.0}
             yield np.array([at[kind] for kind in problem.kinds])
     if "mean" in problem.kinds:
-        for level in STARTS[1:]:
+        for level in levels[1:]:
             at = {"mean": 0.0, "overlap": level, "norm": 1.0, "response": 0.0}
             yield np.array([at[kind] for kind in problem.kinds])
 
@@ -262,7 +264,11 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
     ev, coarse = Evaluator(problem, values), Evaluator(problem, values, 0.7)
     found: list[tuple[Array, float, int, Array]] = []
     failures: list[ConvergenceError] = []
-    for start in [guess] if guess is not None else starts(problem):
+    first = list(starts(problem)) if guess is None else [guess]
+    last = list(starts(problem, FROZEN)) if guess is None else []
+    for k, start in enumerate([*first, *last]):
+        if found and k >= len(first):
+            break
         try:
             near, sweeps = (start, 0) if guess is not None else iterate(ev, start)
             x, residual, steps, slope = newton(ev, near)

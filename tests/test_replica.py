@@ -112,6 +112,14 @@ def test_patterns_as_hebbian_couplings() -> None:
     assert float(solution["replicon"]) == pytest.approx(direct, abs=1e-8)
 
 
+def test_patterns_at_low_temperature() -> None:
+    """Hopfield at α = 0.1, T → 0: a saddle that only exists near full overlap."""
+    one = Quenched("xi_1", Ising())
+    model = Gibbs({s: Ising()}, energy=-N * mean(one * s) ** 2 / 2 - total(s * (xi.T @ (xi @ s))) / 2, beta=beta)
+    (m,) = numbers(model, "m", alpha=0.1, beta=100)
+    assert abs(m) == pytest.approx(0.997999, abs=2e-5)
+
+
 # -- variants ------------------------------------------------------------------------------------------------------
 def test_ferromagnetic_mean_orders_the_spins() -> None:
     model = Gibbs({s: Ising()}, energy=-total(s * (J @ s)) / 2, beta=beta)
