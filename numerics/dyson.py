@@ -42,8 +42,8 @@ class _Space:
     constant: Complex
     by_z: Complex
     by_zbar: Complex
-    feedback: Array  # (unknowns, nodes, b, b)
-    rows: list[tuple[int, int, int, Array]]  # (unknown, j, k, weight at nodes)
+    feedback: Complex  # (unknowns, nodes, b, b)
+    rows: list[tuple[int, int, int, Complex]]  # (unknown, j, k, weight at nodes)
 
 
 class Dyson:
@@ -74,7 +74,7 @@ class Dyson:
         p = self.problem
         weights = self._quadrature(index)
 
-        def at_nodes(expr: Expr) -> Array:
+        def at_nodes(expr: Expr) -> Complex:
             return self.at_nodes(index, expr)
 
         blocks = [b for b, s in enumerate(p.blocks) if s == index]
@@ -87,7 +87,7 @@ class Dyson:
                 by_z[:, place[i], place[j]] += at_nodes(z)
                 by_zbar[:, place[i], place[j]] += at_nodes(zbar)
                 constant[:, place[i], place[j]] += at_nodes((value - z * Z - zbar * ZBAR).expand())
-        feedback = np.zeros((self.count, *shape))
+        feedback = np.zeros((self.count, *shape), complex)
         for f in p.feedback:
             if f.row in place:
                 feedback[f.unknown, :, place[f.row], place[f.col]] += at_nodes(f.coefficient)
@@ -99,11 +99,11 @@ class Dyson:
         ]
         return _Space(fraction, blocks, weights, constant, by_z, by_zbar, feedback, rows)
 
-    def at_nodes(self, index: int, expr: Expr) -> Array:
+    def at_nodes(self, index: int, expr: Expr) -> Complex:
         """Values of a label function at the nodes of a space, (nodes,)."""
         space = self.problem.spaces[index]
         function = lambdify([x.symbol for x in space.labels], expr.xreplace(_numbers(self.values)), "numpy")
-        found = np.broadcast_to(function(*self.nodes[index].T), len(self.nodes[index])).astype(float)
+        found = np.broadcast_to(function(*self.nodes[index].T), len(self.nodes[index])).astype(complex)
         if not np.all(np.isfinite(found)):
             raise QuenchedError(f"{expr} is not finite for all labels of {space.name!r}")
         return found
@@ -114,12 +114,13 @@ class Dyson:
         breaks = self._breaks(index)
         exprs = self._label_functions(index)
         found: tuple[Array, Array, Array] | None = None
+        limit = np.array([1e-8] + [1e-5] * 5)
         for refinement in range(REFINEMENTS if len(labels) == 1 else 1):
             cuts = breaks if refinement == 0 else _cuts(labels[0], self.values, breaks, 8 * 2**refinement)
             nodes, weights = label_nodes(labels, self.values, cuts)
             self.nodes[index] = np.array(nodes, float).reshape(len(weights), -1)
-            moments = np.array([weights @ self.at_nodes(index, e) ** 2 for e in exprs])
-            if found is not None and np.all(np.abs(moments - found[2]) < 1e-8 * (1 + np.abs(moments))):
+            moments = np.array([_probe(weights, self.at_nodes(index, e)) for e in exprs])
+            if found is not None and np.all(np.abs(moments - found[2]) < limit * (1 + np.abs(moments))):
                 break
             found = self.nodes[index], weights, moments
         assert found is not None
@@ -174,7 +175,7 @@ class Dyson:
 
     def jacobian(self, G: list[Complex]) -> Complex:
         """∂ image / ∂ scalars, (points, unknowns, unknowns)."""
-        return self._response(G, [s.feedback.astype(complex) for s in self.spaces])
+        return self._response(G, [s.feedback for s in self.spaces])
 
     def by_parameter(self, G: list[Complex]) -> Complex:
         """∂ image / ∂ (z, z̄), (points, unknowns, 2)."""
@@ -325,7 +326,7 @@ class Dyson:
     def _positive(self, t: Complex) -> NDArray[np.bool_]:
         """Whether the diagonal scalars have the sign that a positive 𝒢 gives them."""
         keep = [k for k, u in enumerate(self.problem.unknowns) if u.sector != "analytic" and u.j == u.k]
-        signs = [np.sign(w.sum()) for k in keep for s in self.spaces for u, _, _, w in s.rows if u == k]
+        signs = [np.sign(w.sum().real) for k in keep for s in self.spaces for u, _, _, w in s.rows if u == k]
         return np.all(t[:, keep].imag * np.array(signs) > 0, axis=1) if keep else np.ones(len(t), bool)
 
     def follow_from_infinity(self, z: Complex, ratio: float = 0.4, floor: float = 1e-12) -> tuple[Complex, Array]:
@@ -399,8 +400,19 @@ def _cuts(
     mean, variance = (float(e.subs(values)) for e in (law.mean_(), law.variance_()))
     if law.weights() or not variance > 0:
         return breaks
-    even = mean + np.sqrt(variance) * np.linspace(-8, 8, panels + 1)
-    return {label.symbol: [*breaks.get(label.symbol, []), *even.tolist()]}
+    support = law.support()
+    ends = [float(e.subs(values)) if e.is_finite else np.nan for e in (support.inf, support.sup)]
+    low, high = (e if np.isfinite(e) else mean + s * 8 * np.sqrt(variance) for e, s in zip(ends, (-1, 1), strict=True))
+    return {label.symbol: [*breaks.get(label.symbol, []), *np.linspace(low, high, panels + 1).tolist()]}
+
+
+def _probe(weights: Array, f: Complex) -> list[float]:
+    """⟨|f|²⟩, and averages as sharp as those of resolvents, in four directions."""
+    mean = float(weights @ np.abs(f) ** 2)
+    if not mean > 0:
+        return [0.0] * 6
+    points = [0.0, *(1.2 * np.sqrt(mean) * np.array([1, 1j, -1, -1j]))]
+    return [mean, *(float(weights @ (mean / (np.abs(f - p) ** 2 + 0.1 * mean))) for p in points)]
 
 
 def _numbers(values: dict[Symbol, float]) -> dict[Any, Any]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from sympy import Symbol
+from sympy import I, Symbol
 
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
 from quenched.theory.problem_dyson import SIZE, SpectralProblem
@@ -218,15 +218,25 @@ class SpectralSolver:
 
     def _refine(self, start: complex, unit: complex, outside: float, inside: float) -> Number:
         """The edge between a point outside and one inside."""
-        for _ in range(9 if self.problem.hermitian else 0):
+        if self.problem.hermitian:
+            outside, inside = self._bisect(start, unit, outside, inside, 9)
+            return Number((outside + inside) / 2, abs(inside - outside) + 1e-9)
+        for _ in range(3):
+            try:
+                return self._boundary_root(start, unit, outside, inside)
+            except ConvergenceError:  # the analytic branch does not reach that far inside
+                outside, inside = self._bisect(start, unit, outside, inside, 2)
+        return Number((outside + inside) / 2, abs(inside - outside))
+
+    def _bisect(self, start: complex, unit: complex, outside: float, inside: float, passes: int) -> tuple[float, float]:
+        """Narrow the bracket of an edge eightfold a pass."""
+        for _ in range(passes):
             between = outside + (inside - outside) * np.arange(1, 8) / 8
             flags = self.inside(start + between * unit)
             first = int(flags.argmax()) if flags.any() else 7
             ends = np.concatenate([[outside], between, [inside]])
             outside, inside = float(ends[first]), float(ends[first + 1])
-        if self.problem.hermitian:
-            return Number((outside + inside) / 2, abs(inside - outside) + 1e-9)
-        return self._boundary_root(start, unit, outside, inside)
+        return outside, inside
 
     def _boundary_root(self, start: complex, unit: complex, outside: float, inside: float) -> Number:
         """Largest eigenvalue of the linear map of the vanishing scalars = 1, on the analytic branch from outside."""
@@ -262,7 +272,10 @@ class SpectralSolver:
         assert q.half is not None
         where = {(u.space, u.j, u.k, u.weight): k for k, u in enumerate(q.unknowns)}
         n = q.half
-        return [(where[u.space, n + u.j, u.k, u.weight], where[u.space, u.k, n + u.j, u.weight]) for u in p.unknowns]
+        return [
+            (where[u.space, n + u.j, u.k, u.weight], where[u.space, u.k, n + u.j, u.weight.xreplace({I: -I})])
+            for u in p.unknowns
+        ]
 
     def stability(self, t: Complex, z: Complex) -> float:
         """Largest eigenvalue of the linear map of the scalars that vanish outside, at one analytic solution."""
@@ -337,7 +350,7 @@ class _Overlaps:
     def __init__(self, solver: Dyson, values: dict[Symbol, float]) -> None:
         self.solver = solver
         p = solver.problem
-        self.entries: list[tuple[int, int, int, int, int, Array]] = []
+        self.entries: list[tuple[int, int, int, int, int, Complex]] = []
         for a, r in enumerate(p.ranks):
             for b, s in enumerate(p.ranks):
                 space = p.blocks[r.col]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sympy import Heaviside, Rational, S, cosh, lambdify, sqrt, symbols, sympify
+from sympy import Heaviside, I, Rational, S, cos, cosh, exp, lambdify, pi, sqrt, symbols, sympify
 
 from quenched import Spectrum, derive
 from quenched.numerics.dyson import Dyson
@@ -16,6 +16,7 @@ from quenched.spectral import SpectralSolution
 from quenched.theory import (
     Bernoulli,
     Gaussian,
+    Iid,
     Ising,
     N,
     Normal,
@@ -315,3 +316,28 @@ def test_a_jump_that_is_no_polynomial_is_refused() -> None:
     u = Quenched("u", Uniform(0, 1))
     with pytest.raises(NotCovered, match="label function with a jump"):
         derive(Spectrum(A @ diag(Heaviside(u - cosh(x))))).solve(z=0.5)
+
+
+# -- correlated patterns -------------------------------------------------------------------------------------------
+alpha, c, gamma = symbols("alpha c gamma", real=True)
+patterns = Population("P", fraction=symbols("alpha", positive=True))
+angle = Quenched("angle", Uniform(0, 2 * pi), over=patterns)
+xi = Iid("xi", Ising(), over=(patterns, units))
+
+
+def test_symmetric_windows_of_patterns() -> None:
+    """A diagonal of eigenvalues stands for the symmetric circulant between patterns (arXiv:2103.14324)."""
+    matrix = xi.T @ diag(c + 2 * gamma * (cos(angle) + cos(2 * angle))) @ xi - patterns.fraction * c * eye
+    found = derive(Spectrum(matrix)).solve(alpha=0.5, c=1, gamma=0.3)
+    assert [e.value for e in found.edges()] == pytest.approx([-0.447101, 3.518138], abs=2e-6)
+    assert found.density(3.518138 / 2) == pytest.approx(0.06156, abs=6e-6)
+    assert found.count(window=(3.518138 / 2, 0.9 * 3.518138)).value == pytest.approx(0.05831, abs=6e-6)
+
+
+def test_one_sided_windows_of_patterns() -> None:
+    """A complex diagonal stands for the cyclic shift between patterns (arXiv:2208.11411): annulus, then a void."""
+    net = Spectrum(xi.T @ diag(c + gamma * exp(-I * angle)) @ xi)
+    assert not net.hermitian
+    ring = derive(net).solve(alpha=0.5, c=0, gamma=1)
+    assert [e.value for e in ring.edges()] == pytest.approx([-(1.5**0.5), -(0.5**1.5), 0.5**1.5, 1.5**0.5], abs=5e-6)
+    assert ring.count(box=((0.4, 1), (-0.4, 0.4))).value == pytest.approx(0.06340, abs=6e-6)

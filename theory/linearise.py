@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sympy import Expr, ImmutableDenseMatrix, S, Symbol, expand, eye, zeros
+from sympy import Expr, I, ImmutableDenseMatrix, S, Symbol, expand, eye, zeros
 
 from quenched.theory.algebra import Diag, Matrix, Outer, Transpose
 from quenched.theory.couplings import RandomMatrix
@@ -263,12 +263,20 @@ class Hermitise(Rule):
 
 
 def hermitise(pencil: Pencil) -> Pencil:
-    """Y = [[0, L], [L†, 0]]; atoms and labels are real, z is not."""
+    """Y = [[0, L], [L†, 0]]; atoms, labels and parameters are real, z and functions of labels need not be."""
     n = len(pencil.blocks)
-    bare = [(i, n + j, v) for i, j, v in pencil.bare] + [(n + j, i, v.xreplace({Z: ZBAR})) for i, j, v in pencil.bare]
+    bare = [(i, n + j, v) for i, j, v in pencil.bare] + [(n + j, i, conjugated(v)) for i, j, v in pencil.bare]
     upper = [replace(o, col=n + o.col) for o in pencil.occurrences]
     lower = [
-        replace(o, row=n + o.col, col=o.row, left=o.right, right=o.left, transposed=not o.transposed)
+        replace(
+            o,
+            row=n + o.col,
+            col=o.row,
+            coefficient=conjugated(o.coefficient),
+            left=conjugated(o.right),
+            right=conjugated(o.left),
+            transposed=not o.transposed,
+        )
         for o in pencil.occurrences
     ]
     return replace(
@@ -278,6 +286,11 @@ def hermitise(pencil: Pencil) -> Pencil:
         occurrences=(*upper, *lower),
         half=n,
     )
+
+
+def conjugated(value: Expr) -> Expr:
+    """Complex conjugate: all symbols but z are real."""
+    return value.xreplace({Z: ZBAR, ZBAR: Z, I: -I})
 
 
 def _shown(coefficient: Expr, left: Expr, link: Matrix, right: Expr) -> tuple[str, str]:

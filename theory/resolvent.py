@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sympy import Abs, Expr, Matrix, S, Symbol, simplify, zeros
+from sympy import Abs, Expr, I, Matrix, S, Symbol, simplify, zeros
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import open_leaves
@@ -404,7 +404,7 @@ def boundary_table(doubled: DysonProblem, scalars: ScalarEquations) -> tuple[tup
     """δa_u = f ⟨weight (𝒢† δ𝒮 𝒢)_{jk}⟩ over the scalars of the upper sector."""
     assert doubled.half is not None
     n = doubled.half
-    conj = {Z: ZBAR} | {s: Symbol(rf"\bar{{{s.name[0]}}}{s.name[1:]}") for s, _ in scalars.equations}
+    conj = {Z: ZBAR, I: -I} | {s: Symbol(rf"\bar{{{s.name[0]}}}{s.name[1:]}") for s, _ in scalars.equations}
     upper = [k for k, u in enumerate(doubled.unknowns) if u.sector == "upper"]
     rows = []
     for u in (doubled.unknowns[k] for k in upper):

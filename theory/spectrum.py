@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sympy import Basic, Expr, S, Symbol, default_sort_key, sympify
+from sympy import Basic, Expr, I, S, Symbol, default_sort_key, sympify
 
 from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, combine
 from quenched.theory.checks import check_domain, check_laws, check_names
@@ -98,7 +98,9 @@ class Spectrum:
 
     @property
     def hermitian(self) -> bool:
-        """Whether the matrix equals its transpose by construction (its entries are real)."""
+        """Whether the matrix equals its conjugate transpose by construction."""
+        if any(block.has(I) for block in self.blocks.values()):
+            return False
         return all(
             (q, p) in self.blocks and _symmetric_form(block.T) == _symmetric_form(self.blocks[q, p])
             for (p, q), block in self.blocks.items()
