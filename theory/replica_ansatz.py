@@ -44,6 +44,11 @@ class Variable:
     weight: SiteWeight
     local: Symbol
 
+    @property
+    def measure(self) -> ReplicaSite:
+        """The measure of the variable as data."""
+        return replica_site(self)
+
 
 @dataclass(frozen=True)
 class Orbit:

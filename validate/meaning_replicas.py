@@ -15,7 +15,7 @@ from sympy import Symbol
 
 from quenched.numerics.quadrature import panels_from_edges
 from quenched.numerics.replica_sites import make_site
-from quenched.theory.replica_ansatz import NREP, RSAction, replica_site
+from quenched.theory.replica_ansatz import NREP, RSAction
 
 Array = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ def copies_free_entropy(action: RSAction, n: float, values: Mapping[Symbol, floa
     rule = panels_from_edges(np.linspace(-12.0, 12.0, 97))
     z, w = rule.z.ravel(), rule.w.ravel()
     for s in action.sites:
-        site = make_site(replica_site(s.variable), numbers)
+        site = make_site(s.variable.measure, numbers)
         average = 0.0
         for k, case in enumerate(site.cases):
             b, variance, v = (float(e.subs(numbers | case.labels)) for e in (s.b, s.k, s.v))
