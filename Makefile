@@ -1,4 +1,4 @@
-# make demo | test | check | lint | docs | bench | clean: each sets up .venv as far as it needs.
+# make demo | test | check | fuzz | lint | docs | bench | clean: each sets up .venv as far as it needs.
 # A Python of your own: make PYTHON=/path/to/python3.12 demo
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types docs bench clean
+.PHONY: demo test check fuzz lint types docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.base
@@ -23,9 +23,13 @@ demo: $(VENV)/.base
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-check: $(VENV)/.docs docs
+check: $(VENV)/.docs docs fuzz
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 	$(BIN)/quenched validate --all --quick
+
+# Random declarations, every step of each checked against numbers.
+fuzz: $(VENV)/.test
+	QUENCHED_FUZZ=200 $(BIN)/python -m pytest tests/test_witness_variants.py
 
 lint: $(VENV)/.test types
 	$(BIN)/ruff check .

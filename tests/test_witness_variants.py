@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, given, note, settings
@@ -16,6 +17,8 @@ from quenched.validate.witness import verify
 
 g, k, m, eta, rho, s2, share = symbols("g k m eta rho s2 f", positive=True)
 theta = symbols("theta", real=True)
+#: Random declarations a run; `make fuzz` asks for more.
+EXAMPLES = int(os.environ.get("QUENCHED_FUZZ", "40"))
 
 OUTPUTS = [
     tanh,
@@ -76,7 +79,7 @@ def models(draw: st.DrawFn) -> Model:
     return draw(st.sampled_from([Dynamics, Map]))(eqs)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(models(), st.integers(0, 1000))
 def test_random_declarations_keep_their_meaning(model: Model, seed: int) -> None:
     note(str(model))
