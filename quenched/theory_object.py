@@ -295,7 +295,7 @@ class Theory:
         return Fluctuations(self)
 
     def export(self, path: str | Path) -> Path:
-        """Write a standalone solver (numpy, scipy, numba) that a person can read and run."""
+        """Write a standalone solver (numpy and scipy) that a person can read and run."""
         from quenched import numerics
         from quenched.files import write_text
 
