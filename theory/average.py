@@ -15,7 +15,7 @@ from typing import ClassVar
 from sympy import Expr, Mul, Rational, S, factorial
 
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.laws import Diagram, Law
+from quenched.theory.laws import Diagram
 from quenched.theory.lower import CopiedAction, SiteField, Use
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
@@ -164,8 +164,3 @@ def _population(action: CopiedAction, atoms: list[Atom]) -> str:
     if len(owners) != 1:
         raise NotCovered(f"the fields {sorted({a for a, _ in atoms})} meet at one site but live in {sorted(owners)}")
     return owners.pop()
-
-
-def diagrams_of(laws: tuple[Law, ...]) -> list[Diagram]:
-    """All diagrams of several laws."""
-    return [d for law in laws for d in law.diagrams]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sympy import Expr, I, Symbol, default_sort_key
+from sympy import Expr, I, Symbol
 
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.errors import NotCovered
@@ -288,8 +288,3 @@ class _Lowering:
         self.uses.append(Use(law, -I, ((hat, 0),), ((output, 0),)))
         self.locals[key] = self.fields[label].symbol
         return self.fields[label].symbol
-
-
-def sorted_symbols(symbols: set[Symbol]) -> tuple[Symbol, ...]:
-    """Symbols in a reproducible order."""
-    return tuple(sorted(symbols, key=default_sort_key))

@@ -2,7 +2,7 @@
 
 An order parameter is a site average that occurs in the averaged exponent. At the saddle, a site feels each product
 of averages with one factor replaced by its own fields and the others by their order parameters (the product rule, exact
-for any number of factors). The same line gives the free entropy Σ(1 − #factors)·Term + Σ f ln Z_site.
+for any number of factors).
 """
 
 from __future__ import annotations
@@ -247,10 +247,3 @@ def _symmetries(own: Factor, mine: dict[int, int]) -> list[dict[int, int]]:
         if moved == base.atoms:
             out.append(dict(enumerate(order)))
     return out
-
-
-def free_entropy(problem: SiteProblem) -> list[tuple[Expr, Factor | str]]:
-    """Coefficients (1 − #factors)·Term of the free entropy, to which Σ f ln Z_site is added."""
-    return [
-        ((1 - len(t.factors)) * t.coef, " ".join(f.population for f in t.factors)) for t in problem.functional.terms
-    ]

@@ -14,7 +14,7 @@ from sympy import Expr, Rational, S, Symbol, cancel
 
 from quenched.theory.closure import GaussianClosure, average_print, common_filter, pair_name, problem_mutants
 from quenched.theory.gauss import one_point, two_point
-from quenched.theory.problem import C12, DS, DT, M1, M2, V1, V2, OnePoint, StationaryGaussian, TwoPoint
+from quenched.theory.problem import DS, DT, M1, M2, StationaryGaussian, TwoPoint
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
 
@@ -163,12 +163,3 @@ class Stationary(Rule):
     def __call__(self, before: Form) -> StationaryState:
         assert isinstance(before, ClosedAverages)
         return StationaryState(before.problem)
-
-
-def slots_at(p: StationaryGaussian, point: OnePoint | TwoPoint) -> dict[Symbol, Symbol]:
-    """The statistics of the arguments that a closed form's slots stand for, as printed symbols."""
-    if isinstance(point, OnePoint):
-        x = p.arguments[point.a].name
-        return {M1: Symbol(f"m_{x}"), V1: Symbol(f"v_{x}")}
-    x, y = p.arguments[point.a].name, p.arguments[point.b].name
-    return {M1: Symbol(f"m_{x}"), V1: Symbol(f"v_{x}"), M2: Symbol(f"m_{y}"), V2: Symbol(f"v_{y}"), C12: Symbol("c")}
