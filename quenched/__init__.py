@@ -21,6 +21,7 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(("Population", "units", "N", "t", "tau"), "quenched.theory.spaces"),
     **dict.fromkeys(("Field", "Quenched", "WhiteNoise"), "quenched.theory.fields"),
     **dict.fromkeys(("Gaussian", "Iid", "diag", "outer", "eye"), "quenched.theory.couplings"),
+    "Circulant": "quenched.theory.circulant",
     **dict.fromkeys(
         ("Normal", "Uniform", "Ising", "Bernoulli", "Laplace", "HalfNormal", "Exponential", "SpikeSlab"),
         "quenched.theory.distributions",
@@ -44,7 +45,7 @@ _HOME: dict[str, str] = {
 
 #: Names that are fixed but not built yet, with what they will be.
 _PLANNED: dict[str, str] = {
-    **dict.fromkeys(("Sparse", "Stable", "Landscape", "Circulant", "Data"), "a law of couplings"),
+    **dict.fromkeys(("Sparse", "Stable", "Landscape", "Data"), "a law of couplings"),
     "Entrywise": "a function of the entries of a matrix",
     "Spikes": "an event train",
     **dict.fromkeys(("Flat", "Positive", "Box", "StableLaw"), "a law of one number"),

@@ -12,6 +12,7 @@ _WHERE = {
     "spaces": "N Population t tau units",
     "fields": "At Field Quenched WhiteNoise",
     "distributions": "Bernoulli Exponential HalfNormal Ising Laplace Law Normal SpikeSlab Uniform",
+    "circulant": "Circulant",
     "couplings": "Apply Gaussian Iid Matrix Transpose diag eye outer",
     "observables": (
         "Capacity Complexity Count Critical Density Edge Entropy Evidence Fisher Fluctuation FreeEntropy Functional "
@@ -26,7 +27,7 @@ _WHERE = {
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise",
     "unbuilt": (
-        "Box Circulant Data Entrywise FixedPoints Flat Landscape Layers Positive Sparse "
+        "Box Data Entrywise FixedPoints Flat Landscape Layers Positive Sparse "
         "Spikes Stable backward freeze grad zero_temperature"
     ),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",

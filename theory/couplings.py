@@ -19,7 +19,7 @@ __all__ = ["Apply", "Gaussian", "Iid", "Matrix", "Transpose", "diag", "eye", "ou
 
 
 class RandomMatrix(Matrix):
-    """A random matrix with a name. Same name, spaces and law: the same matrix.
+    """A coupling matrix with a name, random unless it is a `Circulant`. Same name, spaces and law: the same matrix.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Gaussian(RandomMatrix):
         correlation: Any = None,
     ) -> Gaussian:
         text = as_name(name, "Gaussian")
-        spaces = _spaces(over, text)
+        spaces = spaces_of(over, text)
         variance = as_scalar(variance, f"variance of {text}")
         if variance.is_extended_negative:
             raise QuenchedError(f"variance of {text} should be positive, got {variance}")
@@ -150,7 +150,7 @@ class Iid(RandomMatrix):
 
     def __new__(cls, name: Any, law: Any, over: Any = (units, units), redraw: Any = None) -> Iid:
         text = as_name(name, "Iid")
-        spaces = _spaces(over, text)
+        spaces = spaces_of(over, text)
         law = as_law(law, f"law of {text}")
         redraw = as_redraw(redraw, text)
         obj = Basic.__new__(cls, Str(text), law, Tuple(*spaces), redraw)
@@ -267,7 +267,8 @@ def _apply_part(matrix: Matrix, part: Expr) -> Expr:
     return Mul(scalar, Expr.__new__(Apply, matrix, bind(unit)))
 
 
-def _spaces(over: Any, name: str) -> tuple[Population, Population]:
+def spaces_of(over: Any, name: str) -> tuple[Population, Population]:
+    """Check that `over` is a pair of populations."""
     if isinstance(over, Population) or not isinstance(over, (tuple, list, Tuple)) or len(over) != 2:
         raise QuenchedError(f"over of {name} should be a pair (rows, columns) of populations, got {over!r}")
     return as_population(over[0], f"rows of {name}"), as_population(over[1], f"columns of {name}")

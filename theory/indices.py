@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sympy import Expr, S, fraction, sqrt
+from sympy import Expr, S, Symbol, fraction, sqrt
 from sympy.printing.conventions import split_super_sub
 from sympy.printing.latex import LatexPrinter, translate
 from sympy.printing.pretty.pretty_symbology import greek_unicode
 from sympy.printing.str import StrPrinter
 
 from quenched.theory.algebra import Transpose
+from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply, Gaussian, Iid, RandomMatrix
 from quenched.theory.distributions import Law, Normal
 from quenched.theory.fields import At, UnitSymbol, WhiteNoise
@@ -288,6 +289,8 @@ def entry_law(matrix: RandomMatrix, tagged: bool | None = None) -> str:
     """The law of the entries of a random matrix, powers of N included: ``J_ij ~ N(0, g²/N)``."""
     printer = TextPrinter(_tag(matrix) if tagged is None else tagged)
     entry = printer.entry(matrix, "ij")
+    if isinstance(matrix, Circulant):
+        return f"{entry} depends on i − j, eigenvalues {printer.tidy(matrix.eigenvalue)}"
     if isinstance(matrix, Iid):
         scale = "" if matrix.cols.size is not None else "/√N"
         return f"{entry} ~ {printer.law(matrix.law)}{scale}{_redrawn(matrix.redraw)}"
@@ -309,6 +312,9 @@ def entry_law_latex(matrix: RandomMatrix, tagged: bool | None = None) -> str:
     printer = TexPrinter(_tag(matrix) if tagged is None else tagged)
     entry = printer.entry(matrix, "ij")
     note = rf"\quad\text{{{_redrawn(matrix.redraw)[2:]}}}" if matrix.redraw else ""
+    if isinstance(matrix, Circulant):
+        shown = printer._print(matrix.mode(Symbol("theta")))
+        return rf"{entry} \text{{ depends on }} i - j, \quad \lambda(\theta) = {shown}"
     if isinstance(matrix, Iid):
         scale = "" if matrix.cols.size is not None else r" / \sqrt{N}"
         return rf"{entry} \sim {printer.law(matrix.law)}{scale}{note}"

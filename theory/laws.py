@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sympy import Expr, Rational, S, sqrt, sympify
 
+from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.errors import NotCovered
 from quenched.theory.spaces import Population
@@ -59,6 +60,8 @@ def law_of(atom: Gaussian | Iid) -> Law:
     elif isinstance(atom, Iid):
         diagrams = iid_diagrams(atom)
     else:
+        if isinstance(atom, Circulant):
+            raise NotCovered(f"{atom} is not random: this reading has no place for a translation-invariant matrix yet")
         raise NotCovered(f"the law of {atom} has no edge diagrams: expected Gaussian or Iid couplings")
     return Law(atom.name, atom.rows, atom.cols, tuple(d for d in diagrams if d.weight != 0))
 

@@ -19,9 +19,11 @@ N: Symbol = Symbol("N", positive=True, integer=True)
 t: Symbol = Symbol("t", real=True)
 #: Time lag of correlation and response functions.
 tau: Symbol = Symbol("tau", real=True)
+#: Angle of the Fourier modes of a translation-invariant matrix.
+ANGLE: Symbol = Symbol("θ", real=True)
 
 #: Names that the language keeps for itself, with the symbol that owns each.
-RESERVED: dict[str, Symbol] = {"N": N, "t": t, "tau": tau}
+RESERVED: dict[str, Symbol] = {"N": N, "t": t, "tau": tau, "θ": ANGLE}
 
 #: Stands for "not given" inside sympy arguments.
 NOTHING = Tuple()

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from quenched.theory.circulant import Circulant
 from quenched.theory.errors import NotCovered
 from quenched.theory.linearise import Hermitise, Linearise, Pencil
+from quenched.theory.modes import Diagonalise
 from quenched.theory.problem_dyson import SpectralProblem
 from quenched.theory.record import Form, Line, Rule, Step, row
 from quenched.theory.resolvent import (
@@ -107,7 +109,10 @@ def derive_spectrum(model: Spectrum) -> SpectralDerivation:
     NotCovered
         For atoms without second cumulants of order 1/N.
     """
-    d = SpectralDerivation(model).apply(Linearise())
+    d = SpectralDerivation(model)
+    if any(isinstance(m, Circulant) for m in model.matrices):
+        d = d.apply(Diagonalise())
+    d = d.apply(Linearise())
     pencil = d.find(Pencil)
     assert pencil is not None
     d = d.apply(PairAtoms()).apply(RemoveZeros())

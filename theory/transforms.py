@@ -7,6 +7,7 @@ from typing import Any
 
 from sympy import Basic, Expr, sqrt
 
+from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid, RandomMatrix
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Field, UnitSymbol
@@ -109,6 +110,8 @@ def _renamed(matrix: RandomMatrix, k: int) -> RandomMatrix:
         )
     if isinstance(matrix, Iid):
         return Iid(name, matrix.law, (matrix.rows, matrix.cols), matrix.redraw)
+    if isinstance(matrix, Circulant):
+        return matrix  # not random: every copy has the same
     raise QuenchedError(f"cannot draw {matrix} afresh for each copy")
 
 

@@ -9,14 +9,14 @@ from quenched.theory.errors import NotCovered
 
 _KINDS = {
     "head": "Layers FixedPoints",
-    "coupling": "Sparse Stable Landscape Circulant Data Entrywise",
+    "coupling": "Sparse Stable Landscape Data Entrywise",
     "transformation": "zero_temperature backward freeze",
     "law": "Flat Positive Box",
     "unit quantity": "Spikes grad",
 }
 _INSTEAD = {
     "head": "the heads Dynamics, Map and Spectrum are",
-    "coupling": "the couplings Gaussian and Iid are",
+    "coupling": "the couplings Gaussian, Iid and Circulant are",
     "transformation": "copies and discretise are",
     "law": "Normal, Uniform, Ising, Bernoulli, Laplace, HalfNormal, Exponential and SpikeSlab are",
     "unit quantity": "Field, Quenched and WhiteNoise are",

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sympy import Dummy, Expr, Symbol
+from sympy import Dummy, Expr, Symbol, lambdify
 
+from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian
 from quenched.theory.distributions import Law as DeclaredLaw
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Field
 from quenched.theory.model import Model
+from quenched.theory.spaces import ANGLE, Population
 from quenched.theory.spaces import N as SIZE
-from quenched.theory.spaces import Population
 from quenched.validate.generate import Tables, label, leaves
 from quenched.validate.sampling import Law, MatrixSpec
 
@@ -61,6 +62,8 @@ def matrix_spec(atom: Any, numbers: Numbers) -> MatrixSpec:
     rows, cols = numbers.size(atom.rows)[1], numbers.size(atom.cols)[1]
     scale = 1.0 if atom.cols.size is not None else float(numbers.N)
     fresh = atom.redraw is not None
+    if isinstance(atom, Circulant):
+        return MatrixSpec(label(atom), rows, cols, column=first_column(atom, rows, numbers))
     if not isinstance(atom, Gaussian):
         return MatrixSpec(label(atom), rows, cols, law=numbers.law(atom.law), scale=1 / math.sqrt(scale), fresh=fresh)
     variance = numbers(atom.variance)
@@ -77,6 +80,17 @@ def matrix_spec(atom: Any, numbers: Numbers) -> MatrixSpec:
         fresh=fresh,
         correlation=tuple((label(other), numbers(rho)) for other, rho in atom.correlation.items()),
     )
+
+
+def first_column(atom: Circulant, size: int, numbers: Numbers) -> tuple[float, ...]:
+    """Entries of a translation-invariant matrix at shifts 0, 1, …: the Fourier sum of its eigenvalues."""
+    angles = 2 * np.pi * np.arange(size) / size
+    eigenvalue = atom.eigenvalue.xreplace({**numbers.values, SIZE: numbers.N})
+    table = lambdify([ANGLE], eigenvalue, "numpy")(angles)
+    entries = np.fft.ifft(np.broadcast_to(np.asarray(table, complex), size))
+    if not np.abs(entries.imag).max() < 1e-9 * (1 + np.abs(entries).max()):
+        raise QuenchedError(f"the entries of {atom.name} are not real at these values of the parameters")
+    return tuple(entries.real.tolist())
 
 
 def initial_law(fld: Field, numbers: Numbers) -> Law | None:

@@ -98,7 +98,8 @@ class MatrixSpec:
 
     Entries are ``mean + sqrt(variance)·z`` (Gaussian) or ``scale·law`` (independent entries); powers of N are already
     in the numbers. `diagonal` is the variance of the diagonal entries where it is declared, None for the default
-    (1 + symmetry)·variance. `correlation` lists (name of another matrix, correlation of equal entries).
+    (1 + symmetry)·variance. `correlation` lists (name of another matrix, correlation of equal entries). `column` is the
+    first column of a translation-invariant matrix, which is not random.
     """
 
     name: str
@@ -112,13 +113,16 @@ class MatrixSpec:
     scale: float = 1.0
     fresh: bool = False
     correlation: tuple[tuple[str, float], ...] = ()
+    column: tuple[float, ...] | None = None
 
 
 def sample_matrices(specs: Sequence[MatrixSpec], rng_of: Callable[[str], Rng]) -> dict[str, Array]:
     """All matrices, correlated ones together. `rng_of(name)` gives the stream of a matrix."""
     out: dict[str, Array] = {}
     for group in correlated_groups(specs):
-        if group[0].law is not None:
+        if group[0].column is not None:
+            out[group[0].name] = circulant(np.array(group[0].column))
+        elif group[0].law is not None:
             out[group[0].name] = _independent(group[0], rng_of(group[0].name))
         else:
             out |= _gaussian(group, [rng_of(s.name) for s in group])
@@ -133,6 +137,12 @@ def correlated_groups(specs: Sequence[MatrixSpec]) -> list[list[MatrixSpec]]:
         joined = [g for g in groups if any(m.name in linked or spec.name in dict(m.correlation) for m in g)]
         groups = [g for g in groups if g not in joined] + [[m for g in joined for m in g] + [spec]]
     return groups
+
+
+def circulant(column: Array) -> Array:
+    """The matrix whose entry at (i, j) is column[(i − j) mod n]."""
+    index = np.arange(len(column))
+    return np.asarray(column[(index[:, None] - index[None, :]) % len(column)])
 
 
 def _independent(spec: MatrixSpec, rng: Rng) -> Array:

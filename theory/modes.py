@@ -1,0 +1,90 @@
+"""Diagonalise translation-invariant matrices in a declared matrix.
+
+In the basis of Fourier modes a `Circulant` is diagonal, and all circulants over one population are. The random atoms
+change with the basis, but second cumulants of iid and of elliptic entries enter the self-energy as traces alone, which
+no unitary change of basis alters. A diagonal matrix in the original basis would be diagonal no more: it is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from sympy import Expr, S, pi
+
+from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, combine
+from quenched.theory.circulant import Circulant
+from quenched.theory.couplings import Gaussian, Iid
+from quenched.theory.distributions import Uniform
+from quenched.theory.errors import NotCovered
+from quenched.theory.fields import Quenched, open_leaves
+from quenched.theory.record import Form, Rule
+from quenched.theory.spaces import Population
+from quenched.theory.spectrum import Spectrum, SpectrumDeclaration
+
+
+@dataclass(frozen=True)
+class Diagonalise(Rule):
+    """Write translation-invariant matrices in their Fourier modes."""
+
+    title: ClassVar[str] = "Fourier modes of the translation-invariant matrices"
+    assumption: ClassVar[str] = "the laws of the other atoms enter by traces, which the change of basis leaves alone"
+
+    def __call__(self, before: Form) -> SpectrumDeclaration:
+        assert isinstance(before, SpectrumDeclaration)
+        return SpectrumDeclaration(diagonalised(before.spectrum))
+
+
+def diagonalised(spectrum: Spectrum) -> Spectrum:
+    """The matrix with every `Circulant` replaced by the diagonal matrix of its eigenvalues.
+
+    Raises
+    ------
+    NotCovered
+        For a diagonal matrix, a column times a row, or a mean of entries in the space of a `Circulant`.
+    """
+    taken = {s.name for s in (*spectrum.quenched, *spectrum.parameters, *spectrum.matrices)}
+    angles: dict[Population, Quenched] = {}
+    for atom in spectrum.matrices:
+        if isinstance(atom, Circulant) and atom.rows not in angles:
+            name = _unused("theta" if not angles else f"theta_{len(angles) + 1}", taken)
+            angles[atom.rows] = Quenched(name, Uniform(0, 2 * pi), over=atom.rows)
+    for atom in spectrum.matrices:
+        _demand_no_mean(atom, angles)
+    blocks = {pair: _modes(block, angles) for pair, block in spectrum.blocks.items()}
+    return Spectrum(blocks, spectrum.name, {s: v for s, v in spectrum.defaults.items()})
+
+
+def _modes(matrix: Matrix, angles: dict[Population, Quenched]) -> Matrix:
+    terms = [(c, tuple(_factor(f, angles) for f in word)) for c, word in matrix.terms]
+    return combine(terms, matrix.rows, matrix.cols)
+
+
+def _factor(factor: Matrix, angles: dict[Population, Quenched]) -> Matrix:
+    atom = factor.matrix if isinstance(factor, Transpose) else factor
+    if isinstance(atom, Circulant):
+        angle: Expr = angles[atom.rows]
+        return Diag(atom.mode(-angle if isinstance(factor, Transpose) else angle), atom.rows)
+    if isinstance(factor, Diag) and factor.rows in angles and any(True for _ in open_leaves(factor.vector)):
+        raise NotCovered(
+            f"{factor} and a translation-invariant matrix over {factor.rows.name!r} have different eigenvectors: "
+            "their common spectrum is not built"
+        )
+    if isinstance(factor, Outer) and (factor.rows in angles or factor.cols in angles):
+        raise NotCovered(f"{factor} over the population of a translation-invariant matrix is not built")
+    return factor
+
+
+def _demand_no_mean(atom: Matrix, angles: dict[Population, Quenched]) -> None:
+    if atom.rows not in angles and atom.cols not in angles:
+        return
+    mean = atom.mean if isinstance(atom, Gaussian) else atom.law.mean_() if isinstance(atom, Iid) else S.Zero
+    if mean != 0:
+        raise NotCovered(f"the mean {mean} of {atom.name} over the population of a translation-invariant matrix")
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "'"
+    taken.add(name)
+    return name
