@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,8 @@ def _print_run(result: Any, model: Any, values: dict[str, Any], options: argpars
         seeds = {"seed": options.seed, "trials": options.trials}
         out.document({**content, **seeds, "observables": {n: out.quantity_json(q) for n, q in found.items()}})
         return
-    title = f"{model.name or 'model'}, N = {result.N}, {options.trials} realisations, dt = {result.dt:g}"
+    step = "" if math.isnan(result.dt) else f", dt = {result.dt:g}"
+    title = f"{model.name or 'model'}, N = {result.N}, {options.trials} realisations{step}"
     rows = [[n, out.with_error(q.value, q.error)] for n, q in found.items() if q.axis is None]
     out.show(out.table(title, ["observable", "mean ± s.e."], rows))
 

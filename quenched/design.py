@@ -8,12 +8,15 @@ beyond the relaxation time scatter several times more than at lag 0 and would ne
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quenched.theory.errors import QuenchedError
 
 if TYPE_CHECKING:
     from sympy import Symbol
@@ -79,6 +82,11 @@ class Design:
         wanted = [k * self.relaxation for k in self.tested]
         return tuple(sorted({int(np.argmin(np.abs(at - w))) for w in wanted}))
 
+    def simulation(self) -> dict[str, Any]:
+        """Settings of `simulate`, sizes and seeds apart."""
+        how: dict[str, Any] = {"burn": self.burn, "duration": self.duration, "dt": self.dt, "lags": self.lags}
+        return how | {"trials": self.trials, "trajectories": self.trajectories, "dtype": "float32"}
+
     def settings(self) -> dict[str, Any]:
         """For the report."""
         return {
@@ -89,6 +97,64 @@ class Design:
             "measured time": self.duration,
             "relative error by the time step": self.resolution,
         }
+
+
+@dataclass(frozen=True)
+class StaticDesign:
+    """Settings of the simulations of a head without time.
+
+    Attributes
+    ----------
+    sizes, trials : as in `Design`
+    how : dict
+        Further settings of the head's simulator.
+    resolution : float
+        Relative error that the simulation leaves however many realisations there are.
+    """
+
+    sizes: tuple[int, ...]
+    trials: int
+    how: Mapping[str, Any]
+    resolution: float = 1e-4
+
+    def with_trials(self, trials: int) -> StaticDesign:
+        """The same with another number of realisations."""
+        return replace(self, trials=trials)
+
+    def simulation(self) -> dict[str, Any]:
+        """Settings of `simulate`, sizes and seeds apart."""
+        return {"trials": self.trials, **self.how}
+
+    def settings(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "sizes": self.sizes,
+            "realisations": self.trials,
+            **{k.replace("_", " "): v for k, v in self.how.items()},
+        }
+
+
+def design_of(
+    model: Any, values: Mapping[Symbol, float], solution: Solution, quick: bool, chosen: Mapping[str, Any]
+) -> Design | StaticDesign:
+    """The simulations of one parameter point: the tier of the head's simulator, and what is given instead.
+
+    A simulator's module may have ``tier(model, values, quick)``, which returns sizes, trials and settings of its own;
+    else its ``QUICK`` and ``FULL`` say the same for every model.
+    """
+    from quenched.validate.heads import check_settings, module_of
+
+    given = {name: value for name, value in chosen.items() if value is not None}
+    check_settings(model, {k: v for k, v in given.items() if k not in ("sizes", "trials")})
+    if hasattr(model, "eqs"):
+        fixed = sorted(set(given) - set(inspect.signature(plan).parameters))
+        if fixed:
+            raise QuenchedError(f"validate chooses {fixed[0]}= by itself; simulate takes it")
+        return plan(model, values, solution, quick=quick, **given)
+    module = module_of(model)
+    tier = module.tier(model, values, quick) if hasattr(module, "tier") else module.QUICK if quick else module.FULL
+    settings = {**tier, **given}
+    return StaticDesign(tuple(settings.pop("sizes")), settings.pop("trials"), settings)
 
 
 def plan(
@@ -131,7 +197,7 @@ def plan(
 def _relaxation(model: Model, values: dict[Symbol, float]) -> tuple[float, float]:
     """Fastest and slowest relaxation time of single units."""
     from quenched.validate.generate import generate
-    from quenched.validate.simulate import Numbers, time_scales
+    from quenched.validate.quantities import Numbers, time_scales
 
     _, tables, _ = generate(model, False)
     fast, slow = time_scales(model, tables, Numbers(values, min(QUICK["sizes"])))
@@ -142,7 +208,7 @@ def _step(model: Model, values: dict[Symbol, float], longest: float) -> float:
     """Time step: one step of a map, of a flow the longest allowed, rounded down."""
     if model.clock == "map":
         return 1.0
-    from quenched.validate.simulate import round_down
+    from quenched.validate.quantities import round_down
 
     return float(round_down(longest))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory_object import Theory
 
@@ -46,12 +47,9 @@ class MutantTheory(Theory):
     """A theory with a deliberate mistake."""
 
     def __init__(self, right: Theory, name: str, mutant: Mutant) -> None:
-        super().__init__(right.derivation, mutant=f"{name}: {mutant.what}", fixed=right.fixed)
-        self._mutant, self._right = mutant, right
-
-    @property
-    def right(self) -> Theory:
-        return self._right
+        super().__init__(right.derivation, fixed=right.fixed)
+        self._mutant = mutant
+        self.mistaken(f"{name}: {mutant.what}", right)
 
     @property
     def problem(self) -> StationaryGaussian:
@@ -81,9 +79,65 @@ def mutate(theory: Theory, name: str) -> Theory:
     QuenchedError
         No such mutant.
     """
+    if name in DECLARATION_MUTANTS:
+        return mistaken_declaration(theory, name)
     if name not in MUTANTS:
-        raise QuenchedError(f"no mutant {name!r}: {nearest(name, MUTANTS)}")
+        raise QuenchedError(f"no mutant {name!r}: {nearest(name, [*MUTANTS, *DECLARATION_MUTANTS])}")
     return MutantTheory(theory, name, MUTANTS[name])
+
+
+# --- mistakes in the declaration, for every head -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DeclarationMutant:
+    """The right theory of a wrong declaration: in words, and as what replaces a random matrix (itself: no mistake)."""
+
+    what: str
+    change: Callable[[RandomMatrix], Any]
+
+
+def mistaken_declaration(theory: Any, name: str) -> Any:
+    """The theory of a declaration with one mistake, to be judged on the right one.
+
+    Raises
+    ------
+    NotCovered
+        The mistake changes nothing in this declaration.
+    """
+    from quenched.theory_object import derive
+
+    mutant = DECLARATION_MUTANTS[name]
+    changed = {m: other for m in theory.model.matrices if (other := mutant.change(m)) != m}
+    if not changed:
+        raise NotCovered(f"the mutant {name!r} changes nothing in {theory.model.name or 'this declaration'}")
+    return derive(theory.model.rewritten(changed)).mistaken(f"{name}: {mutant.what}", theory)
+
+
+def _wider(matrix: RandomMatrix) -> Any:
+    """Var × 1.1, the mean as it is where the law has one of its own."""
+    from sympy import Rational, sqrt
+
+    tenth = Rational(11, 10)
+    if not isinstance(matrix, Gaussian):
+        return sqrt(tenth) * matrix
+    return _gaussian(matrix, variance=matrix.variance * tenth)
+
+
+def _gaussian(matrix: RandomMatrix, **change: Any) -> Any:
+    """A Gaussian matrix with other cumulants; other laws as they are."""
+    if not isinstance(matrix, Gaussian):
+        return matrix
+    kept = {"variance": matrix.variance, "mean": matrix.mean, "symmetry": matrix.symmetry, "redraw": matrix.redraw}
+    kept |= {"diagonal": matrix.diagonal, "over": (matrix.rows, matrix.cols), "correlation": dict(matrix.correlation)}
+    return Gaussian(matrix.name, **{k: v for k, v in {**kept, **change}.items() if v is not None})
+
+
+DECLARATION_MUTANTS: dict[str, DeclarationMutant] = {
+    "variance-tenth": DeclarationMutant("the variance of all random matrices 10 % too large", _wider),
+    "symmetry-dropped": DeclarationMutant("no correlation of J_ij and J_ji", lambda m: _gaussian(m, symmetry=0)),
+    "mean-dropped": DeclarationMutant("no mean of random matrices", lambda m: _gaussian(m, mean=0)),
+}
 
 
 # --- mistakes in the problem ---------------------------------------------------------------------------------------

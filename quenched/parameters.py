@@ -98,8 +98,13 @@ def open_model(name: str, items: Sequence[str] = ()) -> tuple[Any, Values]:
     return model, {key: value(text) for key, text in given.items()}
 
 
+def is_declaration(thing: object) -> bool:
+    """Whether something is a declared model of any head: it has parameters, takes values for them, and has a key."""
+    return not inspect.isclass(thing) and all(hasattr(thing, name) for name in ("parameters", "values", "key", "fix"))
+
+
 def _is_factory(source: object) -> bool:
-    return callable(source) and not hasattr(source, "eqs")
+    return callable(source) and not is_declaration(source)
 
 
 def _built(factory: Callable[..., Any], options: dict[str, Any], name: str) -> Any:
@@ -120,14 +125,14 @@ def _from_file(spec: str) -> Any:
     if not path.is_file():
         raise QuenchedError(f"no model file {path_text!r}")
     module = _executed(path)
-    models = [k for k, v in vars(module).items() if not k.startswith("_") and hasattr(v, "eqs")]
+    models = [k for k, v in vars(module).items() if not k.startswith("_") and is_declaration(v)]
     attribute = attribute or (models[0] if len(models) == 1 else "")
     if not attribute:
         raise QuenchedError(f"which model of {path_text}? Write {path_text}:NAME ({nearest('', models)})")
     if not hasattr(module, attribute):
         raise QuenchedError(f"{path_text} defines no {attribute!r}: {nearest(attribute, models)}")
     found = getattr(module, attribute)
-    if not (hasattr(found, "eqs") or inspect.isfunction(found)):
+    if not (is_declaration(found) or inspect.isfunction(found)):
         kind = type(found).__name__
         raise QuenchedError(f"{attribute!r} of {path_text} is a {kind}, expected a model or a function returning one")
     return found

@@ -55,6 +55,10 @@ class ReplicaTheory(Theory):
     def solvable(self) -> bool:
         return self.derivation.replica_problem is not None
 
+    @property
+    def takes_lags(self) -> bool:
+        return False
+
     def solve(self, params: Params = None, **keywords: Any) -> Solution:
         """All saddles: order parameters, free entropy (relative to the prior), entropy, energy, replicon eigenvalue.
 
@@ -151,10 +155,6 @@ class ReplicaTheory(Theory):
         raise NotCovered(
             "fluctuations() of a Gibbs measure is not built yet; stability() gives the replicon eigenvalue"
         )
-
-    def mutate(self, name: str) -> Theory:
-        """Named mistakes in the theory of a measure are not built yet; every form of its derivation has `mutants()`."""
-        raise NotCovered(f"the mutant {name!r} of a Gibbs measure is not built; the forms of its derivation have some")
 
     def export(self, path: str | Path) -> Path:
         """Standalone solvers of replica problems are not built yet."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from quenched.theory.errors import QuenchedError
 
 if TYPE_CHECKING:
-    from quenched.design import Design
-    from quenched.theory.model import Model
+    from quenched.design import Design, StaticDesign
     from quenched.validate.estimators import Run
 
 
@@ -46,12 +45,11 @@ class Samples:
         return [name for name in first if all(name in other for other in rest)]
 
 
-def simulated_samples(model: Model, point: Mapping[str, Any], design: Design, **settings: Any) -> Samples:
+def simulated_samples(model: Any, point: Mapping[str, Any], design: Design | StaticDesign, **settings: Any) -> Samples:
     """Simulate all sizes of a design."""
     from quenched.validate.simulate import simulate
 
-    how: dict[str, Any] = {"burn": design.burn, "duration": design.duration, "dt": design.dt, "lags": design.lags}
-    how |= {"trials": design.trials, "trajectories": design.trajectories, "dtype": "float32"}
+    how = design.simulation()
     return _joined({N: simulate(model, N, params=point, **how, **settings) for N in design.sizes})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
@@ -91,7 +91,7 @@ def derive_at(model: Model, values: Mapping[str, Any]) -> Theory:
         Parameters as they will be used; those left out take the declaration's defaults.
     """
     theory = derive(model)
-    if theory.derivation.problem is not None:
+    if not hasattr(model, "eqs") or theory.derivation.problem is not None:
         return theory
     complete = {str(k): v for k, v in model.defaults.items()} | dict(values)
     zeros = {name: 0 for name, value in complete.items() if not isinstance(value, (list, tuple)) and value == 0}
@@ -133,6 +133,7 @@ class Theory:
         self.derivation = derivation
         self.mutant = mutant
         self.fixed = frozenset(fixed)
+        self._right: Theory | None = None
 
     @property
     def model(self) -> Model:
@@ -143,6 +144,11 @@ class Theory:
     @property
     def right(self) -> Theory:
         """The theory without its deliberate mistake: itself, unless it is a mutant."""
+        return self._right or self
+
+    def mistaken(self, mutant: str, right: Theory) -> Self:
+        """This theory, marked as a wrong one of the declaration that `right` is of."""
+        self.mutant, self._right, self.fixed = mutant, right, right.fixed
         return self
 
     @property
@@ -174,6 +180,11 @@ class Theory:
     def solvable(self) -> bool:
         """Whether the derivation ends in a problem that a solver takes."""
         return self.derivation.problem is not None or self.derivation.process is not None
+
+    @property
+    def takes_lags(self) -> bool:
+        """Whether `solve` gives curves at any lags asked for (sampled ones keep the lags of their grid)."""
+        return self.derivation.problem is not None
 
     @property
     def potential(self) -> PotentialProblem | None:

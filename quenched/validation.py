@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quenched.design import Design, plan
+from quenched.design import Design, StaticDesign, design_of
 from quenched.parameters import points
 from quenched.runs import Samples, given_samples, simulated_samples
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
@@ -18,7 +18,6 @@ from quenched.theory_object import Theory, derive_at
 if TYPE_CHECKING:
     from quenched.readout import Quantity
     from quenched.solution import Solution
-    from quenched.theory.model import Model
     from quenched.validate.agreement import Agreement
     from quenched.validate.cases import Case
 
@@ -27,7 +26,7 @@ FULL_LOOKS = 3
 
 
 def validate(
-    model: Model,
+    model: Any,
     params: Mapping[Any, Any] | None = None,
     *,
     theory: Theory | None = None,
@@ -37,10 +36,6 @@ def validate(
     seed: int = 0,
     sizes: tuple[int, ...] | None = None,
     trials: int | None = None,
-    trajectories: int | None = None,
-    duration: float | None = None,
-    burn: float | None = None,
-    dt: float | None = None,
     executor: Executor | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -53,10 +48,11 @@ def validate(
 
     Parameters
     ----------
-    model : Model
+    model : Dynamics, Map, Spectrum or Gibbs
         The declaration.
     params, **keywords
-        Values by symbol or by name; a list gives several points and one joint verdict.
+        Values by symbol or by name; a list gives several points and one joint verdict. Settings of the head's simulator
+        may be among the keywords (``trajectories, duration, burn, dt`` of a dynamics).
     theory : Theory, optional
         What to judge instead of ``derive(model)``, for instance a deliberately wrong theory.
     data : optional
@@ -68,9 +64,8 @@ def validate(
         Level 10⁻⁶ instead of 10⁻³, for tests with a fixed seed.
     seed : int
         Realisation k depends only on (seed, N, k).
-    sizes, trials, trajectories, duration, burn, dt : optional
-        Network sizes (at least three), realisations of each, trajectories a network, measured time, transient, step;
-        chosen by the tier unless given.
+    sizes, trials : optional
+        Sizes N (at least three) and realisations of each; chosen by the tier unless given.
     executor, scheduler, workers, store, fresh, progress
         As in `simulate`.
 
@@ -86,13 +81,14 @@ def validate(
     ConvergenceError
         The theory could not be solved.
     """
-    at = _points(model, params, keywords)
+    from quenched.validate.heads import settings_of, simulator_of
+
+    chosen: dict[str, Any] = {"sizes": sizes, "trials": trials, **settings_of(simulator_of(model), keywords)}
+    at = _points(model, params, {k: v for k, v in keywords.items() if k not in chosen})
     theory = _theory(model, theory, at)
     if not theory.solvable:
         return _refused(theory)
-    chosen: dict[str, Any] = {"sizes": sizes, "trials": trials, "trajectories": trajectories}
-    chosen |= {"duration": duration, "burn": burn, "dt": dt, "quick": quick}
-    targets = [_target(model, theory, point, chosen) for point in at]
+    targets = [_target(model, theory, point, quick, chosen) for point in at]
     rule = Rule(quick, ci, 1 if quick or trials is not None or data is not None else FULL_LOOKS)
     if data is not None:
         targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, _sources(data, len(at)), strict=True)]
@@ -119,7 +115,7 @@ class Target:
 
     point: dict[str, Any]
     solution: Solution
-    design: Design
+    design: Design | StaticDesign
     samples: Samples | None = None
 
     def with_samples(self, samples: Samples) -> Target:
@@ -133,10 +129,11 @@ class Target:
     def settings(self) -> dict[str, Any]:
         """For the report."""
         assert self.samples is not None
-        return {**self.design.settings(), "time step": self.samples.dt}
+        step = {} if np.isnan(self.samples.dt) else {"time step": self.samples.dt}
+        return {**self.design.settings(), **step}
 
 
-def _points(model: Model, params: Mapping[Any, Any] | None, keywords: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _points(model: Any, params: Mapping[Any, Any] | None, keywords: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The parameter points, each complete and checked before anything runs."""
     given = {str(k): v for k, v in (params or {}).items()}
     twice = sorted(set(given) & set(keywords))
@@ -162,7 +159,7 @@ def _sources(data: Any, count: int) -> list[Any]:
     return sources
 
 
-def _theory(model: Model, theory: Theory | None, at: list[dict[str, Any]]) -> Theory:
+def _theory(model: Any, theory: Theory | None, at: list[dict[str, Any]]) -> Theory:
     if theory is None:
         return derive_at(model, {name: at[0][name] if _same(at, name) else None for name in at[0]})
     if not isinstance(theory, Theory):
@@ -175,18 +172,19 @@ def _same(at: list[dict[str, Any]], name: str) -> bool:
     return all(point[name] == at[0][name] for point in at)
 
 
-def _target(model: Model, theory: Theory, point: dict[str, Any], chosen: dict[str, Any]) -> Target:
+def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:
     """Solve a point and plan its simulations, those of a mutant as for the right theory (their runs are shared)."""
     own = theory.own(point)
     solution = theory.right.solve(own)
-    design = plan(model, model.values(point), solution, **chosen)
-    if theory.derivation.problem is not None:  # sampled solutions keep their lags: they take a minute
-        solution = theory.solve(own, lags=design.lags)
+    design = design_of(model, model.values(point), solution, quick, chosen)
+    if theory is not theory.right or theory.takes_lags:
+        lags: dict[str, Any] = {"lags": design.lags} if theory.takes_lags and isinstance(design, Design) else {}
+        solution = theory.solve(own, **lags)
     return Target(point, solution, design)
 
 
 def _looked(
-    model: Model, theory: Theory, targets: list[Target], settings: dict[str, Any], rule: Rule
+    model: Any, theory: Theory, targets: list[Target], settings: dict[str, Any], rule: Rule
 ) -> tuple[Agreement, list[Target]]:
     """Simulate and judge, with more realisations at the next planned look where they can settle the verdict."""
     from quenched.validate.looks import Looks
@@ -246,14 +244,14 @@ def _case(theory: Theory, target: Target) -> Case:
         scales=_scales(theory, target, predicted),
         uncovered=tuple(uncovered),
     )
-    if samples.lags is None:
+    if samples.lags is None or not isinstance(target.design, Design):
         return case
     curves = [name for name in predicted if name in samples.curves]
     tested = target.design.positions(samples.lags)
     return replace(case, lags=dict.fromkeys(curves, samples.lags), select=dict.fromkeys(curves, tested))
 
 
-def compared(model: Model, measured: list[str]) -> list[str]:
+def compared(model: Any, measured: list[str]) -> list[str]:
     """The observables to judge: the declared ones, or the standard numbers where none is declared."""
     declared = [n for n in model.observables if n in measured]
     if declared:
@@ -270,7 +268,8 @@ def _scales(theory: Theory, target: Target, predicted: Mapping[str, Any]) -> dic
 
     scales = {}
     for name in predicted:
-        if name == "lyapunov" or isinstance(theory.model.observables.get(name), Lyapunov):
+        exponent = name == "lyapunov" or isinstance(theory.model.observables.get(name), Lyapunov)
+        if exponent and isinstance(target.design, Design):
             rate = 1 / target.design.relaxation
             scales[name] = (rate, "relaxation rate of a unit (the exponent itself crosses zero)")
         else:
@@ -292,11 +291,10 @@ def _refused(theory: Theory) -> Agreement:
 def _context(theory: Theory) -> dict[str, Any]:
     """What the report tells besides the numbers."""
     from quenched import __version__
-    from quenched.theory.indices import indexed
 
     return {
         "title": f"{theory.model.name or 'model'}: theory against simulation",
-        "declaration": indexed(theory.model),
+        "declaration": str(theory.model).splitlines(),
         "derivation": theory.derivation,
         "versions": {"quenched": __version__},
         "notes": [f"This theory is deliberately wrong: {theory.mutant}."] if theory.mutant else [],

@@ -9,7 +9,8 @@ import pytest
 from witness_models import MODELS
 
 from quenched.theory.derivation import derive
-from quenched.validate.witness import WITNESSES, Mutant, mutants_of, survey_mutants, survey_table
+from quenched.validate.witness import Mutant, mutants_of, survey_mutants, survey_table
+from quenched.validate.witnesses_paths import WITNESSES
 
 #: A mutant that survives must be smaller than this to be of no concern.
 ORDER_ONE = 1e-4

@@ -16,7 +16,7 @@ from quenched.theory.spaces import N, Population, t
 from quenched.validate.generate import generate
 from quenched.validate.program import load
 from quenched.validate.realise import Network
-from quenched.validate.simulate import prepare
+from quenched.validate.simulate_dynamics import prepare
 
 SETTINGS = dict(
     dt=None,
@@ -32,7 +32,7 @@ SETTINGS = dict(
 
 
 def network(model, size=3, **params):
-    problem = prepare(model, size, 7, params, {}, **SETTINGS)
+    problem = prepare(model, size, 7, params, **SETTINGS)
     net = Network(problem.task)
     return net, load(problem.task.program.source)
 

@@ -16,8 +16,8 @@ from quenched.theory.distributions import (
 )
 from quenched.theory.errors import QuenchedError
 from quenched.theory.spaces import Population, units
+from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import MatrixSpec, correlated_groups, sample_law, sample_matrices, stream
-from quenched.validate.simulate import Numbers, matrix_spec
 
 
 def draw(*specs, seed=0, N=1):

@@ -14,7 +14,8 @@ from quenched.theory.spaces import t, tau
 from quenched.theory.transforms import copies, discretise
 from quenched.validate.generate import generate
 from quenched.validate.integrators import SCHEMES, Scratch
-from quenched.validate.simulate import Numbers, simulate, step_bias, time_scales
+from quenched.validate.quantities import Numbers, time_scales
+from quenched.validate.simulate import simulate, step_bias
 
 x = Field("x")
 HERE = dict(store=False, workers=1)

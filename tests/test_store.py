@@ -18,7 +18,8 @@ from quenched.theory.fields import Field, WhiteNoise
 from quenched.theory.model import Dynamics
 from quenched.theory.observables import mean
 from quenched.validate import realisations
-from quenched.validate.simulate import prepare, simulate
+from quenched.validate.simulate import simulate
+from quenched.validate.simulate_dynamics import prepare
 from quenched.validate.store import Store, as_store, key_of
 
 SETTINGS = dict(trials=3, seed=1, duration=5, burn=5, lags=[0, 1], params={"g": 1.5})
@@ -107,9 +108,8 @@ def test_key_names_everything_that_matters(net):
     def key(
         model=net, N=30, seed=1, named=None, dt=0.1, duration=5, burn=5, lags=(0, 1), dtype="float64", trajectories=1
     ):
-        problem = prepare(
-            model, N, seed, {"g": 1.5}, named or {}, dt, duration, burn, lags, dtype, trajectories, None, True, 1
-        )
+        how = dict(dt=dt, duration=duration, burn=burn, lags=lags, dtype=dtype, trajectories=trajectories)
+        problem = prepare(model, N, seed, {"g": 1.5} | (named or {}), **how)
         return key_of(problem.identity)
 
     x = Field("x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from sympy import Add, Basic, Expr, S, Symbol, sympify
 
@@ -107,14 +107,6 @@ class Gibbs:
         rest += [canonical(self.energy), *(canonical(w) for w in self.weights), canonical(self.beta)]
         return content_key("gibbs", *priors, "exponent", *rest)
 
-    @property
-    def eqs(self) -> NoReturn:
-        """A measure has no equations of motion."""
-        raise NotCovered(
-            "a Gibbs measure has no equations of motion: simulate and validate are not built for it yet, "
-            "derive(...).solve(...) is"
-        )
-
     # -- observables -----------------------------------------------------------------------------------------------
     def observe(self, **named: Any) -> Gibbs:
         """Declare observables by name, such as ``mean(s)`` or ``mean(s**2)``; returns the measure itself.
@@ -147,7 +139,10 @@ class Gibbs:
     def fix(self, values: Mapping[Any, Any] | None = None, **named: Any) -> Gibbs:
         """The measure with some parameters replaced everywhere by numbers or expressions."""
         given = {**(values or {}), **named}
-        chosen: dict[Basic, Any] = {self._symbol(k): check_domain(self._symbol(k), v) for k, v in given.items()}
+        return self.rewritten({self._symbol(k): check_domain(self._symbol(k), v) for k, v in given.items()})
+
+    def rewritten(self, chosen: Mapping[Basic, Any]) -> Gibbs:
+        """The measure with parts (parameters, matrices, …) replaced everywhere by others."""
 
         def put(node: Any) -> Any:
             return substitute(node, chosen)

@@ -160,7 +160,10 @@ class Model:
         Model
             Observables `Critical(p, …)` of a fixed parameter p are left out: there is nothing to vary.
         """
-        chosen: dict[Basic, Any] = dict(self._assignment({**(values or {}), **named}, "parameter"))
+        return self.rewritten(dict(self._assignment({**(values or {}), **named}, "parameter")))
+
+    def rewritten(self, chosen: Mapping[Basic, Any]) -> Model:
+        """The model with parts (parameters, matrices, …) replaced everywhere by others."""
         memo: dict[Basic, Basic] = {}
 
         def put(node: Any) -> Any:

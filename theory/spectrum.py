@@ -132,7 +132,10 @@ class Spectrum:
 
     def fix(self, values: Mapping[Any, Any] | None = None, **named: Any) -> Spectrum:
         """A spectrum with some parameters replaced everywhere by numbers or expressions."""
-        chosen: dict[Basic, Any] = dict(self._assignment({**(values or {}), **named}, "parameter"))
+        return self.rewritten(dict(self._assignment({**(values or {}), **named}, "parameter")))
+
+    def rewritten(self, chosen: Mapping[Basic, Any]) -> Spectrum:
+        """The spectrum with parts (parameters, matrices, …) replaced everywhere by others."""
         blocks = {
             (substitute(p, chosen), substitute(q, chosen)): substitute(block, chosen)
             for (p, q), block in self.blocks.items()

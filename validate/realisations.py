@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from quenched.theory.errors import QuenchedError
-from quenched.validate.realise import Task, realise, stop_when
+from quenched.validate.experiment import Experiment
+from quenched.validate.realise import stop_when
 from quenched.validate.store import Arrays, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -44,7 +45,7 @@ class Missing(KeyboardInterrupt):
 
 
 def run(
-    task: Task,
+    task: Experiment,
     indices: Sequence[int],
     keys: Sequence[str],
     store: Store | None,
@@ -87,7 +88,7 @@ def run(
 
 
 def _compute(
-    task: Task, indices: Sequence[int], executor: Executor | None, workers: int | None
+    task: Experiment, indices: Sequence[int], executor: Executor | None, workers: int | None
 ) -> Iterator[tuple[int, Arrays]]:
     """Realisations as they finish: here, on the given executor, or on a pool of processes."""
     if not indices:
@@ -99,13 +100,13 @@ def _compute(
     if count <= 1:
         with one_blas_thread():
             for k in indices:
-                yield k, realise(task.number(k))
+                yield k, task.number(k).realise()
         return
     with process_pool(count) as pool:
         yield from _on_executor(task, indices, pool)
 
 
-def _on_executor(task: Task, indices: Sequence[int], executor: Executor) -> Iterator[tuple[int, Arrays]]:
+def _on_executor(task: Experiment, indices: Sequence[int], executor: Executor) -> Iterator[tuple[int, Arrays]]:
     # Not concurrent.futures.wait: it locks all futures one by one, and Ctrl-C in between would leave them locked.
     finished: SimpleQueue[Future[Arrays]] = SimpleQueue()
     futures = {k: executor.submit(_one, task.number(k)) for k in indices}
@@ -128,9 +129,9 @@ def _next(finished: SimpleQueue[Future[Arrays]]) -> Future[Arrays]:
             return finished.get(timeout=0.5)
 
 
-def _one(task: Task) -> Arrays:
+def _one(task: Experiment) -> Arrays:
     with one_blas_thread():
-        return realise(task)
+        return task.realise()
 
 
 # ---------------------------------------------------------------- worker processes
@@ -141,15 +142,10 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_workers(task: Task, realisations: int) -> int:
+def default_workers(task: Experiment, realisations: int) -> int:
     """One process a processor that memory allows, or none for work that is done sooner than processes start."""
-    fitting = max(1, int(physical_memory() / max(memory(task), 1.0)))
-    return min(cpu_count(), fitting) if work(task) * realisations > 1.5e10 else 1
-
-
-def memory(task: Task) -> float:
-    """Bytes that the couplings of one realisation take while they are drawn."""
-    return sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in task.matrices)
+    fitting = max(1, int(physical_memory() / max(task.memory(), 1.0)))
+    return min(cpu_count(), fitting) if task.work() * realisations > 1.5e10 else 1
 
 
 def physical_memory() -> float:
@@ -158,15 +154,6 @@ def physical_memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
         return float("inf")
-
-
-def work(task: Task) -> float:
-    """Rough number of elementary operations of one realisation."""
-    entries = sum(m.rows * m.cols for m in task.matrices)
-    steps = (task.burn + task.window) * (1 if task.scheme in ("map", "euler") else 2 if task.scheme == "heun" else 4)
-    units = sum(task.sizes[p] for _, p in task.program.fields)
-    columns = task.trajectories * (2 if task.program.tangent else 1)
-    return (steps + 20) * columns * (entries + 30 * units + 20000)
 
 
 @contextlib.contextmanager

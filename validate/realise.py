@@ -56,6 +56,24 @@ class Task:
         """The same task for another realisation."""
         return replace(self, realisation=realisation)
 
+    def realise(self) -> dict[str, NDArray[np.float64]]:
+        """Simulate this realisation (see `realise`)."""
+        return realise(self)
+
+    def memory(self) -> float:
+        """Bytes that the couplings of one realisation take while they are drawn."""
+        return sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in self.matrices)
+
+    def work(self) -> float:
+        """Rough number of elementary operations of one realisation."""
+        entries = sum(m.rows * m.cols for m in self.matrices)
+        steps = (self.burn + self.window) * (
+            1 if self.scheme in ("map", "euler") else 2 if self.scheme == "heun" else 4
+        )
+        units = sum(self.sizes[p] for _, p in self.program.fields)
+        columns = self.trajectories * (2 if self.program.tangent else 1)
+        return (steps + 20) * columns * (entries + 30 * units + 20000)
+
 
 class Network:
     """A drawn network: what generated functions see as ``env``.

@@ -7,195 +7,30 @@ coefficient that is ten percent off stands out by orders of magnitude.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quenched.theory.average import Average, Functional
-from quenched.theory.closure import Close
-from quenched.theory.derivation import Derivation
-from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, Schroedinger
 from quenched.theory.errors import QuenchedError
-from quenched.theory.linear import SolveUnits
-from quenched.theory.lower import Lower
-from quenched.theory.potential import ConservativeForm, IntegrateOnce
-from quenched.theory.problem import StationaryGaussian
-from quenched.theory.readoff import EffectiveProcess, ReadOff
+from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Rule, Step
-from quenched.theory.saddle import NameOrderParameters, Saddle
-from quenched.theory.sampled import SampleUnits
-from quenched.theory.stationary import CloseAverages, Stationary
-from quenched.theory.vanish import LargestTime
+from quenched.validate import witnesses_paths
 from quenched.validate.meaning import draw_parameters
-from quenched.validate.meaning_action import average_deviation, lowering_deviation, naming_deviation
-from quenched.validate.meaning_sampled import sampled_deviation
-from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
-from quenched.validate.meaning_state import (
-    averages_deviation,
-    copies_deviation,
-    fixed_point_deviation,
-    potential_deviation,
-    schroedinger_deviation,
-    stationary_deviation,
-)
 from quenched.validate.meaning_steps import few_steps, suitable_values
-from quenched.validate.meaning_units import closure_deviation, units_deviation
+from quenched.validate.witness_types import Scene, Tick, Witness
 
 if TYPE_CHECKING:
-    from sympy import Symbol
-
     from quenched.theory.model import Model
 
-#: Comparisons of algebra, and of finite differences of quadratures.
-EXACT, DIFFERENCES = 1e-9, 1e-5
 #: Largest deviation of a moment after few steps, in standard errors.
 STANDARD_ERRORS = 5.0
 
 
-@dataclass(frozen=True)
-class Tick:
-    """The outcome of one comparison.
-
-    Attributes
-    ----------
-    title : the step
-    passed : whether the meanings agree; None where there is nothing to compare, with the reason in `method`
-    deviation, tolerance : relative difference found and allowed (in standard errors for the few-step comparison)
-    method : what was compared
-    seconds : time taken
-    """
-
-    title: str
-    passed: bool | None
-    deviation: float
-    tolerance: float
-    method: str
-    seconds: float
-
-    @property
-    def detail(self) -> str:
-        """Deviation and method in one line."""
-        if self.passed is None:
-            return self.method
-        return f"{self.method}: {self.deviation:.1e} (allowed {self.tolerance:.0e}, {1e3 * self.seconds:.0f} ms)"
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A declaration, random values of its parameters, and a seed: what witnesses draw their numbers from."""
-
-    model: Model
-    values: dict[Symbol, float] = field(hash=False)
-    seed: int
-
-    def rng(self) -> np.random.Generator:
-        """Always the same numbers, so that a form and its mutants are compared on equal terms."""
-        return np.random.default_rng([self.seed, 1])
-
-
-@dataclass(frozen=True)
-class Witness:
-    """How a step is checked: the words, the tolerance, and the comparison (None: nothing to compare)."""
-
-    method: str
-    tolerance: float
-    run: Callable[[Any, Any, Scene], float | None]
-
-
-def problem_of(form: Any) -> StationaryGaussian:
-    """The stationary problem that a form is about."""
-    if isinstance(form, ConservativeForm | Schroedinger):
-        return form.potential.full
-    found: StationaryGaussian = form.problem
-    return found
-
-
-def _functional(form: Any) -> Functional:
-    found: Functional = form.functional
-    return found
-
-
-#: One witness per rule.
-WITNESSES: dict[type[Rule], Witness] = {
-    Lower: Witness(
-        "declared rates by explicit loops over 3–5 sites against local fields from the uses",
-        EXACT,
-        lambda b, a, s: lowering_deviation(s.model, a, s.values, s.rng()),
-    ),
-    Average: Witness(
-        "exact average over all matrix entries, 3 sites, 2 copies, random fields",
-        EXACT,
-        lambda b, a, s: average_deviation(s.model, b, a, s.values, s.rng()),
-    ),
-    NameOrderParameters: Witness(
-        "every factor against the order parameters, 3 sites, 2 copies",
-        EXACT,
-        lambda b, a, s: naming_deviation(b, a.parameters, s.values, s.rng()),
-    ),
-    Saddle: Witness(
-        "functional derivative of the averaged exponent at a random law of sites",
-        EXACT,
-        lambda b, a, s: saddle_deviation(_functional(b), a, s.values, s.rng()),
-    ),
-    LargestTime: Witness(
-        "site exponent with all causal order parameters at 4 times, by enumeration",
-        EXACT,
-        lambda b, a, s: causality_deviation(b, a, s.values, s.rng()),
-    ),
-    ReadOff: Witness(
-        "site exponent against Gaussian local fields at 3 times",
-        EXACT,
-        lambda b, a, s: readoff_deviation(b, a, s.values, s.rng()),
-    ),
-    SampleUnits: Witness(
-        "statistics of the local fields and site equations at random numbers",
-        EXACT,
-        lambda b, a, s: sampled_deviation(b, a.problem, s.values, s.rng()),
-    ),
-    SolveUnits: Witness(
-        "linear solve of the numeric site equations at a random complex frequency",
-        EXACT,
-        lambda b, a, s: units_deviation(b, a, s.values, s.rng()),
-    ),
-    Close: Witness(
-        "means and covariances of the filtered local fields at random frequencies",
-        EXACT,
-        lambda b, a, s: closure_deviation(b, a.problem, s.values, s.rng()),
-    ),
-    CloseAverages: Witness(
-        "closed forms against two-dimensional quadrature",
-        EXACT,
-        lambda b, a, s: averages_deviation(b.problem, a.problem, s.values, s.rng()),
-    ),
-    Stationary: Witness(
-        "two-time filters on plane waves of t − s",
-        EXACT,
-        lambda b, a, s: stationary_deviation(b.problem, a, s.values, s.rng()),
-    ),
-    IntegrateOnce: Witness(
-        "dV/dΔ by finite differences of quadratures, jump of the slope at 0",
-        DIFFERENCES,
-        lambda b, a, s: potential_deviation(b.problem, a.potential, s.values, s.rng()),
-    ),
-    DoubleCopies: Witness(
-        "finite differences of the doubled closure, filters at random λ ± D",
-        DIFFERENCES,
-        lambda b, a, s: copies_deviation(problem_of(b), a, s.values, s.rng()),
-    ),
-    AsSchroedinger: Witness(
-        "E(λ) against the two-copy filter, λ(E) as its inverse",
-        EXACT,
-        lambda b, a, s: schroedinger_deviation(b, a, s.values, s.rng()),
-    ),
-    FindFixedPoints: Witness(
-        "finite differences of the static closure, filtered at z and z̄",
-        DIFFERENCES,
-        lambda b, a, s: fixed_point_deviation(problem_of(b), a, s.values, s.rng()),
-    ),
-}
+#: The witnesses of all readings, one per rule.
+WITNESSES: dict[type[Rule], Witness] = {**witnesses_paths.WITNESSES}
 
 
 def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
@@ -224,12 +59,12 @@ def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
     return Tick(step.title, deviation <= witness.tolerance, deviation, witness.tolerance, witness.method, seconds)
 
 
-def scene_of(derivation: Derivation, seed: int = 0) -> Scene:
+def scene_of(derivation: Any, seed: int = 0) -> Scene:
     """Random values of the parameters of a derivation's declaration."""
     return Scene(derivation.model, draw_parameters(derivation.model, np.random.default_rng(seed)), seed)
 
 
-def strong_scene(derivation: Derivation, seed: int = 0) -> Scene:
+def strong_scene(derivation: Any, seed: int = 0) -> Scene:
     """Values of order one, where few steps of a network show small coefficients best, if the laws allow them."""
     try:
         values = draw_parameters(derivation.model, np.random.default_rng(seed), (0.6, 1.0))
@@ -238,12 +73,12 @@ def strong_scene(derivation: Derivation, seed: int = 0) -> Scene:
     return Scene(derivation.model, values, seed)
 
 
-def verify(derivation: Derivation, seed: int = 0, simulate: bool = True) -> list[Tick]:
+def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
     """Check every step of a derivation against numbers.
 
     Parameters
     ----------
-    derivation : Derivation
+    derivation : of any reading
     seed : int
         Of the random parameters and fields; equal seeds give equal ticks.
     simulate : bool
@@ -266,7 +101,7 @@ def verify(derivation: Derivation, seed: int = 0, simulate: bool = True) -> list
     return ticks
 
 
-def _somewhere(step: Step, derivation: Derivation, seed: int) -> Tick:
+def _somewhere(step: Step, derivation: Any, seed: int) -> Tick:
     """A step at the first of a few random places where both sides are finite numbers."""
     ticks = (check(step, scene_of(derivation, seed + 101 * k)) for k in range(3))
     tick = next(ticks)
@@ -320,7 +155,7 @@ def mutants_of(step: Step) -> list[tuple[str, Form]]:
     return list(step.after.mutants())
 
 
-def survey_mutants(derivation: Derivation, seed: int = 0) -> list[Mutant]:
+def survey_mutants(derivation: Any, seed: int = 0) -> list[Mutant]:
     """Check every mutant of every step at its own step.
 
     Returns

@@ -1,0 +1,125 @@
+"""Witnesses of the reading *paths*: one comparison of numeric meanings for each of its steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quenched.theory.average import Average, Functional
+from quenched.theory.closure import Close
+from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, Schroedinger
+from quenched.theory.linear import SolveUnits
+from quenched.theory.lower import Lower
+from quenched.theory.potential import ConservativeForm, IntegrateOnce
+from quenched.theory.problem import StationaryGaussian
+from quenched.theory.readoff import ReadOff
+from quenched.theory.record import Rule
+from quenched.theory.saddle import NameOrderParameters, Saddle
+from quenched.theory.sampled import SampleUnits
+from quenched.theory.stationary import CloseAverages, Stationary
+from quenched.theory.vanish import LargestTime
+from quenched.validate.meaning_action import average_deviation, lowering_deviation, naming_deviation
+from quenched.validate.meaning_sampled import sampled_deviation
+from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
+from quenched.validate.meaning_state import (
+    averages_deviation,
+    copies_deviation,
+    fixed_point_deviation,
+    potential_deviation,
+    schroedinger_deviation,
+    stationary_deviation,
+)
+from quenched.validate.meaning_units import closure_deviation, units_deviation
+from quenched.validate.witness_types import DIFFERENCES, EXACT, Witness
+
+
+def problem_of(form: Any) -> StationaryGaussian:
+    """The stationary problem that a form is about."""
+    if isinstance(form, ConservativeForm | Schroedinger):
+        return form.potential.full
+    found: StationaryGaussian = form.problem
+    return found
+
+
+def _functional(form: Any) -> Functional:
+    found: Functional = form.functional
+    return found
+
+
+#: One witness per rule.
+WITNESSES: dict[type[Rule], Witness] = {
+    Lower: Witness(
+        "declared rates by explicit loops over 3–5 sites against local fields from the uses",
+        EXACT,
+        lambda b, a, s: lowering_deviation(s.model, a, s.values, s.rng()),
+    ),
+    Average: Witness(
+        "exact average over all matrix entries, 3 sites, 2 copies, random fields",
+        EXACT,
+        lambda b, a, s: average_deviation(s.model, b, a, s.values, s.rng()),
+    ),
+    NameOrderParameters: Witness(
+        "every factor against the order parameters, 3 sites, 2 copies",
+        EXACT,
+        lambda b, a, s: naming_deviation(b, a.parameters, s.values, s.rng()),
+    ),
+    Saddle: Witness(
+        "functional derivative of the averaged exponent at a random law of sites",
+        EXACT,
+        lambda b, a, s: saddle_deviation(_functional(b), a, s.values, s.rng()),
+    ),
+    LargestTime: Witness(
+        "site exponent with all causal order parameters at 4 times, by enumeration",
+        EXACT,
+        lambda b, a, s: causality_deviation(b, a, s.values, s.rng()),
+    ),
+    ReadOff: Witness(
+        "site exponent against Gaussian local fields at 3 times",
+        EXACT,
+        lambda b, a, s: readoff_deviation(b, a, s.values, s.rng()),
+    ),
+    SampleUnits: Witness(
+        "statistics of the local fields and site equations at random numbers",
+        EXACT,
+        lambda b, a, s: sampled_deviation(b, a.problem, s.values, s.rng()),
+    ),
+    SolveUnits: Witness(
+        "linear solve of the numeric site equations at a random complex frequency",
+        EXACT,
+        lambda b, a, s: units_deviation(b, a, s.values, s.rng()),
+    ),
+    Close: Witness(
+        "means and covariances of the filtered local fields at random frequencies",
+        EXACT,
+        lambda b, a, s: closure_deviation(b, a.problem, s.values, s.rng()),
+    ),
+    CloseAverages: Witness(
+        "closed forms against two-dimensional quadrature",
+        EXACT,
+        lambda b, a, s: averages_deviation(b.problem, a.problem, s.values, s.rng()),
+    ),
+    Stationary: Witness(
+        "two-time filters on plane waves of t − s",
+        EXACT,
+        lambda b, a, s: stationary_deviation(b.problem, a, s.values, s.rng()),
+    ),
+    IntegrateOnce: Witness(
+        "dV/dΔ by finite differences of quadratures, jump of the slope at 0",
+        DIFFERENCES,
+        lambda b, a, s: potential_deviation(b.problem, a.potential, s.values, s.rng()),
+    ),
+    DoubleCopies: Witness(
+        "finite differences of the doubled closure, filters at random λ ± D",
+        DIFFERENCES,
+        lambda b, a, s: copies_deviation(problem_of(b), a, s.values, s.rng()),
+    ),
+    AsSchroedinger: Witness(
+        "E(λ) against the two-copy filter, λ(E) as its inverse",
+        EXACT,
+        lambda b, a, s: schroedinger_deviation(b, a, s.values, s.rng()),
+    ),
+    FindFixedPoints: Witness(
+        "finite differences of the static closure, filtered at z and z̄",
+        DIFFERENCES,
+        lambda b, a, s: fixed_point_deviation(problem_of(b), a, s.values, s.rng()),
+    ),
+}
