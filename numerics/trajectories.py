@@ -26,6 +26,8 @@ from .process_code import unit_module
 from .types import Array, Number
 
 K = TypeVar("K")
+#: What a dynamic coupling may still remember at the end of the memory that is kept.
+FORGOTTEN = 3e-3
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,16 @@ class _Sampler:
         self.p = np.array([self.values[s.name] for s in process.parameters])
         self.flow = process.clock == "flow"
         self.dt = how.dt if self.flow else 1.0
-        memory = bool(process.memory)
+        memory = bool(process.memory or process.bonds)
         self.reach = max(1, min(round(how.reach / self.dt), how.steps - 1)) if memory else 1
         self.modules = [unit_module(u, process.parameters, process.clock) for u in process.units]
         self.covariance = [(u.name, v.name, self._number(c), a.name, b.name) for u, v, c, a, b in process.covariance]
         self.means = [(u.name, self._number(c), a.name) for u, c, a in process.means]
         self.memory = [(u.name, self._number(c), a.name, v.name, b.name) for u, c, a, v, b in process.memory]
+        self.bonds = [
+            (u.name, self._number(k), self._decay(rate), a.name, b.name, c.name)
+            for u, k, rate, a, b, c in process.bonds
+        ]
 
     def _number(self, e: Expr) -> float:
         e = sympify(e)
@@ -141,6 +147,24 @@ class _Sampler:
         if missing:
             raise QuenchedError(f"parameter {missing[0]} has no value: {nearest(str(missing[0]), self.values)}")
         return float(e.subs({s: self.values[s.name] for s in e.free_symbols}))
+
+    def _decay(self, rate: Expr) -> Array:
+        """What a dynamic coupling remembers at lags 0, dt, …: e^{rate·τ} of a flow, rate^{n−1} of a map."""
+        value, lags = self._number(rate), np.arange(self.reach + 1)
+        if (value >= 0) if self.flow else (abs(value) >= 1):
+            raise QuenchedError(
+                f"dynamic couplings do not forget: their own rate is {value:g}, so nothing is stationary"
+            )
+        weights = (
+            np.exp(value * lags * self.dt) if self.flow else np.where(lags > 0, value ** np.maximum(lags - 1, 0), 0)
+        )
+        rest = abs(weights[-1]) / (1 if self.flow else max(1 - abs(value), 1e-300))
+        if rest > FORGOTTEN:
+            raise QuenchedError(
+                f"dynamic couplings remember more than {self.how.reach:g} units of time: give Sampling(reach=…), "
+                "and steps·dt several times as long"
+            )
+        return np.asarray(weights, float)
 
     # -- one sweep ----------------------------------------------------------------------------------------------
     def sweep(self, now: _Orders, rng: np.random.Generator) -> _Orders:
@@ -229,6 +253,9 @@ class _Sampler:
         for u, coef, a, v, b in self.memory:
             if u in fields:
                 kernel[fields.index(u), outs.index(b)] += coef * now.response[a, v]
+        for u, coef, decay, a, b, c in self.bonds:
+            if u in fields:
+                kernel[fields.index(u), outs.index(c)] += coef * decay * self._two(now, a, b)[: self.reach + 1]
         if self.flow:
             kernel *= self.dt
             kernel[:, :, [0, -1]] /= 2

@@ -20,7 +20,7 @@ from quenched.theory.lower import CopiedAction, SiteField, Use
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
 from quenched.theory.spaces import Population
-from quenched.theory.terms import Atom, Factor, Kernel, Term, collect
+from quenched.theory.terms import PAST, Atom, Factor, Kernel, Term, collect
 
 COPY_TEXT = ("c", "c′", "c″", "c‴", "c⁗")
 
@@ -77,8 +77,23 @@ def term_print(term: Term, fields: dict[str, SiteField]) -> tuple[str, str]:
     power_tex = "" if term.power == 0 else f"N^{{{latex(term.power)}}} "
     plain = "".join(_factor_print(f, fields)[0] for f in term.factors)
     tex = " ".join(_factor_print(f, fields)[1] for f in term.factors)
-    marks = "".join(f"[{'='.join(COPY_TEXT[c] for c in cs)}]" for _, cs in term.kernels)
-    return power + plain + marks, power_tex + tex + marks.replace("′", "'")
+    marks, marks_tex = kernel_print(term.kernels)
+    return power + plain + marks, power_tex + tex + marks_tex
+
+
+def kernel_print(kernels: tuple[Kernel, ...]) -> tuple[str, str]:
+    """What relates the copies of a term: equality, or the memory of a dynamic coupling."""
+    plain, tex = "", ""
+    for kind, copies in kernels:
+        names = [COPY_TEXT[c] for c in copies]
+        if kind.startswith(PAST):
+            name, where = kind.removeprefix(PAST), ",".join(names)
+            plain += f" K_{name}({where})"
+            tex += rf"\, K_{{{name}}}({where})".replace("′", "'")
+        else:
+            plain += f"[{'='.join(names)}]"
+            tex += f"[{'='.join(names)}]".replace("′", "'")
+    return plain, tex
 
 
 def _factor_print(factor: Factor, fields: dict[str, SiteField]) -> tuple[str, str]:
@@ -118,7 +133,7 @@ def average(action: CopiedAction) -> Functional:
         for diagram in law.diagrams
         for uses in _assignments(diagram, action.uses)
     ]
-    terms = collect(raw)
+    terms = collect([*raw, *action.terms])
     for term in terms:
         if term.power.is_number and term.power > Rational(1, 2):
             raise QuenchedError(

@@ -11,6 +11,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
 
 from quenched.theory.algebra import Matrix
+from quenched.theory.bonds import BondField, bond_equations, endpoints
 from quenched.theory.couplings import Apply, Gaussian, RandomMatrix
 from quenched.theory.distributions import Law
 from quenched.theory.errors import AmbiguousExpression, NotCovered, QuenchedError, nearest
@@ -58,9 +59,10 @@ def check_rhs(field: Field, given: Any) -> Expr:
     return rhs
 
 
-def check_model(clock: str, eqs: Mapping[Field, Expr]) -> None:
+def check_model(clock: str, eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix] | None = None) -> None:
     """All checks of a complete declaration."""
-    nodes: list[Basic] = [*eqs, *eqs.values()]
+    bonds = bonds or {}
+    nodes: list[Basic] = [*eqs, *eqs.values(), *bonds, *bonds.values()]
     check_names(nodes)
     check_redraw(clock, nodes)
     for field in eqs:
@@ -70,6 +72,7 @@ def check_model(clock: str, eqs: Mapping[Field, Expr]) -> None:
         check_scope(field, rhs, eqs)
         check_times(field, rhs)
         check_noise(field, rhs)
+    check_bonds(eqs, bonds)
     check_laws(nodes, {})
 
 
@@ -169,6 +172,25 @@ def _check_matrices(expr: Basic, where: str) -> None:
                 f"write {arg} @ x; functions of entries are not built yet"
             )
         _check_matrices(arg, where)
+
+
+def check_bonds(eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix]) -> None:
+    """Every dynamic coupling has an equation, which reads fields at the present only."""
+    for node in (*eqs.values(), *bonds.values()):
+        for part in walk(node):
+            if isinstance(part, BondField) and part not in bonds:
+                raise QuenchedError(f"the dynamic coupling {part.name} has no equation: give {part.name}: … as well")
+    for equation in bond_equations(bonds):
+        where = f"equation of {equation.bond.name}"
+        for end, population in endpoints(equation):
+            for part in walk(end):
+                if isinstance(part, (At, WhiteNoise)):
+                    raise NotCovered(f"{where} contains {part}: bonds read fields at the present, without noise")
+                if isinstance(part, Field) and part.free() not in eqs:
+                    raise QuenchedError(f"{where} contains the field {part}, which has no equation")
+            for leaf, owner in open_leaves(end):
+                if owner != population:
+                    raise QuenchedError(f"{where} contains {leaf} of {owner.name!r}, expected {population.name!r}")
 
 
 # -- times ---------------------------------------------------------------------------------------------------------

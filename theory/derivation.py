@@ -16,6 +16,7 @@ from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoint
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.linear import NeedsTrajectories, SolveUnits, why_not_gaussian
 from quenched.theory.lower import CopiedAction, Declaration, Lower
+from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
@@ -119,8 +120,15 @@ class Derivation:
         _ = step.after  # compute now, so that a refusal is raised here
         return replace(self, steps=(*self.steps, step))
 
+    def integrate_bonds(self) -> Derivation:
+        """Integrate dynamic couplings out."""
+        return self.apply(IntegrateBonds(), self._need(CopiedAction, "integrate_bonds"))
+
     def average(self) -> Derivation:
-        return self.apply(Average(), self._need(CopiedAction, "average"))
+        action = self._need(CopiedAction, "average")
+        if action.bonds and not action.terms:
+            return self.integrate_bonds().average()
+        return self.apply(Average(), action)
 
     def order_parameters(self) -> Derivation:
         return self.apply(NameOrderParameters())

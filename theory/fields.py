@@ -184,8 +184,8 @@ class Field(UnitSymbol):
         State at the start of a simulation.
     each : Population, optional
         Extra copy index (samples, vector components) that couplings do not contract.
-    over : Population, optional
-        The same as `population`.
+    over : Population, or pair of them, optional
+        The same as `population`; a pair (rows, columns) makes a matrix of dynamic couplings, which starts at 0.
 
     Notes
     -----
@@ -198,7 +198,7 @@ class Field(UnitSymbol):
         text = as_name(name, "Field")
         population = population if over is None else over
         if isinstance(population, (tuple, list, Tuple)):
-            raise NotCovered(f"field {text!r} over pairs of units (a bond field) is not built yet: give one population")
+            return _bond(text, population, initial, each)
         population = as_population(population, f"population of field {text!r}")
         if initial is not None and not isinstance(initial, Law):
             initial = as_expr(initial, f"initial of field {text!r}")
@@ -219,6 +219,15 @@ class Field(UnitSymbol):
 
     def __call__(self, time: Any) -> Expr:
         return At(self, time)
+
+
+def _bond(name: str, over: Any, initial: Any, each: Any) -> Any:
+    """A field over pairs of units is a matrix."""
+    from quenched.theory.bonds import BondField
+
+    if initial not in (None, 0) or each is not None:
+        raise NotCovered(f"field {name!r} over pairs of units starts at 0 and has no further index: leave out initial=")
+    return BondField(name, over)
 
 
 class Quenched(UnitSymbol):

@@ -17,6 +17,7 @@ from sympy.printing.pretty.pretty_symbology import greek_unicode
 from sympy.printing.str import StrPrinter
 
 from quenched.theory.algebra import Transpose
+from quenched.theory.bonds import bond_equations
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply, Gaussian, Iid, RandomMatrix
 from quenched.theory.distributions import Law, Normal
@@ -233,6 +234,7 @@ def indexed(model: Model) -> list[str]:
         step = "1" if model.dt is None else printer.tidy(model.dt)
         left = f"d{unit}/dt" if model.clock == "flow" else f"{unit}(t + {step})"
         lines.append(f"{left} = {printer.tidy(rhs)}")
+    lines += [f"{left} = {rhs}" for left, rhs in _bonds(model, printer)]
     lines += [entry_law(matrix, printer.tagged) for matrix in model.matrices]
     delta = "δ(t − s)" if model.clock == "flow" else "δ_ts"
     for xi in model.noises:
@@ -263,6 +265,7 @@ def indexed_latex(model: Model) -> str:
         flow = rf"\frac{{\mathrm{{d}} {unit}}}{{\mathrm{{d}} t}}"
         left = flow if model.clock == "flow" else rf"{unit}\left(t + {step}\right)"
         rows.append(f"{left} &= {printer._print(rhs)}")
+    rows += [f"{left} &= {rhs}" for left, rhs in _bonds(model, printer)]
     rows += [entry_law_latex(matrix, printer.tagged).replace(r" \sim ", r" &\sim ", 1) for matrix in model.matrices]
     delta = r"\delta\left(t - s\right)" if model.clock == "flow" else r"\delta_{ts}"
     for xi in model.noises:
@@ -282,6 +285,32 @@ def indexed_latex(model: Model) -> str:
             labels = "" if population.labels is None else rf",\ \text{{labels}} \sim {printer.law(population.labels)}"
             rows.append(rf"\mathrm{{{population.name}}}: i &= 1, \dots, {printer._print(population.count)}{labels}")
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+
+def _bonds(model: Model, printer: Any) -> Iterator[tuple[str, str]]:
+    """Both sides of the equations of dynamic couplings A_ij."""
+    tex = isinstance(printer, LatexPrinter)
+    step = "1" if model.dt is None else printer._print(model.dt)
+    for equation in bond_equations(model.bonds):
+        entry = printer.entry(equation.bond, "ij")
+        pieces = [(equation.rate, entry)] if equation.rate != 0 else []
+        for drive in equation.drives:
+            left = printer.parenthesize(drive.left, _MUL)
+            with printer.inner():
+                pieces.append((drive.coefficient, f"{left} {printer.parenthesize(drive.right, _MUL)}"))
+        flow = rf"\frac{{\mathrm{{d}} {entry}}}{{\mathrm{{d}} t}}" if tex else f"d{entry}/dt"
+        yield flow if model.clock == "flow" else f"{entry}(t + {step})", _weighted(pieces, printer)
+
+
+def _weighted(pieces: list[tuple[Expr, str]], printer: Any) -> str:
+    """Σ coefficient · text."""
+    out = ""
+    for coefficient, body in pieces:
+        sign, size = ("−", -coefficient) if coefficient.could_extract_minus_sign() else ("+", coefficient)
+        sign = sign.replace("−", "-")
+        factor = "" if size == 1 else printer.parenthesize(size, _MUL) + " "
+        out += f" {sign} {factor}{body}" if out else f"{sign.replace('+', '')}{factor}{body}"
+    return out or "0"
 
 
 # -- laws of entries -----------------------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ linear in the couplings: Σ_c ĥ_i(c) (h_i − Σ_j J_ij ψ_j)(c), summed over c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sympy import Expr, I, Symbol
 
+from quenched.theory.bonds import BondEquation, bond_equations
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field
@@ -19,8 +20,9 @@ from quenched.theory.laws import Law, averaging_law, law_of
 from quenched.theory.naming import applications, coupling_outputs, field_names, unbind
 from quenched.theory.observables import Mean
 from quenched.theory.record import Form, Line, Rule
-from quenched.theory.render import equation_line, latex, text
+from quenched.theory.render import equation_line, latex, signed_sum, text
 from quenched.theory.spaces import Population
+from quenched.theory.terms import Term
 
 if TYPE_CHECKING:
     from quenched.theory.model import Model
@@ -53,6 +55,17 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Bond:
+    """A dynamic coupling: dA_ij/dt (the next A_ij of a map) = rate·A_ij + Σ coef·u_i v_j over drives (coef, u, v)."""
+
+    name: str
+    rows: Population
+    cols: Population
+    rate: Expr
+    drives: tuple[tuple[Expr, str, str], ...]
+
+
+@dataclass(frozen=True)
 class CopiedAction(Form):
     """Site equations plus uses of couplings: the exponent of the copied generating functional.
 
@@ -63,6 +76,8 @@ class CopiedAction(Form):
     equations : (state name, right-hand side in states, local fields, noises, quenched numbers)
     uses, laws : occurrences of the couplings and their laws
     parameters : free symbols of the declaration
+    bonds : dynamic couplings, until they are integrated out
+    terms : parts of the exponent per N that need no average (what integrated bonds leave)
     """
 
     name: ClassVar[str] = "copied action"
@@ -72,6 +87,8 @@ class CopiedAction(Form):
     uses: tuple[Use, ...]
     laws: tuple[Law, ...]
     parameters: tuple[Symbol, ...] = ()
+    bonds: tuple[Bond, ...] = field(default=(), kw_only=True)
+    terms: tuple[Term, ...] = field(default=(), kw_only=True)
 
     def __hash__(self) -> int:
         return hash((self.clock, self.equations, self.uses))
@@ -87,7 +104,20 @@ class CopiedAction(Form):
         return tuple(dict.fromkeys(f.population for f in self.fields.values()))
 
     def lines(self) -> list[Line]:
-        return self.site_lines() + [self._use_line(use) for use in self.uses]
+        return self.site_lines() + [self._use_line(use) for use in self.uses] + [self._bond_line(b) for b in self.bonds]
+
+    def _bond_line(self, bond: Bond) -> Line:
+        """The equation of motion of a dynamic coupling."""
+        pieces = [(bond.rate, f"{bond.name}_ij", f"{{{latex(Symbol(bond.name))}}}_{{ij}}")]
+        for coef, u, v in bond.drives:
+            left, right = (self.fields[a].symbol for a in (u, v))
+            pieces.append((coef, f"{text(left)}_i {text(right)}_j", rf"{latex(left)}_i\, {latex(right)}_j"))
+        plain, tex = signed_sum(pieces)
+        step, step_tex = {"flow": ("d{}_ij/dt", r"\frac{{d {}_{{ij}}}}{{dt}}")}.get(
+            self.clock, ("{}_ij(n+1)", "{}_{{ij}}(n+1)")
+        )
+        matrix = latex(Symbol(bond.name))
+        return Line(f"{step.format(bond.name)} = {plain}", f"{step_tex.format(matrix)} = {tex}")
 
     def site_lines(self) -> list[Line]:
         """Equations of motion and outputs of one site, fields under their unique names."""
@@ -131,6 +161,9 @@ class CopiedAction(Form):
                 for label, value in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
                     new = (*self.equations[:k], (name, value), *self.equations[k + 1 :])
                     yield f"term {j + 1} of {name} {label}", replace(self, equations=new)
+        for k, bond in enumerate(self.bonds):
+            for label, changed in bond_mutants(bond):
+                yield f"{label} of {bond.name}", replace(self, bonds=(*self.bonds[:k], changed, *self.bonds[k + 1 :]))
         yield from self._law_mutants()
         yield from self._output_mutants()
 
@@ -150,6 +183,15 @@ class CopiedAction(Form):
                 for label, value in (("dropped", out.definition - piece), ("× 1.1", out.definition + piece / 10)):
                     fields = self.fields | {out.name: replace(out, definition=value)}
                     yield f"term {j + 1} of {out.name} {label}", replace(self, fields=fields)
+
+
+def bond_mutants(bond: Bond) -> Iterator[tuple[str, Bond]]:
+    """Its rate or one drive × 1.1, a drive dropped."""
+    yield "rate × 1.1", replace(bond, rate=bond.rate * 11 / 10)
+    for k, (coef, u, v) in enumerate(bond.drives):
+        rest = bond.drives[:k] + bond.drives[k + 1 :]
+        yield f"drive {k + 1} dropped", replace(bond, drives=rest)
+        yield f"drive {k + 1} × 1.1", replace(bond, drives=(*rest, (coef * 11 / 10, u, v)))
 
 
 @dataclass(frozen=True)
@@ -215,6 +257,7 @@ class _Lowering:
         for k, node in enumerate(nodes):
             label = self.stem if len(nodes) == 1 else f"{self.stem}_{k + 1}"
             self._couple(node, label, outputs[unbind(node.body), node.cols])
+        bonds = tuple(self._bond(equation, outputs) for equation in bond_equations(self.model.bonds))
         equations = tuple((field_names(self.model)[f], self._site(rhs, f)) for f, rhs in self.model.eqs.items())
         return CopiedAction(
             self.model.clock,
@@ -223,7 +266,18 @@ class _Lowering:
             tuple(self.uses),
             tuple(self.laws.values()),
             tuple(self.model.parameters),
+            bonds=bonds,
         )
+
+    def _bond(self, equation: BondEquation, outputs: dict[tuple[Expr, Population], str]) -> Bond:
+        """A dynamic coupling whose ends are outputs of its two units."""
+        bond, drives = equation.bond, []
+        for drive in equation.drives:
+            ends = ((drive.left, bond.rows), (drive.right, bond.cols))
+            for body, population in ends:
+                self._output(outputs[body, population], body, population)
+            drives.append((drive.coefficient, *(outputs[end] for end in ends)))
+        return Bond(bond.name, bond.rows, bond.cols, equation.rate, tuple(drives))
 
     def _taken(self) -> set[str]:
         """Names that the declaration uses itself."""
@@ -243,7 +297,8 @@ class _Lowering:
         matrix = node.matrix
         flipped = isinstance(matrix, Transpose)
         atom = matrix.args[0] if flipped else matrix
-        self.laws.setdefault(atom.name, law_of(atom))
+        if atom not in self.model.bonds:
+            self.laws.setdefault(atom.name, law_of(atom))
         self._output(output, unbind(node.body), node.cols)
         hat = self._local(label, node.rows)
         self.locals[node] = self.fields[label].symbol

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from sympy import Basic, Expr, Symbol, sympify
 
+from quenched.theory.algebra import Matrix
+from quenched.theory.bonds import BondField
 from quenched.theory.checks import check_domain, check_laws, check_model, check_observable, declared_rhs
 from quenched.theory.couplings import RandomMatrix
 from quenched.theory.errors import QuenchedError, nearest
@@ -33,7 +35,7 @@ class Model:
     Parameters
     ----------
     eqs : dict of Field to expression
-        Right-hand sides.
+        Right-hand sides; that of a field over pairs of units is a matrix.
     name : str, optional
         How the model is printed.
     defaults : dict of symbol or name to number, optional
@@ -42,6 +44,8 @@ class Model:
     Attributes
     ----------
     eqs : dict of Field to Expr
+    bonds : dict of BondField to Matrix
+        Equations of dynamic couplings, ``Field("A", over=(rows, cols))``.
     clock : "flow" or "map"
     dt : Expr or None
         Time per step of a discretised flow; times in expressions are then physical times.
@@ -64,22 +68,23 @@ class Model:
         name: str | None = None,
         defaults: Mapping[Any, Any] | None = None,
     ) -> None:
-        self.eqs: dict[Field, Expr] = declared_rhs(type(self).__name__, eqs)
+        units, self.bonds = split_bonds(eqs)
+        self.eqs: dict[Field, Expr] = declared_rhs(type(self).__name__, units)
         self.name = name
         self.dt: Expr | None = None
         self.observables: dict[str, Expr] = {}
-        check_model(self.clock, self.eqs)
+        check_model(self.clock, self.eqs, self.bonds)
         self._collect()
         self.defaults: dict[Symbol, Any] = {}
         self.defaults = self._assignment(defaults or {}, "default")
 
     # -- contents --------------------------------------------------------------------------------------------------
     def _collect(self) -> None:
-        nodes: tuple[Basic, ...] = (*self.eqs, *self.eqs.values())
+        nodes = self.nodes
         observed = tuple(self.observables.values())
         step = () if self.dt is None else (self.dt,)
         self.fields: tuple[Field, ...] = tuple(self.eqs)
-        self.matrices: tuple[RandomMatrix, ...] = tuple(matrices_of(*nodes))
+        self.matrices: tuple[RandomMatrix, ...] = tuple(m for m in matrices_of(*nodes) if m not in self.bonds)
         self.noises: tuple[WhiteNoise, ...] = tuple(unit_symbols_of(WhiteNoise, *nodes))
         self.quenched: tuple[Quenched, ...] = tuple(unit_symbols_of(Quenched, *nodes, *observed))
         self.populations: tuple[Population, ...] = tuple(populations_of(*nodes))
@@ -87,9 +92,19 @@ class Model:
         self.parameters: tuple[Symbol, ...] = tuple(sorted(found, key=lambda s: s.name))
         self.uses_N: bool = any(part == N for node in nodes for part in walk(node))
 
+    @property
+    def equations(self) -> dict[Any, Basic]:
+        """The equations of units and bonds."""
+        return {**self.eqs, **self.bonds}
+
+    @property
+    def nodes(self) -> tuple[Basic, ...]:
+        """Everything that the equations are made of: fields, bonds and right-hand sides."""
+        return (*self.equations, *self.equations.values())
+
     def key(self) -> str:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""
-        equations = [f"{canonical(x)}:{canonical(rhs)}" for x, rhs in self.eqs.items()]
+        equations = [f"{canonical(x)}:{canonical(rhs)}" for x, rhs in self.equations.items()]
         observed = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
         step = "" if self.dt is None else canonical(self.dt)
         return content_key(self.clock, step, *equations, "observables", *observed)
@@ -170,8 +185,8 @@ class Model:
             return substitute(node, chosen, memo)
 
         kept = {k: e for k, e in self.observables.items() if not any(c.parameter in chosen for c in e.atoms(Critical))}
-        eqs = {put(x): put(rhs) for x, rhs in self.eqs.items()}
-        check_model(self.clock, eqs)
+        eqs = {put(x): put(rhs) for x, rhs in self.equations.items()}
+        check_model(self.clock, *split_bonds(eqs))
         return rebuild(
             type(self),
             eqs,
@@ -200,7 +215,7 @@ class Model:
             if value.free_symbols:
                 raise QuenchedError(f"parameter {symbol.name!r} needs a number, got {value}")
             numbers[symbol] = float(value)
-        check_laws((*self.eqs, *self.eqs.values()), numbers)
+        check_laws(self.nodes, numbers)
         return numbers
 
     # -- printing --------------------------------------------------------------------------------------------------
@@ -218,7 +233,7 @@ class Model:
         return indexed_latex(self)
 
     def __reduce__(self) -> Any:
-        return rebuild, (type(self), self.eqs, self.name, self.defaults, self.observables, self.dt)
+        return rebuild, (type(self), self.equations, self.name, self.defaults, self.observables, self.dt)
 
 
 class Dynamics(Model):
@@ -233,9 +248,17 @@ class Map(Model):
     clock = "map"
 
 
+def split_bonds(eqs: Any) -> tuple[Any, dict[BondField, Matrix]]:
+    """The equations of units, and those of dynamic couplings."""
+    if not isinstance(eqs, Mapping):
+        return eqs, {}
+    bonds = {key: rhs for key, rhs in eqs.items() if isinstance(key, BondField)}
+    return ({key: rhs for key, rhs in eqs.items() if key not in bonds} if bonds else eqs), bonds
+
+
 def rebuild(
     head: type[Model],
-    eqs: Mapping[Field, Expr],
+    eqs: Mapping[Any, Basic],
     name: str | None = None,
     defaults: Mapping[Symbol, Any] | None = None,
     observables: Mapping[str, Expr] | None = None,
@@ -243,10 +266,11 @@ def rebuild(
 ) -> Model:
     """A model from equations that a transformation or a pickle has made."""
     model = object.__new__(head)
-    model.eqs, model.name, model.dt = dict(eqs), name, dt
+    units, model.bonds = split_bonds(eqs)
+    model.eqs, model.name, model.dt = dict(units), name, dt
     model.observables = dict(observables or {})
     model.defaults = dict(defaults or {})
     model._collect()
-    check_laws((*model.eqs, *model.eqs.values()), {})
+    check_laws(model.nodes, {})
     model.defaults = {s: v for s, v in model.defaults.items() if s in model.parameters}
     return model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sympy import Expr, default_sort_key
 
+from quenched.theory.bonds import bond_equations, endpoints
 from quenched.theory.couplings import Apply
 from quenched.theory.fields import Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.spaces import Population
@@ -45,10 +46,15 @@ def _depth(node: Apply) -> int:
 
 
 def coupling_outputs(model: Model) -> list[Output]:
-    """The distinct outputs ψ that couplings read, named ``phi`` or ``phi_1, phi_2, …`` in order of appearance."""
+    """The distinct outputs ψ that couplings (and equations of dynamic ones) read, in order of appearance.
+
+    They are named ``phi``, or ``phi_1, phi_2, …`` where there are several.
+    """
     bodies: dict[tuple[Expr, Population], None] = {}
     for node in applications(model):
         bodies.setdefault((unbind(node.body), node.cols), None)
+    for equation in bond_equations(model.bonds):
+        bodies |= dict.fromkeys(endpoints(equation))
     names = ["phi"] if len(bodies) == 1 else [f"phi_{k + 1}" for k in range(len(bodies))]
     return [Output(name, body, pop) for name, (body, pop) in zip(names, bodies, strict=True)]
 

@@ -211,6 +211,8 @@ class SiteProcess:
     covariance : (u, v, coefficient, a, b): Cov(ζ_u(t), ζ_v(s)) contains coefficient·⟨a(t) b(s)⟩ of outputs a, b
     means : (u, coefficient, a): the mean of h_u contains coefficient·⟨a⟩
     memory : (u, coefficient, a, v, b): h_u(t) contains coefficient·∫ds ⟨δa(t)/δh_v(s)⟩ b(s) over the past
+    bonds : (u, coefficient, rate, a, b, c): h_u(t) contains coefficient·∫ds K(t − s) ⟨a(t) b(s)⟩ c(s) over the past,
+        with K(τ) = e^{rate·τ} (flow) or rate^{n−1} (map): what dynamic couplings remember
     """
 
     clock: Clock
@@ -219,6 +221,7 @@ class SiteProcess:
     covariance: tuple[tuple[Symbol, Symbol, Expr, Symbol, Symbol], ...]
     means: tuple[tuple[Symbol, Expr, Symbol], ...]
     memory: tuple[tuple[Symbol, Expr, Symbol, Symbol, Symbol], ...]
+    bonds: tuple[tuple[Symbol, Expr, Expr, Symbol, Symbol, Symbol], ...] = ()
 
 
 #: Growth rate in two-copy problems (per unit time; for a map, per step).

@@ -13,19 +13,20 @@ from typing import ClassVar
 from sympy import Expr, I, Rational, S, sympify
 
 from quenched.theory.errors import NotCovered
-from quenched.theory.lower import CopiedAction
+from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
 from quenched.theory.saddle import OrderParameter, SiteProblem, SiteTerm, op_name
 from quenched.theory.spaces import N
-from quenched.theory.terms import Kernel
+from quenched.theory.terms import PAST, Kernel
 
 
 @dataclass(frozen=True)
 class Contribution:
     """coef · order parameter, with the order parameter's two slots at (first, second) time as `at` says.
 
-    `output` is the field that a memory term carries; `kernels` marks contributions at equal copies only.
+    `output` is the field that a memory term carries; `kernels` marks contributions at equal copies only, or names the
+    dynamic coupling whose memory multiplies the order parameter.
     """
 
     coef: Expr
@@ -44,7 +45,7 @@ class EffectiveProcess(Form):
     action : the site equations
     covariance : (h_u, h_v) → contributions to Cov(h_u(t), h_v(s)), u ≤ v in order of declaration
     mean : h_u → contributions to its mean
-    memory : h_u → contributions coef·R(t, s)·ψ(s), integrated over earlier s
+    memory : h_u → contributions coef·R(t, s)·ψ(s) or coef·K(t, s)·C(t, s)·ψ(s), integrated over earlier s
     """
 
     name: ClassVar[str] = "effective process"
@@ -76,8 +77,11 @@ class EffectiveProcess(Form):
         for c in self.memory.get(h, ()):
             assert c.op is not None
             name, tex = (s.removeprefix("i") for s in op_name(c.op, fields))
-            psi = fields[c.output].symbol
-            pieces.append((c.coef, f"∫ds {name}(t,s)·{text(psi)}(s)", rf"\int^t ds\, {tex}(t,s)\, {latex(psi)}(s)"))
+            psi, order = fields[c.output].symbol, "(s,t)" if c.at == (1, 0) else "(t,s)"
+            kernel = "".join(f"K_{k.removeprefix(PAST)}(t,s) " for k, _ in c.kernels)
+            kernel_tex = "".join(rf"K_{{{k.removeprefix(PAST)}}}(t,s)\, " for k, _ in c.kernels)
+            plain_integral = f"∫ds {kernel}{name}{order}·{text(psi)}(s)"
+            pieces.append((c.coef, plain_integral, rf"\int^t ds\, {kernel_tex}{tex}{order}\, {latex(psi)}(s)"))
         plain, tex = signed_sum(pieces)
         return Line(f"{text(sym)}(t) = {plain}", f"{latex(sym)}(t) = {tex}")
 
@@ -139,7 +143,7 @@ def read_off(problem: SiteProblem) -> EffectiveProcess:
         if len(hats) == 2 and not rest:
             _covariance(term, hats, cov)
         elif len(hats) == 1 and len(rest) <= 1:
-            _mean_or_memory(term, hats[0], rest, mean, memory)
+            _mean_or_memory(term, hats[0], rest, mean, memory, problem.action.fields)
         else:
             raise NotCovered(
                 f"site term {text(term.coef)}·{[a for a, _ in term.atoms]}: "
@@ -190,12 +194,20 @@ def _mean_or_memory(
     rest: list[tuple[str, int]],
     mean: dict[str, list[Contribution]],
     memory: dict[str, list[Contribution]],
+    fields: dict[str, SiteField],
 ) -> None:
-    """−iĥM: a mean w⟨ψ⟩, or a memory coef·R·ψ with ⟨ψ ĥ⟩ = iR."""
+    """−iĥM: a mean w⟨ψ⟩, a memory coef·R·ψ with ⟨ψ ĥ⟩ = iR, or the memory coef·K·C·ψ of a dynamic coupling."""
     (ref,) = term.refs
     if not rest:
         mean.setdefault(_local(hat[0]), []).append(Contribution(I * _scale(term), ref.op, (0,)))
         return
-    (psi, _copy) = rest[0]
+    (psi, then) = rest[0]
+    if any(kind.startswith(PAST) for kind, _ in term.kernels):
+        at = tuple(0 if c == hat[1] else 1 for c in ref.at)
+        if ref.op.hats(fields) or {then, hat[1]} != set(ref.at) or len(term.kernels) > 1:
+            raise NotCovered(f"the memory of {term.kernels[0][0].removeprefix(PAST)} multiplies more than one average")
+        new = Contribution(I * _scale(term), ref.op, at, output=psi, kernels=term.kernels)
+        memory.setdefault(_local(hat[0]), []).append(new)
+        return
     coef = I * I * _scale(term)
     memory.setdefault(_local(hat[0]), []).append(Contribution(coef, ref.op, (0, 1), output=psi))

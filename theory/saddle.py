@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from sympy import Expr, Rational
 
-from quenched.theory.average import COPY_TEXT, Functional
+from quenched.theory.average import COPY_TEXT, Functional, kernel_print
 from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
@@ -183,7 +183,8 @@ def site_term_print(term: SiteTerm, fields: dict[str, SiteField]) -> tuple[str, 
     tex += [f"{latex(fields[a].symbol)}({primes[c]})" for a, c in term.atoms]
     power = "" if term.power == 0 else f"N^({term.power}) "
     power_tex = "" if term.power == 0 else f"N^{{{latex(term.power)}}} "
-    return power + " ".join(plain), power_tex + r"\, ".join(tex)
+    marks, marks_tex = kernel_print(term.kernels)
+    return power + " ".join(plain) + marks, power_tex + r"\, ".join(tex) + marks_tex
 
 
 @dataclass(frozen=True)

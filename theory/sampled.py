@@ -18,6 +18,7 @@ from quenched.theory.problem import Label, SampledUnit, SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.spaces import t
+from quenched.theory.terms import PAST
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class SampledUnits(Form):
 
     def mutants(self) -> Iterator[tuple[str, Form]]:
         p = self.problem
-        for kind in ("covariance", "means", "memory"):
+        for kind in ("covariance", "means", "memory", "bonds"):
             rows = getattr(p, kind)
             for k, row in enumerate(rows):
                 place = 2 if kind == "covariance" else 1
@@ -96,6 +97,7 @@ def sampled_process(process: EffectiveProcess) -> SiteProcess:
         tuple(_covariances(process)),
         tuple((_field(process, u), c.coef, _output(c, 0)) for u, cs in process.mean.items() for c in cs),
         tuple(_memories(process)),
+        tuple(_bonds(process)),
     )
 
 
@@ -155,7 +157,21 @@ def _memories(process: EffectiveProcess):  # type: ignore[no-untyped-def]
     for u, parts in process.memory.items():
         for c in parts:
             assert c.op is not None
+            if c.kernels:
+                continue
             hat = next(a for a, _ in c.op.atoms if a.startswith("hat_"))
             out = next(a for a, _ in c.op.atoms if not a.startswith("hat_"))
             kicked = _field(process, hat.removeprefix("hat_"))
             yield _field(process, u), c.coef, Symbol(out, real=True), kicked, Symbol(c.output, real=True)
+
+
+def _bonds(process: EffectiveProcess):  # type: ignore[no-untyped-def]
+    """Memory of dynamic couplings: the order parameter's field at t first, the one at the earlier time second."""
+    rates = {PAST + bond.name: bond.rate for bond in process.action.bonds}
+    for u, parts in process.memory.items():
+        for c in parts:
+            for kind, _ in c.kernels:
+                assert c.op is not None
+                (now,) = (Symbol(a, real=True) for a, slot in c.op.atoms if c.at[slot] == 0)
+                (then,) = (Symbol(a, real=True) for a, slot in c.op.atoms if c.at[slot] == 1)
+                yield _field(process, u), c.coef, rates[kind], now, then, Symbol(c.output, real=True)

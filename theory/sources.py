@@ -13,6 +13,14 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "118401",
         "year": "2023",
     },
+    "clark2024": {
+        "author": "Clark, D. G. and Abbott, L. F.",
+        "title": "Theory of coupled neuronal-synaptic dynamics",
+        "journal": "Physical Review X",
+        "volume": "14",
+        "pages": "021001",
+        "year": "2024",
+    },
     "martin1973": {
         "author": "Martin, P. C. and Siggia, E. D. and Rose, H. A.",
         "title": "Statistical dynamics of classical systems",

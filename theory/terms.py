@@ -17,8 +17,10 @@ from quenched.theory.errors import QuenchedError
 from quenched.theory.spaces import N
 
 Atom = tuple[str, int]
-#: A relation between copies that a term carries besides its fields, such as ("same", (0, 1)).
+#: A relation between copies that a term carries besides its fields: ("same", (0, 1)) for equal copies, or
+#: ("past:A", (0, 1)) for the weight K_A(t₀ − t₁) of what a dynamic coupling A remembers at t₀ of an earlier t₁.
 Kernel = tuple[str, tuple[int, ...]]
+PAST = "past:"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,13 @@ def relabel(
         (Factor(f.population, tuple(sorted((a, names[c]) for a, c in f.atoms))) for f in factors),
         key=lambda f: (f.population, f.atoms),
     )
-    moved = sorted((kind, tuple(sorted(names[c] for c in copies))) for kind, copies in kernels)
+    moved = sorted(_moved(kind, tuple(names[c] for c in copies)) for kind, copies in kernels)
     return tuple(renamed), tuple(moved)
+
+
+def _moved(kind: str, copies: tuple[int, ...]) -> Kernel:
+    """A kernel at renamed copies; only equality is symmetric in them."""
+    return kind, copies if kind.startswith(PAST) else tuple(sorted(copies))
 
 
 def canonical_labels(factors: Sequence[Factor], kernels: Sequence[Kernel], fixed: Sequence[int] = ()) -> dict[int, int]:
@@ -113,7 +120,10 @@ def _touches(
         if own:
             rest = sorted((a, colour.get(c, -1)) for a, c in f.atoms if c != copy)
             seen.append((f.population, own, rest))
-    seen += [(kind, sorted(colour.get(c, -1) for c in cs)) for kind, cs in kernels if copy in cs]
+    for kind, cs in kernels:
+        if copy in cs:
+            others = [colour.get(c, -1) for c in cs]
+            seen.append((kind, cs.index(copy), others) if kind.startswith(PAST) else (kind, sorted(others)))
     return sorted(seen, key=repr)
 
 

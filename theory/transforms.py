@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sympy import Basic, Expr, sqrt
+from sympy import Basic, sqrt
 
+from quenched.theory.bonds import BondField
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid, RandomMatrix
 from quenched.theory.errors import QuenchedError
-from quenched.theory.fields import Field, UnitSymbol
+from quenched.theory.fields import UnitSymbol
 from quenched.theory.model import Map, Model, rebuild
 from quenched.theory.spaces import as_scalar
 from quenched.theory.substitute import substitute
@@ -43,7 +44,8 @@ def discretise(model: Model, dt: Any) -> Model:
     scaled: dict[Basic, Any] = {}
     for noise in model.noises:
         scaled[noise], scaled[noise.bind()] = noise / sqrt(step), noise.bind() / sqrt(step)
-    eqs = {x: x + (step * substitute(rhs, scaled)).expand(deep=False) for x, rhs in model.eqs.items()}
+    eqs: dict[Any, Any] = {x: x + (step * substitute(rhs, scaled)).expand(deep=False) for x, rhs in model.eqs.items()}
+    eqs |= {bond: bond + step * rhs for bond, rhs in model.bonds.items()}
     return rebuild(Map, eqs, model.name, model.defaults, model.observables, step)
 
 
@@ -75,10 +77,11 @@ def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
             raise QuenchedError(
                 f"cannot share {thing}: the model's disorder is {', '.join(map(str, random)) or 'empty'}"
             )
-    eqs: dict[Field, Expr] = {}
+    eqs: dict[Any, Any] = {}
     for k in range(1, n + 1):
         renamed = _copy_names(model, k, shared)
         eqs.update({x[k]: substitute(rhs, renamed) for x, rhs in model.eqs.items()})
+        eqs.update({renamed[bond]: substitute(rhs, renamed) for bond, rhs in model.bonds.items()})
     return rebuild(type(model), eqs, model.name, model.defaults, None, model.dt)
 
 
@@ -91,6 +94,8 @@ def _copy_names(model: Model, k: int, shared: list[Any]) -> Mapping[Basic, Any]:
     for matrix in model.matrices:
         if matrix not in shared:
             names[matrix] = _renamed(matrix, k)
+    for bond in model.bonds:
+        names[bond] = BondField(f"{bond.name}[{k}]", (bond.rows, bond.cols))
     return names
 
 

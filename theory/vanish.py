@@ -16,6 +16,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.lower import SiteField
 from quenched.theory.record import Form, Rule
 from quenched.theory.saddle import OPRef, SiteProblem, SiteTerm, op_name
+from quenched.theory.terms import PAST
 
 Arrow = tuple[int, int]
 
@@ -67,7 +68,8 @@ def why_zero(term: SiteTerm, fields: dict[str, SiteField]) -> str:
         if not later:
             return f"{op_name(ref.op, fields)[0]} has no field later than its conjugate field"
         choices.append(later)
-    own = [[a for option in combo for a in option] for combo in product(*choices)]
+    memory = [(cs[1], cs[0]) for kind, cs in term.kernels if kind.startswith(PAST)]
+    own = [[*memory, *(a for option in combo for a in option)] for combo in product(*choices)]
     if all(_cyclic(arrows) for arrows in own):
         return "responses would close a loop in time"
     return ""

@@ -14,6 +14,7 @@ from typing import Any
 from sympy import Basic, Expr, Symbol
 
 from quenched.theory.algebra import Transpose
+from quenched.theory.bonds import BondEquation, bond_equations
 from quenched.theory.couplings import Apply
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
@@ -56,6 +57,7 @@ class Node:
     matrix: int | None = None
     transposed: bool = False
     fixed: bool = False
+    bond: int | None = None
 
 
 @dataclass
@@ -68,6 +70,7 @@ class Tables:
     quenched: list[Quenched]
     parameters: list[Symbol]
     matrices: list[Any]
+    bonds: list[BondEquation] = field(default_factory=list)
     delays: list[Expr] = field(default_factory=list)
     buffers: list[tuple[int, bool]] = field(default_factory=list)
 
@@ -81,7 +84,7 @@ class Tables:
         for expr in extra:
             for node in sorted(expr.atoms(Apply), key=str):
                 atom = _atom(node.matrix)
-                if atom not in matrices:
+                if atom not in matrices and atom not in model.bonds:
                     matrices.append(atom)
         for atom in list(matrices):
             matrices += [other for other in getattr(atom, "correlation", {}) if other not in matrices]
@@ -90,8 +93,14 @@ class Tables:
         populations |= dict.fromkeys(p for m in matrices for p in (m.rows, m.cols))
         means = [m for e in [*model.eqs.values(), *extra] for m in e.atoms(Mean)]
         populations |= dict.fromkeys(sorted((m.population for m in means), key=lambda p: p.name))
+        populations |= dict.fromkeys(p for bond in model.bonds for p in (bond.rows, bond.cols))
         parameters = [p for p in model.parameters if p != N]
-        return cls(list(populations), list(model.eqs), list(model.noises), quenched, [*parameters, N], matrices)
+        bonds = list(bond_equations(model.bonds))
+        return cls(list(populations), list(model.eqs), list(model.noises), quenched, [*parameters, N], matrices, bonds)
+
+    def bond(self, atom: Any) -> int | None:
+        """Position of a dynamic coupling, None for other matrices."""
+        return next((k for k, equation in enumerate(self.bonds) if equation.bond == atom), None)
 
     def space(self, population: Population) -> int:
         """Position of a population."""
@@ -181,8 +190,11 @@ class Lowering:
     def _apply(self, leaf: Apply) -> Symbol:
         atom = _atom(leaf.matrix)
         body = self.lower(leaf.body)
+        turned, bond = isinstance(leaf.matrix, Transpose), self.tables.bond(atom)
+        if bond is not None:
+            return self._add(Node(self._new(f"h_{atom.name}"), body, leaf.cols, transposed=turned, bond=bond))
         fixed = atom.redraw is None and self._fixed(body)
-        index, turned = self.tables.matrices.index(atom), isinstance(leaf.matrix, Transpose)
+        index = self.tables.matrices.index(atom)
         return self._add(Node(self._new(f"h_{atom.name}"), body, leaf.cols, index, turned, fixed))
 
     def _fixed(self, body: Expr) -> bool:
@@ -201,7 +213,7 @@ class Function:
     """Writes the body of one generated function: unpacking, intermediates, results."""
 
     def __init__(self, lowering: Lowering, tangent: bool) -> None:
-        self.low, self.tables = lowering, lowering.tables
+        self.low, self.tables, self.moving = lowering, lowering.tables, tangent
         self.tangents: dict[Symbol, Symbol] = {}
         if tangent:
             moving = [s for q, s in lowering.used.items() if isinstance(q, (Field, At))]
@@ -242,7 +254,9 @@ class Function:
         lines: list[Line] = []
         buffers: dict[tuple[Expr, int], tuple[str, bool]] = {}
         for node in self.low.nodes:
-            if node.matrix is None:
+            if node.bond is not None:
+                lines += self._bond(node)
+            elif node.matrix is None:
                 lines += self._mean(node)
             elif node.fixed:
                 lines.append(Line(f"{node.symbol} = env.fixed({node.matrix}, {node.transposed}, {{}})", node.body))
@@ -280,6 +294,32 @@ class Function:
         both = self.low.names.new(f"both_{node.symbol}")
         return [*lines, Line(f"{both} = {product}"), Line(f"{node.symbol}, {tangent} = {both}[:B], {both}[B:]")]
 
+    def _bond(self, node: Node) -> list[Line]:
+        """A dynamic coupling: its own motion moves the result even where what it reads does not."""
+        space, number = self.tables.space(node.population), len(self.tables.buffers)
+        self.tables.buffers.append((space, self.moving))
+        name = self.low.names.new("psi")
+        lines = [Line(f"{name} = env.buffers[{number}]"), Line(f"{name}[:B] = {{}}", node.body)]
+        product = f"env.through({node.bond}, {node.transposed}, stage, {name})"
+        if not self.moving:
+            return [*lines, Line(f"{node.symbol} = {product}")]
+        lines.append(Line(f"{name}[B:] = {{}}", self.d(node.body)))
+        self.tangents[node.symbol] = tangent = Symbol(self.low.names.new(f"d_{node.symbol}"), real=True)
+        both = self.low.names.new(f"both_{node.symbol}")
+        return [*lines, Line(f"{both} = {product}"), Line(f"{node.symbol}, {tangent} = {both}[:B], {both}[B:]")]
+
+    def drives(self, rates: list[Expr], ends: list[list[tuple[Expr, Expr]]]) -> list[Line]:
+        """Lines that note the rate and the drives of every dynamic coupling at this stage."""
+        lines = []
+        for k, (rate, pairs) in enumerate(zip(rates, ends, strict=True)):
+            lines.append(Line(f"env.bonds[{k}].rates[stage] = {{}}", rate))
+            for m, pair in enumerate(pairs):
+                for side, expr in zip(("left", "right"), pair, strict=True):
+                    lines.append(Line(f"env.bonds[{k}].{side}[stage, {m}, :B] = {{}}", expr))
+                    if self.moving:
+                        lines.append(Line(f"env.bonds[{k}].{side}[stage, {m}, B:] = {{}}", self.d(expr)))
+        return lines
+
 
 def _function(head: str, doc: list[str], body: Iterable[str]) -> str:
     text = [f"def {head}:", f'    """{doc[0]}', *(f"    {line}" for line in doc[1:]), '    """']
@@ -300,12 +340,15 @@ def right_hand_side(model: Model, tables: Tables, tangent: bool) -> Dynamics:
     """The function ``rhs`` that writes dy/dt (or the next state of a map), with tangents if asked for."""
     low = Lowering(tables, Names())
     results = [(f, low.lower(rhs)) for f, rhs in model.eqs.items()]
+    rates = [low.lower(equation.rate) for equation in tables.bonds]
+    ends = [[(low.lower(d.coefficient * d.left), low.lower(d.right)) for d in e.drives] for e in tables.bonds]
     function = Function(low, tangent)
     lines = function.intermediates()
     for k, (_, expr) in enumerate(results):
         lines.append(Line(f"out[:B, env.slices[{k}]] = {{}}", expr))
         if tangent:
             lines.append(Line(f"out[B:, env.slices[{k}]] = {{}}", function.d(expr)))
+    lines += function.drives(rates, ends)
     body = ["B = env.trajectories", *function.unpack(), *write(lines, low.names)]
     left = "d{0}/dt" if model.clock == "flow" else "{0}(t+1)"
     doc = ["Right-hand side of", "", *(f"{left.format(label(f))} = {rhs}" for f, rhs in model.eqs.items())]
@@ -314,7 +357,9 @@ def right_hand_side(model: Model, tables: Tables, tangent: bool) -> Dynamics:
     noises = {s for q, s in low.used.items() if isinstance(q, WhiteNoise)}
     moving = {s for q, s in low.used.items() if isinstance(q, (Field, At))}
     kind = noise_kind(bodies, noises, moving)
-    autonomous = not any(e.has(t) for _, e in bodies)
+    autonomous = not any(
+        e.has(t) for e in (*(body for _, body in bodies), *rates, *(x for p in ends for q in p for x in q))
+    )
     source = _function("rhs(env, t, y, noise, stage, out)", [line.replace("\\", "\\\\") for line in doc], body)
     return Dynamics(source, kind, has_jump(function.derivatives), autonomous)
 
@@ -384,6 +429,9 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
         quenched=tuple((label(q), tables.space(q.population)) for q in tables.quenched),
         parameters=tuple(p.name for p in tables.parameters),
         matrices=tuple(label(m) for m in tables.matrices),
+        bonds=tuple(
+            (label(e.bond), tables.space(e.bond.rows), tables.space(e.bond.cols), len(e.drives)) for e in tables.bonds
+        ),
         buffers=tuple(tables.buffers),
         channels=tuple(-1 if p is None else tables.space(p) for p in plan.channels.values()),
         autonomous=dynamics.autonomous and plan.autonomous,

@@ -130,7 +130,8 @@ class World:
 
     def __init__(self, model: Model, values: Values, sites: Mapping[Population, int], rng: np.random.Generator) -> None:
         self.model, self.values, self.sites = model, {**values, N: SIZE, t: 0.37}, dict(sites)
-        self.couplings = {m.name: rng.normal(size=(sites[m.rows], sites[m.cols])) for m in model.matrices}
+        matrices = (*model.matrices, *model.bonds)
+        self.couplings = {m.name: rng.normal(size=(sites[m.rows], sites[m.cols])) for m in matrices}
         self.numbers: dict[Basic, Array] = {}
         for unit in (*model.fields, *model.noises, *model.quenched):
             self.numbers[unit] = rng.normal(size=sites[unit.population])

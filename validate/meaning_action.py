@@ -6,20 +6,23 @@ matrices, and ln E e^X of the Gaussian X is its mean plus half its variance. Dia
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import permutations, product
 from typing import Any
 
 import numpy as np
 from sympy import Basic, Expr
 
+from quenched.theory.algebra import Outer
 from quenched.theory.average import Functional
 from quenched.theory.couplings import Gaussian, Iid
-from quenched.theory.lower import CopiedAction, Use
+from quenched.theory.lower import Bond, CopiedAction, Use
 from quenched.theory.model import Model
 from quenched.theory.saddle import OrderParameter
 from quenched.theory.spaces import N, Population
-from quenched.theory.terms import Atom, Factor, Kernel, Term
+from quenched.theory.terms import PAST, Atom, Factor, Kernel, Term
 from quenched.validate.meaning import SIZE, Array, Values, World, evaluate, number, relative
 
 #: Field name → array (sites, copies).
@@ -94,14 +97,85 @@ def lowering_deviation(model: Model, action: CopiedAction, values: Values, rng: 
     """Declared right-hand sides by explicit loops against the same through the action."""
     sites = {p: 3 + k for k, p in enumerate(model.populations)}
     world = World(model, values, sites, rng)
-    if set(world.couplings) - {law.name for law in action.laws}:
+    if set(world.couplings) - {law.name for law in action.laws} - {bond.name for bond in action.bonds}:
         return float("inf")
     through = action_rates(action, world)
     declared = [world.evaluate(rhs, f.population) for f, rhs in model.eqs.items()]
     if len(declared) != len(through):
         return float("inf")
     rates = max(relative(a, b) for a, b in zip(declared, through.values(), strict=True))
-    return max(rates, laws_deviation(model, action, values))
+    return max(rates, laws_deviation(model, action, values), bonds_deviation(action, world))
+
+
+def bonds_deviation(action: CopiedAction, world: World) -> float:
+    """Declared rates of all dynamic couplings, word by word at every entry, against rate·A_ij + Σ coef·u_i v_j."""
+    if {bond.name for bond in world.model.bonds} != {bond.name for bond in action.bonds}:
+        return float("inf")
+    worst = 0.0
+    outputs = {f.name: f for f in action.of_role("output")}
+    for bond, (declared, rhs) in zip(action.bonds, world.model.bonds.items(), strict=True):
+        first = np.zeros_like(world.couplings[declared.name])
+        for coefficient, word in rhs.terms:
+            first = first + number(coefficient, world.values).real * _word(word, world)
+        second = number(bond.rate, world.values).real * world.couplings[bond.name]
+        for coef, u, v in bond.drives:
+            left, right = (_at_sites(outputs[a].definition, outputs[a].population, world) for a in (u, v))
+            second = second + number(coef, world.values).real * np.outer(left, right)
+        worst = max(worst, relative(first, second))
+    return worst
+
+
+def _word(word: tuple[Any, ...], world: World) -> Array:
+    (factor,) = word
+    if isinstance(factor, Outer):
+        return np.outer(world.evaluate(factor.left, factor.rows), world.evaluate(factor.right, factor.cols))
+    return world.couplings[factor.name]
+
+
+def _at_sites(body: Expr | None, population: Population, world: World) -> Array:
+    assert body is not None
+    return world.evaluate(body, population)
+
+
+def integration_deviation(before: CopiedAction, after: CopiedAction, values: Values, rng: np.random.Generator) -> float:
+    """The exponent with explicit matrices at every copy against the same with dynamic couplings integrated out."""
+    sites, copies = 3, 3
+    values = {**values, N: SIZE}
+    fields = random_instances(before, sites, copies, rng)
+    names = {law.name for law in before.laws}
+    static = {name: rng.normal(size=(sites, sites)) for name in sorted(names)}
+    bonds = {bond.name: _history(bond, fields, values, copies) for bond in before.bonds}
+    whole = lambda form, known: sum(  # noqa: E731
+        (_exponent(use, fields, known, values, copies) for use in form.uses if use.coupling in known), 0j
+    )
+    first = whole(before, static) + whole(before, bonds)
+    weights = site_weights(before, values, sites)
+    terms = sum((term_value(term, fields, weights, values, copies) for term in after.terms), 0j)
+    left = [use for use in after.uses if use.coupling not in names]
+    return float("inf") if left else relative(first, whole(after, static) + SIZE * terms, abs(first) + SIZE)
+
+
+def _history(bond: Bond, fields: Instances, values: Values, copies: int) -> list[Array]:
+    """A_ij at every copy, from what its units did at the earlier ones."""
+    kernel, out = memory_of(bond.name, copies), []
+    for now in range(copies):
+        matrix = 0j
+        for coef, u, v in bond.drives:
+            for then in range(now):
+                pair = np.outer(fields[u][:, then], fields[v][:, then])
+                matrix = matrix + number(coef, values) * kernel[now, then] * pair
+        out.append(matrix + np.zeros((len(next(iter(fields.values()))),) * 2))
+    return out
+
+
+def _exponent(use: Use, fields: Instances, known: Mapping[str, Any], values: Values, copies: int) -> complex:
+    """coef Σ_c Σ_ij row_i(c) J_ij(c) col_j(c) with explicit matrices."""
+    total, matrix = 0j, known[use.coupling]
+    for c in range(copies):
+        row = np.prod([fields[a][:, c] for a, _ in use.row], axis=0)
+        col = np.prod([fields[a][:, c] for a, _ in use.col], axis=0)
+        total += complex(row @ (matrix[c] if isinstance(matrix, list) else matrix) @ col)
+    return number(use.coef, values) * total
 
 
 # ------------------------------------------------------------------------------------------------------- exact average
@@ -190,6 +264,9 @@ def exact_exponent(
                 continue
             for i, j in product(range(sites), repeat=2):
                 weights[entries.place[use.coupling, i, j, c if redrawn[use.coupling] else 0]] += coef * row[i] * col[j]
+    weights_of = site_weights(action, values, sites)
+    for term in action.terms:  # what integrated bonds left is certain as well
+        certain += SIZE * term_value(term, fields, weights_of, values, copies)
     return certain + entries.log_average(weights)
 
 
@@ -210,11 +287,26 @@ def contract(pieces: list[tuple[Array, tuple[int, ...]]], kernels: tuple[Kernel,
     total = 0j
     for at in product(range(copies), repeat=len(labels)):
         here = dict(zip(labels, at, strict=True))
-        if any(kind != "same" for kind, _ in kernels):
-            raise ValueError(f"unknown relation between copies in {kernels}")
-        if all(len({here[c] for c in cs}) == 1 for _, cs in kernels):
-            total += np.prod([array[tuple(here[c] for c in order)] for array, order in pieces])
+        weight = np.prod([_relation(kind, tuple(here[c] for c in cs), copies) for kind, cs in kernels])
+        if weight != 0:
+            total += weight * np.prod([array[tuple(here[c] for c in order)] for array, order in pieces])
     return complex(total)
+
+
+def _relation(kind: str, at: tuple[int, ...], copies: int) -> float:
+    """The weight of copies that a term relates: equality, or what a dynamic coupling remembers of an earlier copy."""
+    if kind.startswith(PAST):
+        return float(memory_of(kind.removeprefix(PAST), copies)[at])
+    if kind != "same":
+        raise ValueError(f"unknown relation between copies: {kind}")
+    return float(len(set(at)) == 1)
+
+
+@lru_cache(maxsize=64)
+def memory_of(bond: str, copies: int) -> Array:
+    """Some retarded kernel K(c, c′), zero unless c′ < c: the same whenever it is asked for."""
+    rng = np.random.default_rng([zlib.crc32(bond.encode()), copies])
+    return np.tril(rng.uniform(0.5, 1.5, size=(copies, copies)), -1)
 
 
 def copies_in(atoms: tuple[Atom, ...]) -> tuple[int, ...]:
@@ -229,6 +321,11 @@ def term_value(term: Term, fields: Instances, weights: Mapping[str, Array], valu
         order = copies_in(f.atoms)
         pieces.append((tensor(f.atoms, order, fields, weights[f.population]), order))
     return number(term.coef * N**term.power, values) * contract(pieces, term.kernels, copies)
+
+
+def site_weights(action: CopiedAction, values: Values, sites: int) -> dict[str, Array]:
+    """Weights that turn a sum over sites into an average over a population of f·N of them."""
+    return {p.name: np.full(sites, 1 / (number(p.fraction, values).real * SIZE)) for p in action.populations}
 
 
 def functional_value(
@@ -248,7 +345,7 @@ def average_deviation(
     values = {**values, N: SIZE}
     fields = random_instances(action, sites, copies, rng)
     exact = exact_exponent(model, action, fields, values, sites, copies)
-    weights = {p.name: np.full(sites, 1 / (number(p.fraction, values).real * SIZE)) for p in action.populations}
+    weights = site_weights(action, values, sites)
     found, scale = functional_value(functional, fields, weights, values, copies)
     return relative(SIZE * found, exact, SIZE * scale)
 

@@ -68,6 +68,10 @@ def _of_process(
             _add(out, ("mean", u), np.diag(number(c.coef, values).real * means[_atoms(c)[0][0]]))
     for u, parts in process.memory.items():
         for c in parts:
+            if c.kernels:
+                value = number(c.coef, values).real * _remembered(c, process, averages, values)
+                _add(out, ("memory", u, c.output), value)
+                continue
             hat = next(a for a, _ in _atoms(c) if fields[a].role == "hat").removeprefix("hat_")
             psi = next(a for a, _ in _atoms(c) if fields[a].role != "hat")
             _add(out, ("memory", u, c.output), number(c.coef, values).real * responses[psi, hat])
@@ -91,7 +95,28 @@ def _of_problem(
         _add(out, ("mean", u.name), np.diag(number(coef, values).real * means[a.name]))
     for u, coef, a, v, b in p.memory:
         _add(out, ("memory", u.name, b.name), number(coef, values).real * responses[a.name, v.name])
+    for u, coef, rate, a, b, c in p.bonds:
+        kernel = _past(number(rate, values).real, p.clock, len(averages[a.name, b.name]))
+        _add(out, ("memory", u.name, c.name), number(coef, values).real * kernel * averages[a.name, b.name])
     return out
+
+
+def _remembered(
+    c: Contribution, process: EffectiveProcess, averages: Mapping[tuple[str, str], Array], values: Values
+) -> Array:
+    """K(t, s)·⟨a(t) b(s)⟩ of a memory term that a dynamic coupling makes."""
+    (kind, _), *_ = c.kernels
+    bond = next(b for b in process.action.bonds if kind.endswith(f":{b.name}"))
+    first, second = sorted(_atoms(c), key=lambda atom: c.at[atom[1]])
+    size = len(averages[first[0], second[0]])
+    return _past(number(bond.rate, values).real, process.action.clock, size) * averages[first[0], second[0]]
+
+
+def _past(rate: float, clock: str, times: int) -> Array:
+    """The weight of an earlier step in a bond that forgets at this rate, on steps of length one."""
+    lag = np.subtract.outer(np.arange(times), np.arange(times))
+    decay = np.exp(rate * lag) if clock == "flow" else np.sign(rate) ** (lag - 1.0) * abs(rate) ** (lag - 1.0)
+    return np.where(lag > 0, decay, 0.0)
 
 
 def _atoms(c: Contribution) -> tuple[tuple[str, int], ...]:

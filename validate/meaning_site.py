@@ -17,6 +17,7 @@ from quenched.theory.lower import CopiedAction
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.saddle import OrderParameter, SiteProblem, SiteTerm
 from quenched.theory.spaces import N
+from quenched.theory.terms import PAST
 from quenched.validate.meaning import SIZE, Array, Values, number, relative
 from quenched.validate.meaning_action import (
     Instances,
@@ -24,6 +25,7 @@ from quenched.validate.meaning_action import (
     copies_in,
     fractions_of,
     functional_value,
+    memory_of,
     random_instances,
     tensor,
 )
@@ -167,7 +169,7 @@ def process_exponent(
             total -= 1j * complex(hats[u] @ level)
     for u, parts in process.memory.items():
         for c in parts if u in hats else ():
-            kernel = number(c.coef, values) * response(_op(c), action, parameters)
+            kernel = number(c.coef, values) * memory_kernel(c, action, parameters, len(hats[u]))
             total -= 1j * complex(hats[u] @ kernel @ site[c.output])
     return total
 
@@ -194,6 +196,16 @@ def response(op: OrderParameter, action: CopiedAction, parameters: Parameters) -
     (hat,) = (s for a, s in op.atoms if action.fields[a].role == "hat")
     (psi,) = (s for a, s in op.atoms if action.fields[a].role != "hat")
     return np.transpose(parameters[op], (psi, hat)) / 1j
+
+
+def memory_kernel(c: Contribution, action: CopiedAction, parameters: Parameters, times: int) -> Array:
+    """What multiplies the output of a memory term, as an array (t, s): a response, or K·C of a dynamic coupling."""
+    if not c.kernels:
+        return response(_op(c), action, parameters)
+    average = parameters[_op(c)] if c.at == (0, 1) else parameters[_op(c)].T
+    for kind, _ in c.kernels:
+        average = average * memory_of(kind.removeprefix(PAST), times)
+    return average
 
 
 def readoff_deviation(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from sympy import Basic, Expr
 
+from quenched.theory.algebra import Outer
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.lower import SiteField
@@ -22,6 +23,7 @@ from quenched.theory.model import Model
 from quenched.theory.naming import coupling_outputs, field_names
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.spaces import N, Population, t
+from quenched.theory.terms import PAST
 from quenched.validate.meaning import Array, Values, World, evaluate, number
 from quenched.validate.sampling import sample_law
 
@@ -73,6 +75,7 @@ class Network(World):
         self.couplings = self._draw(model.matrices)
         self.numbers = {q: quenched_numbers(q, self.sites[q.population], values, rng) for q in model.quenched}
         self.numbers |= {x: start_of(name, self.sites[x.population], rng) for x, name in field_names(model).items()}
+        self.couplings |= {b.name: np.zeros((self.sites[b.rows], self.sites[b.cols])) for b in model.bonds}
 
     def _draw(self, matrices: tuple[Gaussian | Iid, ...]) -> dict[str, Array]:
         out = {m.name: self._iid(m) for m in matrices if isinstance(m, Iid)}
@@ -140,10 +143,24 @@ class Network(World):
             for out in outputs:
                 paths[out.name].append(self.evaluate(out.body, out.population))
             rates = {x: self.evaluate(rhs, x.population) for x, rhs in self.model.eqs.items()}
+            moved = {bond.name: self._bond(rhs) for bond, rhs in self.model.bonds.items()}
             self.numbers |= {x: self.numbers[x] + rate if flow else rate for x, rate in rates.items()}
+            self.couplings |= {b: self.couplings[b] + rate if flow else rate for b, rate in moved.items()}
             for x, name in names.items():
                 paths[name].append(self.numbers[x])
         return paths
+
+    def _bond(self, rhs: Any) -> Array:
+        """The declared rate of change of a dynamic coupling, word by word."""
+        total: Any = 0.0
+        for coefficient, (factor,) in rhs.terms:
+            if isinstance(factor, Outer):
+                ends = ((factor.left, factor.rows), (factor.right, factor.cols))
+                entry = np.outer(*(self.evaluate(body, population) for body, population in ends))
+            else:
+                entry = self.couplings[factor.name]
+            total = total + number(coefficient, self.values).real * entry
+        return np.asarray(total)
 
 
 def _groups(matrices: list[Gaussian]) -> list[list[Gaussian]]:
@@ -172,7 +189,7 @@ class Ensemble:
         """Unkicked series by name, each a list over times."""
         action = self.process.action
         locals_ = [f.name for f in action.of_role("local")]
-        if self.process.has_memory:
+        if any(not c.kernels for parts in self.process.memory.values() for c in parts):
             signs = (1.0, -1.0)
             self.kicks = [(h, n, s * KICK) for h in locals_ for n in range(self.steps) for s in signs]
         copies = 1 + len(self.kicks)
@@ -223,7 +240,9 @@ class Ensemble:
             return [h.name for h in action.of_role("local") if f.definition.has(h.symbol)]
         own = [c for pair, parts in self.process.covariance.items() if pair == (f.name, f.name) for c in parts]
         own += [*self.process.mean.get(f.name, ())]
-        return [a for c in own for a, _ in _atoms(c)]
+        remembered = [c for c in self.process.memory.get(f.name, ()) if c.kernels]
+        now = [a for c in remembered for a, slot in _atoms(c) if c.at[slot] == 0]
+        return [a for c in own for a, _ in _atoms(c)] + now
 
     def _output(self, f: SiteField, now: Mapping[Basic, Any]) -> Array:
         shape = (1 + len(self.kicks), self.samples)
@@ -237,7 +256,8 @@ class Ensemble:
         field_now = np.tile(self._noise(f, n) + level, (1 + len(self.kicks), 1))
         for c in self.process.memory.get(f.name, ()):
             for m in range(n + 1):
-                strength = number(c.coef, self.values).real * self._response(c, n, m)
+                kernel = self._bond(c, n, m) if c.kernels else self._response(c, n, m)
+                strength = number(c.coef, self.values).real * kernel
                 if strength != 0:
                     field_now = field_now + strength * self.series[c.output][m]
         for k, (h, m, size) in enumerate(self.kicks, start=1):
@@ -278,6 +298,16 @@ class Ensemble:
             product_ = self.series[first][times[c.at[s1]]][0] * self.series[second][times[c.at[s2]]][0]
             total += number(c.coef, self.values).real * float(product_.mean())
         return total
+
+    def _bond(self, c: Contribution, n: int, m: int) -> float:
+        """K(n, m)·⟨a(n) b(m)⟩ for m < n: what a dynamic coupling that is moved step by step remembers."""
+        if m >= n:
+            return 0.0
+        (kind, _), *_ = c.kernels
+        bond = next(b for b in self.process.action.bonds if kind == PAST + b.name)
+        rate = number(bond.rate, self.values).real + (self.process.action.clock == "flow")
+        first, second = sorted(_atoms(c), key=lambda atom: c.at[atom[1]])
+        return float(rate ** (n - m - 1) * (self.series[first[0]][n][0] * self.series[second[0]][m][0]).mean())
 
     def _response(self, c: Contribution, n: int, m: int) -> float:
         """R(n, m) = ∂⟨ψ(n)⟩/∂h(m), from paths whose field h was moved at time m."""

@@ -49,6 +49,7 @@ class Program:
     fields, noises, quenched : (label, population) in the order of the state, noise and disorder tables.
     parameters : names in the order of ``env.parameters`` (``N`` included).
     matrices : labels of the atoms.
+    bonds : (label, population of the rows, of the columns, number of drives) of dynamic couplings.
     buffers : (population, with tangent) of the arrays that couplings read.
     channels : population of every recorded channel, −1 for one number.
     autonomous : False when time occurs explicitly.
@@ -62,6 +63,7 @@ class Program:
     quenched: tuple[tuple[str, int], ...]
     parameters: tuple[str, ...]
     matrices: tuple[str, ...]
+    bonds: tuple[tuple[str, int, int, int], ...]
     buffers: tuple[tuple[int, bool], ...]
     channels: tuple[int, ...]
     autonomous: bool

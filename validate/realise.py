@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
+from quenched.validate.bonds import Bond, BondSpec
 from quenched.validate.integrators import SCHEMES, Scratch
 from quenched.validate.measure import Lags, Recorder
 from quenched.validate.program import Moment, Program, load
@@ -62,11 +63,15 @@ class Task:
 
     def memory(self) -> float:
         """Bytes that the couplings of one realisation take while they are drawn."""
-        return sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in self.matrices)
+        drawn = sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in self.matrices)
+        return drawn + 8.0 * self.trajectories * (2 if self.program.tangent else 1) * self._bond_entries()
+
+    def _bond_entries(self) -> int:
+        return sum(self.sizes[p] * self.sizes[q] for _, p, q, _ in self.program.bonds)
 
     def work(self) -> float:
         """Rough number of elementary operations of one realisation."""
-        entries = sum(m.rows * m.cols for m in self.matrices)
+        entries = sum(m.rows * m.cols for m in self.matrices) + 3 * self._bond_entries()
         steps = (self.burn + self.window) * (
             1 if self.scheme in ("map", "euler") else 2 if self.scheme == "heun" else 4
         )
@@ -99,6 +104,10 @@ class Network:
         ]
         self._streams: dict[str, np.random.Generator] = {}
         self._fixed: dict[Any, Array] = {}
+        self.bonds = [
+            Bond(BondSpec(name, task.sizes[p], task.sizes[q], drives), task.trajectories, program.tangent, self.dtype)
+            for name, p, q, drives in program.bonds
+        ]
         self.matrices = self._draw_matrices([m for m in task.matrices])
         self.quenched = [sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law) for v in task.vectors]
         self._history = np.zeros((max(task.delays) + 1, *self.shape)) if task.delays else None
@@ -150,6 +159,15 @@ class Network:
             self._fixed[key] = J @ np.broadcast_to(np.asarray(vector, self.dtype), J.shape[1:])
         return self._fixed[key]
 
+    def through(self, bond: int, transposed: bool, stage: int, vectors: Array) -> Array:
+        """A dynamic coupling applied to every row of `vectors`."""
+        return self.bonds[bond].multiply(transposed, stage, self.task.dt, vectors)
+
+    def move_bonds(self) -> None:
+        """One step of all dynamic couplings."""
+        for bond in self.bonds:
+            bond.advance(self.task.scheme, self.task.dt)
+
     def mean(self, values: Any, population: int) -> Any:
         """Average over units for every row (numbers without units stay)."""
         if np.ndim(values) == 0 or np.shape(values)[-1] != self.task.sizes[population]:
@@ -173,7 +191,9 @@ class Network:
             self._history[step % len(self._history)] = y
 
     def rescale_past(self, factors: Array) -> None:
-        """Rescale remembered tangent vectors with the present ones."""
+        """Rescale remembered tangent vectors, and those of dynamic couplings, with the present ones."""
+        for bond in self.bonds:
+            bond.rescale(factors)
         if self._history is not None:
             self._history[:, self.trajectories :] *= factors
 
@@ -303,6 +323,7 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
         if task.burn <= n < end:
             recorder.record(n - task.burn, n * task.advance, y)
         y = step(rhs, n * task.advance, task.dt, y, noise.draw(), scratch)
+        net.move_bonds()
     return recorder, growth
 
 

@@ -212,12 +212,12 @@ def choose_scheme(model: Model, program: Program, tables: Tables, wanted: str | 
         return "map"
     multiplicative = program.noise_kind == "multiplicative"
     if wanted is None:
-        smooth = free_step and not tables.noises and not tables.delays
+        smooth = free_step and not tables.noises and not tables.delays and not tables.bonds
         return "euler" if multiplicative else "rk4" if smooth else "heun"
     if wanted not in SCHEMES or wanted == "map":
         raise QuenchedError(f"unknown scheme {wanted!r}; {nearest(str(wanted), [s for s in SCHEMES if s != 'map'])}")
     if multiplicative and wanted != "euler":
         raise QuenchedError(f"noise multiplies the state: scheme 'euler' (Itô) is right, {wanted!r} is not")
-    if not SCHEMES[wanted].noise and (tables.noises or tables.delays):
-        raise QuenchedError(f"scheme {wanted!r} is for flows without noise and delays: use 'heun'")
+    if not SCHEMES[wanted].noise and (tables.noises or tables.delays or tables.bonds):
+        raise QuenchedError(f"scheme {wanted!r} is for flows without noise, delays and dynamic couplings: use 'heun'")
     return wanted

@@ -9,6 +9,7 @@ from quenched.theory.closure import Close
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, Schroedinger
 from quenched.theory.linear import SolveUnits
 from quenched.theory.lower import Lower
+from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import StationaryGaussian
 from quenched.theory.readoff import ReadOff
@@ -17,7 +18,12 @@ from quenched.theory.saddle import NameOrderParameters, Saddle
 from quenched.theory.sampled import SampleUnits
 from quenched.theory.stationary import CloseAverages, Stationary
 from quenched.theory.vanish import LargestTime
-from quenched.validate.meaning_action import average_deviation, lowering_deviation, naming_deviation
+from quenched.validate.meaning_action import (
+    average_deviation,
+    integration_deviation,
+    lowering_deviation,
+    naming_deviation,
+)
 from quenched.validate.meaning_sampled import sampled_deviation
 from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
 from quenched.validate.meaning_state import (
@@ -51,6 +57,11 @@ WITNESSES: dict[type[Rule], Witness] = {
         "declared rates by explicit loops over 3–5 sites against local fields from the uses",
         EXACT,
         lambda b, a, s: lowering_deviation(s.model, a, s.values, s.rng()),
+    ),
+    IntegrateBonds: Witness(
+        "explicit matrices of dynamic couplings at 3 copies against site sums with kernels",
+        EXACT,
+        lambda b, a, s: integration_deviation(b, a, s.values, s.rng()),
     ),
     Average: Witness(
         "exact average over all matrix entries, 3 sites, 2 copies, random fields",
