@@ -27,6 +27,9 @@ _HOME: dict[str, str] = {
         "quenched.theory.distributions",
     ),
     **dict.fromkeys(("mean", "total", "cov", "Lyapunov", "Critical", "Participation"), "quenched.theory.observables"),
+    **dict.fromkeys(
+        ("Density", "Count", "Edge", "Radius", "Outlier", "Moment"), "quenched.theory.eigenvalue_observables"
+    ),
     **dict.fromkeys(("Dynamics", "Map"), "quenched.theory.model"),
     "Spectrum": "quenched.theory.spectrum",
     "jacobian": "quenched.theory.jacobian",
@@ -54,7 +57,7 @@ _PLANNED: dict[str, str] = {
     **dict.fromkeys(
         (
             *("Fluctuation", "Replicon", "Entropy", "FreeEntropy", "Capacity"),
-            *("Density", "Count", "Edge", "Outlier", "Growth", "Kernel", "Complexity", "Probability"),
+            *("Growth", "Kernel", "Complexity", "Probability"),
         ),
         "an observable",
     ),

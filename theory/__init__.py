@@ -15,10 +15,10 @@ _WHERE = {
     "circulant": "Circulant",
     "couplings": "Apply Gaussian Iid Matrix Transpose diag eye outer",
     "observables": (
-        "Capacity Complexity Count Critical Density Edge Entropy Evidence Fisher Fluctuation FreeEntropy Functional "
-        "Growth IPR Kernel Law_of Lyapunov Margin Mean Outlier Participation Probability RateFunction Replicon Shift "
-        "cov mean total"
+        "Capacity Complexity Critical Entropy Evidence Fisher Fluctuation FreeEntropy Functional Growth IPR Kernel "
+        "Law_of Lyapunov Margin Mean Participation Probability RateFunction Replicon Shift cov mean total"
     ),
+    "eigenvalue_observables": "Count Density Edge Moment Outlier Radius",
     "model": "Dynamics Map Model",
     "gibbs": "Gibbs",
     "priors": "Spherical",

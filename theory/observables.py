@@ -168,8 +168,8 @@ class Critical(Functional):
 
 
 _NAMES = """
-    Participation Fluctuation Shift Replicon Entropy FreeEntropy Complexity Capacity Margin Probability Density Count
-    Edge Outlier IPR Kernel Fisher Evidence Growth RateFunction Law_of
+    Participation Fluctuation Shift Replicon Entropy FreeEntropy Complexity Capacity Margin Probability IPR Kernel
+    Fisher Evidence Growth RateFunction Law_of
 """
 #: Functionals that can be written down; only `Lyapunov` and `Critical` have a meaning so far.
 NAMED = tuple(_NAMES.split())

@@ -11,12 +11,14 @@ from sympy import Basic, Expr, I, S, Symbol, default_sort_key, sympify
 from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, combine
 from quenched.theory.checks import check_domain, check_laws, check_names
 from quenched.theory.couplings import Gaussian, RandomMatrix
+from quenched.theory.eigenvalue_observables import NAMES, Count, OfEigenvalues
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Quenched, UnitSymbol
 from quenched.theory.indices import entry_law, entry_law_latex
+from quenched.theory.observables import Functional, Mean
 from quenched.theory.record import Form, Line
 from quenched.theory.render import latex, text
-from quenched.theory.spaces import Population
+from quenched.theory.spaces import Population, as_expr
 from quenched.theory.substitute import (
     canonical,
     content_key,
@@ -49,6 +51,7 @@ class Spectrum:
         Whether the matrix equals its transpose by construction.
     matrices, quenched : random matrices and quenched quantities in it
     parameters : tuple of Symbol, sorted by name
+    observables : dict of str to Expr
 
     Raises
     ------
@@ -73,7 +76,8 @@ class Spectrum:
         nodes = self._nodes
         self.matrices: tuple[RandomMatrix, ...] = tuple(matrices_of(*nodes))
         self.quenched: tuple[Quenched, ...] = tuple(unit_symbols_of(Quenched, *nodes))
-        self.parameters: tuple[Symbol, ...] = tuple(sorted(parameters_of(*nodes), key=lambda s: s.name))
+        self.observables: dict[str, Expr] = {}
+        self._collect()
         self._check()
         self.defaults: dict[Symbol, Any] = {}
         self.defaults = self._assignment(defaults or {}, "default")
@@ -81,6 +85,10 @@ class Spectrum:
     @property
     def _nodes(self) -> tuple[Basic, ...]:
         return tuple(self.blocks.values())
+
+    def _collect(self) -> None:
+        found = parameters_of(*self._nodes, *self.observables.values())
+        self.parameters: tuple[Symbol, ...] = tuple(sorted(found, key=lambda s: s.name))
 
     def _check(self) -> None:
         nodes = self._nodes
@@ -108,13 +116,37 @@ class Spectrum:
 
     def key(self) -> str:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""
-        return content_key("spectrum", *(f"{p.name},{q.name}:{canonical(b)}" for (p, q), b in self.blocks.items()))
+        blocks = [f"{p.name},{q.name}:{canonical(b)}" for (p, q), b in self.blocks.items()]
+        observed = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
+        return content_key("spectrum", *blocks, *(["observables", *observed] if observed else []))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Spectrum) and self.key() == other.key()
 
     def __hash__(self) -> int:
         return int(self.key()[:15], 16)
+
+    # -- observables -----------------------------------------------------------------------------------------------
+    def observe(self, **named: Any) -> Spectrum:
+        """Declare observables by name; returns the spectrum itself.
+
+        Parameters
+        ----------
+        **named : expressions in `Density`, `Count`, `Edge`, `Radius`, `Outlier`, `Moment` and parameters
+
+        Raises
+        ------
+        QuenchedError
+            For something that is not read off eigenvalues, or a name that is declared twice.
+        """
+        for name, given in named.items():
+            expr = check_of_eigenvalues(name, given, self.hermitian)
+            if self.observables.get(name, expr) != expr:
+                raise QuenchedError(f"observable {name!r} is already declared as {self.observables[name]}")
+            self.observables[name] = expr
+        self._collect()
+        check_names((*self._nodes, *self.observables.values()))
+        return self
 
     # -- parameters ------------------------------------------------------------------------------------------------
     def _assignment(self, given: Mapping[Any, Any], what: str) -> dict[Symbol, Any]:
@@ -140,7 +172,10 @@ class Spectrum:
             (substitute(p, chosen), substitute(q, chosen)): substitute(block, chosen)
             for (p, q), block in self.blocks.items()
         }
-        return Spectrum(blocks, self.name, {s: v for s, v in self.defaults.items() if s not in chosen})
+        fixed = Spectrum(blocks, self.name)
+        fixed.observe(**{name: substitute(expr, chosen) for name, expr in self.observables.items()})
+        fixed.defaults = {s: v for s, v in self.defaults.items() if s in fixed.parameters}
+        return fixed
 
     def values(self, params: Mapping[Any, Any] | None = None, **named: Any) -> dict[Symbol, float]:
         """Complete numeric values of all parameters: the given ones, then the defaults.
@@ -164,8 +199,21 @@ class Spectrum:
         return numbers
 
     # -- printing --------------------------------------------------------------------------------------------------
+    def indexed(self) -> list[str]:
+        """The matrix and the laws of what is in it, as lines of text."""
+        return [line.text for line in SpectrumDeclaration(self).lines()]
+
+    def indexed_latex(self) -> str:
+        """The same as one LaTeX ``aligned`` block."""
+        rows = [line.latex.replace(r" \sim ", r" &\sim ", 1) for line in SpectrumDeclaration(self).lines()]
+        rows = [row if "&" in row else row.replace(" = ", " &= ", 1) for row in rows]
+        return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+    def _repr_latex_(self) -> str:
+        return self.indexed_latex()
+
     def __str__(self) -> str:
-        return "\n".join(line.text for line in SpectrumDeclaration(self).lines())
+        return "\n".join(self.indexed())
 
     __repr__ = __str__
 
@@ -190,6 +238,30 @@ class SpectrumDeclaration(Form):
             if p.name != "units" or p.fraction != 1:
                 out.append(Line(f"{p.name}: {text(p.fraction)}·N units", rf"\mathrm{{{p.name}}}: {latex(p.count)}"))
         return out
+
+
+def check_of_eigenvalues(name: str, given: Any, hermitian: bool) -> Expr:
+    """Check that an observable is an expression in functionals of eigenvalues, parameters and numbers."""
+    expr = as_expr(given, f"observable {name}")
+    found = expr.atoms(OfEigenvalues)
+    others = expr.atoms(Functional, Mean) - found
+    if others:
+        thing = min(others, key=str)
+        raise QuenchedError(
+            f"observable {name!r} of a Spectrum contains {thing}: {', '.join(NAMES)} are read off eigenvalues"
+        )
+    if not found or any(hasattr(s, "population") for s in expr.xreplace(dict.fromkeys(found, S.One)).free_symbols):
+        raise QuenchedError(f"observable {name!r} of a Spectrum should be made of {', '.join(NAMES)}, got {given}")
+    for part in found:
+        if not hermitian and isinstance(part, Count) and part.kind == "window":
+            raise QuenchedError(
+                f"observable {name!r}: the eigenvalues of this matrix are complex, {part} needs box= or disc="
+            )
+        if hermitian and part.has(I):
+            raise QuenchedError(f"observable {name!r}: the eigenvalues of this matrix are real, {part} is not")
+        if hermitian and isinstance(part, Count) and part.kind == "box":
+            raise QuenchedError(f"observable {name!r}: the eigenvalues of this matrix are real, {part} needs window=")
+    return expr
 
 
 def _as_blocks(given: Any) -> Blocks:
