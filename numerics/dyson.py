@@ -7,7 +7,11 @@ lower blocks ÷ s), which the exact identity Tr 𝒢_upper = Tr 𝒢_lower remov
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,12 @@ Complex = NDArray[np.complex128]
 REFINEMENTS = 5
 #: Newton steps below this (relative) end the iteration.
 TOLERANCE = 1e-11
+#: A batch of points is solved in this order: every 64th along a curve that fills the plane, then those in between.
+STRIDES = (64, 8, 1)
+#: Solved points that are remembered as starts.
+MEMORY = 20000
+#: Matrices to be inverted in one pass from which threads pay.
+THREADED = 200_000
 #: A diagonal scalar above this means that a point is inside the support.
 INSIDE = 1e-7
 
@@ -44,6 +54,43 @@ class _Space:
     by_zbar: Complex
     feedback: Complex  # (unknowns, nodes, b, b)
     rows: list[tuple[int, int, int, Complex]]  # (unknown, j, k, weight at nodes)
+
+    def sparse(self, heads: list[tuple[int, int, int, Complex]], half: int | None) -> tuple[Any, ...]:
+        """The tables as `dyson_kernels.accumulate` takes them; `heads` are further averages like `rows`."""
+        by_quantity = [*self.feedback, -self.by_z, -self.by_zbar]
+        places = [(m, *map(int, at)) for m, f in enumerate(by_quantity) for at in np.argwhere(np.any(f != 0, axis=0))]
+        values = np.array([by_quantity[m][:, i, k] for m, i, k in places], complex).reshape(-1, len(self.weights))
+        rows = [*self.rows, *heads]
+        return (
+            np.ascontiguousarray(self.constant),
+            np.array(places, np.int64).reshape(-1, 3),
+            np.ascontiguousarray(values),
+            np.array([(u, j, k) for u, j, k, _ in rows], np.int64).reshape(-1, 3),
+            np.array([w for *_, w in rows], complex).reshape(-1, len(self.weights)),
+            np.array([half is None or b < half for b in self.blocks], np.bool_),
+            self.fraction * self.weights,
+        )
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Averages at many points, and their derivatives with respect to the scalars, z and z̄ (if asked for).
+
+    Attributes
+    ----------
+    image : (points, unknowns)
+    resolvent : (points,)
+    jacobian : (points, unknowns, unknowns + 2)
+    resolvent_slope : (points, unknowns + 2)
+    traces : (points, 2) of the upper and lower blocks, with slopes (points, 2, unknowns + 2)
+    """
+
+    image: Complex
+    resolvent: Complex
+    jacobian: Complex
+    resolvent_slope: Complex
+    traces: Complex
+    trace_slopes: Complex
 
 
 class Dyson:
@@ -66,8 +113,20 @@ class Dyson:
         self.upper = [k for k, u in enumerate(problem.unknowns) if u.sector == "upper"]
         self.lower = [k for k, u in enumerate(problem.unknowns) if u.sector == "lower"]
         self.vanishing = np.array([u.sector != "analytic" for u in problem.unknowns], dtype=bool)
+        self._sparse = [space.sparse(self._head_rows(k), problem.half) for k, space in enumerate(self.spaces)]
         #: Size of the matrix: sets the scale of z and η.
         self.scale = self._size()
+        self._solved: tuple[Complex, Complex] = np.zeros(0, complex), np.zeros((0, self.count), complex)
+
+    def _head_rows(self, index: int) -> list[tuple[int, int, int, Complex]]:
+        """The average that is g(z), as a further row of the tables of a space."""
+        shift, space = self.problem.half or 0, self.spaces[index]
+        found = []
+        for h, weight in zip(self.problem.heads, self.head_weight, strict=True):
+            if self.problem.blocks[h] == index:
+                at = space.blocks.index(h + shift), space.blocks.index(h)
+                found.append((self.count, *at, (weight * space.weights).astype(complex)))
+        return found
 
     # -- tables ----------------------------------------------------------------------------------------------------
     def _space(self, index: int) -> _Space:
@@ -121,11 +180,14 @@ class Dyson:
             self.nodes[index] = np.array(nodes, float).reshape(len(weights), -1)
             moments = np.array([_probe(weights, self.at_nodes(index, e)) for e in exprs])
             if found is not None and np.all(np.abs(moments - found[2]) < limit * (1 + np.abs(moments))):
-                break
+                break  # the coarser nodes are fine enough
             found = self.nodes[index], weights, moments
         assert found is not None
         self.nodes[index] = found[0]
-        return found[1]
+        table = np.array([self.at_nodes(index, e) for e in exprs]).reshape(len(exprs), -1)
+        first, weights = merged(table, found[1])
+        self.nodes[index] = found[0][first]
+        return weights
 
     def _breaks(self, index: int) -> dict[Symbol, list[float]]:
         """Label values at which an expression of this space jumps or has a kink."""
@@ -137,7 +199,9 @@ class Dyson:
         p = self.problem
         found = [v.xreplace({Z: S.One, ZBAR: S.One}) for i, _, v in p.bare if p.blocks[i] == index]
         found += [u.weight for u in p.unknowns if u.space == index]
-        return found + [f.coefficient for f in p.feedback if p.blocks[f.row] == index]
+        found += [f.coefficient for f in p.feedback if p.blocks[f.row] == index]
+        found += [r.left for r in p.ranks if p.blocks[r.row] == index]
+        return found + [r.right for r in p.ranks if p.blocks[r.col] == index]
 
     def _size(self) -> float:
         bare = max(float(np.abs(s.constant).max(initial=0.0)) for s in self.spaces)
@@ -145,6 +209,28 @@ class Dyson:
         return 1.0 + bare + self.count * noise + noise**0.5
 
     # -- the equation ----------------------------------------------------------------------------------------------
+    def averages(self, t: Complex, z: Complex, eta: float, slopes: bool = False) -> Pass:
+        """All averages at once, with their derivatives if `slopes`."""
+        from .dyson_kernels import accumulate
+
+        kernel: Callable[..., None] = accumulate
+
+        points, averages, quantities = len(z), self.count + 1, self.count + 2
+        image, traces = np.zeros((points, averages), complex), np.zeros((points, 2), complex)
+        shape = (points, averages, quantities) if slopes else (0, averages, quantities)
+        response = np.zeros(shape, complex)
+        trace_slopes = np.zeros((shape[0], 2, quantities), complex)
+        t, z = np.ascontiguousarray(t, complex), np.ascontiguousarray(z, complex)
+
+        def part(own: slice) -> None:
+            out: tuple[Any, ...] = (image[own], response[own], traces[own], trace_slopes[own])
+            for table in self._sparse:
+                kernel(t[own], z[own], float(eta), *table, *out, slopes)
+
+        work = points * sum(len(s.weights) for s in self.spaces)
+        in_threads(part, points, 1 if work < THREADED else processors())
+        return Pass(image[:, :-1], image[:, -1], response[:, :-1], response[:, -1], traces, trace_slopes)
+
     def propagators(self, t: Complex, z: Complex, eta: float) -> list[Complex]:
         """𝒢 of every space, (points, nodes, b, b)."""
         out = []
@@ -164,39 +250,6 @@ class Dyson:
                 out[:, u] = g[:, :, j, k] @ w
         return out
 
-    def _response(self, G: list[Complex], sources: list[Complex]) -> Complex:
-        """d(image) for d(matrix) = −source: rows u, columns m of ⟨w (𝒢 source_m 𝒢)_jk⟩; sources (m, nodes, b, b)."""
-        out = np.zeros((len(G[0]), self.count, len(sources[0])), complex)
-        for s, g, source in zip(self.spaces, G, sources, strict=True):
-            for u, j, k, w in s.rows:
-                pair = np.einsum("pni,pnl,n->pnil", g[:, :, j, :], g[:, :, :, k], w, optimize=False)
-                out[:, u, :] += np.einsum("pnil,mnil->pm", pair, source, optimize=True)
-        return out
-
-    def jacobian(self, G: list[Complex]) -> Complex:
-        """∂ image / ∂ scalars, (points, unknowns, unknowns)."""
-        return self._response(G, [s.feedback for s in self.spaces])
-
-    def by_parameter(self, G: list[Complex]) -> Complex:
-        """∂ image / ∂ (z, z̄), (points, unknowns, 2)."""
-        return self._response(G, [-np.stack([s.by_z, s.by_zbar]) for s in self.spaces])
-
-    def trace_difference(self, G: list[Complex]) -> tuple[Complex, Complex, Complex]:
-        """Tr 𝒢_upper − Tr 𝒢_lower with derivatives by the scalars and by (z, z̄)."""
-        half = self.problem.half
-        assert half is not None
-        points = len(G[0])
-        value, slope = np.zeros(points, complex), np.zeros((points, self.count), complex)
-        drift = np.zeros((points, 2), complex)
-        for s, g in zip(self.spaces, G, strict=True):
-            signs = np.array([1.0 if b < half else -1.0 for b in s.blocks])
-            w = s.fraction * s.weights
-            value += np.einsum("pnii,i,n->p", g, signs, w)
-            product = np.einsum("pnli,i,pnij,n->pnlj", g, signs, g, w, optimize=True)
-            slope += np.einsum("pnlj,unjl->pu", product, s.feedback, optimize=True)
-            drift -= np.einsum("pnlj,mnjl->pm", product, np.stack([s.by_z, s.by_zbar]), optimize=True)
-        return value, slope, drift
-
     # -- readings --------------------------------------------------------------------------------------------------
     def resolvent(self, G: list[Complex]) -> Complex:
         """g(z) = lim (1/n) tr (z − M)⁻¹, (points,)."""
@@ -206,18 +259,6 @@ class Dyson:
             s = self.spaces[self.problem.blocks[h]]
             a, b = s.blocks.index(h + shift), s.blocks.index(h)
             out += weight * (G[self.problem.blocks[h]][:, :, a, b] @ s.weights)
-        return out
-
-    def resolvent_slope(self, G: list[Complex], dt: Complex, parameter: int) -> Complex:
-        """dg along a change dt (points, unknowns) of the scalars with z (0) or z̄ (1)."""
-        shift = self.problem.half or 0
-        out = np.zeros(len(G[0]), complex)
-        for h, weight in zip(self.problem.heads, self.head_weight, strict=True):
-            index = self.problem.blocks[h]
-            s, g = self.spaces[index], G[index]
-            a, b = s.blocks.index(h + shift), s.blocks.index(h)
-            change = np.einsum("ukij,pu->pkij", s.feedback, dt) - (s.by_z, s.by_zbar)[parameter]
-            out += weight * np.einsum("pni,pnij,pnj,n->p", g[:, :, a, :], change, g[:, :, :, b], s.weights)
         return out
 
     # -- Newton ----------------------------------------------------------------------------------------------------
@@ -231,8 +272,7 @@ class Dyson:
             return t, np.zeros(len(t))
         active = np.arange(len(t))
         for _ in range(steps):
-            G = self.propagators(t[active], z[active], eta)
-            step = self._newton_step(t[active], G)
+            step = self._newton_step(t[active], self.averages(t[active], z[active], eta, slopes=True))
             good = np.all(np.isfinite(step), axis=1)
             size = np.abs(step).max(axis=1) / (1e-3 + np.abs(t[active]).max(axis=1))
             t[active[good]] += step[good]
@@ -242,44 +282,41 @@ class Dyson:
                 break
         return t, error
 
-    def _newton_step(self, t: Complex, G: list[Complex]) -> Complex:
-        matrix = np.eye(self.count) - self.jacobian(G)
-        rest = self.image(G) - t
+    def _newton_step(self, t: Complex, found: Pass) -> Complex:
+        matrix = np.eye(self.count) - found.jacobian[:, :, : self.count]
+        rest = found.image - t
         if self.problem.half is not None:
-            value, slope, _ = self.trace_difference(G)
-            matrix = np.concatenate([matrix, slope[:, None, :]], axis=1)
-            rest = np.concatenate([rest, -value[:, None]], axis=1)
+            slope = found.trace_slopes[:, 0] - found.trace_slopes[:, 1]
+            matrix = np.concatenate([matrix, slope[:, None, : self.count]], axis=1)
+            rest = np.concatenate([rest, (found.traces[:, 1] - found.traces[:, 0])[:, None]], axis=1)
         return _solve(matrix, rest)
 
-    def slope(self, t: Complex, z: Complex, parameter: int) -> tuple[list[Complex], Complex]:
-        """Propagators, and dt/dz (parameter 0) or dt/dz̄ (1) at a solution with η = 0."""
-        G = self.propagators(t, z, 0.0)
-        matrix = np.eye(self.count) - self.jacobian(G)
-        rest = self.by_parameter(G)[:, :, parameter]
+    def resolvent_slope(self, t: Complex, z: Complex, parameter: int) -> Complex:
+        """dg/dz (parameter 0) or dg/dz̄ (1) at a solution with η = 0, the scalars moving along."""
+        found = self.averages(t, z, 0.0, slopes=True)
+        own = found.resolvent_slope[:, self.count + parameter]
+        if not self.count:
+            return own
+        matrix = np.eye(self.count) - found.jacobian[:, :, : self.count]
+        rest = found.jacobian[:, :, self.count + parameter]
         if self.problem.half is not None:
-            _, slope, drift = self.trace_difference(G)
-            matrix = np.concatenate([matrix, slope[:, None, :]], axis=1)
-            rest = np.concatenate([rest, -drift[:, parameter, None]], axis=1)
-        return G, _solve(matrix, rest) if self.count else np.zeros((len(z), 0), complex)
+            slope = found.trace_slopes[:, 0] - found.trace_slopes[:, 1]
+            matrix = np.concatenate([matrix, slope[:, None, : self.count]], axis=1)
+            rest = np.concatenate([rest, -slope[:, None, self.count + parameter]], axis=1)
+        dt = _solve(matrix, rest)
+        return np.asarray(own + np.einsum("pu,pu->p", found.resolvent_slope[:, : self.count], dt))
 
     def iterate(self, t: Complex, z: Complex, eta: float, steps: int) -> Complex:
         """Damped fixed point, with the traces of upper and lower blocks made equal after each step."""
         for _ in range(steps):
-            t = (t + self.image(self.propagators(t, z, eta))) / 2
+            t = (t + self.averages(t, z, eta).image) / 2
             if self.problem.half is not None and self.upper and self.lower:
                 t = self.balance(t, z, eta)
         return t
 
     def balance(self, t: Complex, z: Complex, eta: float) -> Complex:
         """Scale upper scalars by s and lower ones by 1/s so that both traces agree."""
-        half = self.problem.half
-        assert half is not None
-        G = self.propagators(t, z, eta)
-        up, low = np.zeros(len(t)), np.zeros(len(t))
-        for s, g in zip(self.spaces, G, strict=True):
-            for k, b in enumerate(s.blocks):
-                part = s.fraction * (g[:, :, k, k].imag @ s.weights)
-                up, low = (up + part, low) if b < half else (up, low + part)
+        up, low = self.averages(t, z, eta).traces.imag.T
         ratio = np.sqrt(np.maximum(low, 1e-300) / np.maximum(up, 1e-300))
         out = t.copy()
         out[:, self.upper] *= ratio[:, None]
@@ -295,8 +332,8 @@ class Dyson:
                 t[:, u] = 1j * w.sum() if j == k else 0.0
         return t
 
-    def follow_eta(self, z: Complex, ratio: float = 0.2) -> tuple[Complex, Array, NDArray[np.bool_]]:
-        """The positive solution of a doubled problem at η = 0.
+    def follow(self, z: Complex) -> tuple[Complex, Array, NDArray[np.bool_]]:
+        """The positive solution of a doubled problem at η = 0, from solved neighbours where there are some.
 
         Returns
         -------
@@ -304,6 +341,59 @@ class Dyson:
         error : (points,), relative size of the last Newton step
         inside : (points,)
         """
+        z = np.asarray(z, complex)
+        t, error = np.zeros((len(z), self.count), complex), np.full(len(z), np.inf)
+        order = np.argsort(_along_a_curve(z), kind="stable")
+        done = np.zeros(len(z), bool)
+        for stride in STRIDES:
+            chosen = order[::stride]
+            chosen = chosen[~done[chosen]]
+            t[chosen], error[chosen] = self._from_neighbours(z[chosen])
+            done[chosen] = True
+        return t, error, np.abs(t[:, self.vanishing]).max(axis=1, initial=0.0) > INSIDE
+
+    def _from_neighbours(self, z: Complex) -> tuple[Complex, Array]:
+        """Solve points, starting each from the nearest solved one, and remember them."""
+        t, error = np.zeros((len(z), self.count), complex), np.full(len(z), np.inf)
+        if len(self._solved[0]):
+            t, error = self._warm(z)
+        rest = ~(error < 1e-7)
+        if rest.any():
+            t[rest], error[rest], _ = self.follow_eta(z[rest])
+        good = error < 1e-7
+        points, scalars = (np.concatenate([a[-MEMORY:], b[good]]) for a, b in zip(self._solved, (z, t), strict=True))
+        self._solved = points, scalars
+        return t, error
+
+    def _warm(self, z: Complex) -> tuple[Complex, Array]:
+        """Newton's iteration from the nearest solved points; error ∞ where that is not the positive solution."""
+        from scipy.spatial import cKDTree
+
+        tree = cKDTree(np.column_stack([self._solved[0].real, self._solved[0].imag]))
+        _, nearest = tree.query(np.column_stack([z.real, z.imag]))
+        start = self._solved[1][nearest]
+        t, error = self.newton(start, z, 0.0, steps=15)
+        far = np.abs(t - start).max(axis=1, initial=0.0) > 0.5 * (0.1 + np.abs(start).max(axis=1, initial=0.0))
+        inside = np.abs(t[:, self.vanishing]).max(axis=1, initial=0.0) > INSIDE
+        t[np.ix_(~inside, self.vanishing)] = 0.0
+        wrong = far | ~np.isfinite(error) | (inside & ~self._positive(t))
+        outside = np.flatnonzero(~inside & ~wrong)
+        if len(outside):
+            wrong[outside] |= ~(self.gain(t[outside], z[outside]) < 1)
+        error[wrong] = np.inf
+        return t, error
+
+    def gain(self, t: Complex, z: Complex) -> Array:
+        """Largest eigenvalue of the linear map of the scalars that vanish outside, at analytic solutions, (points,)."""
+        if not self.upper:
+            return np.zeros(len(z))
+        table = self.averages(t, z, 0.0, slopes=True).jacobian[:, self.upper][:, :, self.upper]
+        bad = ~np.all(np.isfinite(table), axis=(1, 2))
+        table[bad] = np.eye(len(self.upper)) * 1e9
+        return np.asarray(np.abs(np.linalg.eigvals(table)).max(axis=1))
+
+    def follow_eta(self, z: Complex, ratio: float = 0.2) -> tuple[Complex, Array, NDArray[np.bool_]]:
+        """The same as `follow`, each point from large η, where the damped fixed point contracts."""
         z = np.asarray(z, complex)
         eta = self.scale
         t = self.iterate(self.start(len(z)), z, eta, 12)
@@ -339,7 +429,7 @@ class Dyson:
         y = 20 * self.scale
         t = np.zeros((len(z), self.count), complex)
         for _ in range(25):
-            t = self.image(self.propagators(t, z + side * y, 0.0))
+            t = self.averages(t, z + side * y, 0.0).image
         bad = np.zeros(len(z), bool)
         error = np.zeros(len(z))
         while y > floor * self.scale:
@@ -360,6 +450,44 @@ class Dyson:
         worst = float(np.max(error, initial=0.0))
         if not worst < 1e-6:
             raise ConvergenceError(f"{what}: Newton's iteration ended with a relative step of {worst:.1e}", error)
+
+
+def merged(table: Complex, weights: Array) -> tuple[NDArray[Any], Array]:
+    """One node for all at which every function has the same value, (functions, nodes): which, and their weights."""
+    if not len(table):
+        return np.zeros(1, np.int64), weights.sum(keepdims=True)
+    scale = np.abs(table).max(axis=1, keepdims=True) + 1e-300
+    rounded = np.round(table / scale, 13) + 0.0
+    _, first, which = np.unique(rounded, axis=1, return_index=True, return_inverse=True)
+    return first, np.asarray(np.bincount(which.ravel(), weights, len(first)), float)
+
+
+def processors() -> int:
+    """Processors for large batches: those of this process, fewer where ``OMP_NUM_THREADS`` says so."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(there, int(limit)) if limit.isdecimal() and int(limit) > 0 else there
+
+
+def in_threads(part: Callable[[slice], None], points: int, threads: int) -> None:
+    """Call `part` on slices that cover all points."""
+    if threads == 1:
+        part(slice(0, points))
+        return
+    edges = np.linspace(0, points, threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part, [slice(int(a), int(b)) for a, b in pairwise(edges)]))
+
+
+def _along_a_curve(z: Complex) -> NDArray[np.int64]:
+    """Place of every point on a curve that fills the plane (bits of both coordinates interleaved)."""
+    place = np.zeros(len(z), np.int64)
+    for shift, part in enumerate((z.real, z.imag)):
+        low, high = part.min(initial=np.inf), part.max(initial=-np.inf)
+        cells = ((part - low) / (high - low or 1.0) * 1023).astype(np.int64)
+        for bit in range(10):
+            place |= ((cells >> bit) & 1) << (2 * bit + shift)
+    return place
 
 
 def breaks_of(exprs: list[Expr], labels: list[Symbol]) -> dict[Symbol, list[float]]:

@@ -58,15 +58,15 @@ class SpectralSolver:
 
     def _resolvent(self, z: Complex) -> tuple[Complex, Array]:
         solver = self.analytic if self.problem.hermitian else self.doubled
-        t, error = solver.follow_from_infinity(z) if self.problem.hermitian else solver.follow_eta(z)[:2]
+        t, error = solver.follow_from_infinity(z) if self.problem.hermitian else solver.follow(z)[:2]
         solver.demand(error, "resolvent")
-        g = solver.resolvent(solver.propagators(t, z, 0.0)) if not self.problem.hermitian else self._above(solver, t, z)
+        g = solver.averages(t, z, 0.0).resolvent if not self.problem.hermitian else self._above(solver, t, z)
         return g, np.maximum(error, 1e-15) * np.abs(g)
 
     @staticmethod
     def _above(solver: Dyson, t: Complex, z: Complex) -> Complex:
         lifted = np.where(z.imag == 0, z + 1e-12j * solver.scale, z)
-        return solver.resolvent(solver.propagators(t, lifted, 0.0))
+        return solver.averages(t, lifted, 0.0).resolvent
 
     def density(self, z: ArrayLike) -> tuple[Array, Array]:
         """Eigenvalue density and its error, shaped like z: per unit length (Hermitian, z real) or per unit area.
@@ -82,12 +82,11 @@ class SpectralSolver:
         return rho.real, error
 
     def _planar_density(self, z: Complex) -> tuple[Complex, Array]:
-        t, error, inside = self.doubled.follow_eta(z)
+        t, error, inside = self.doubled.follow(z)
         self.doubled.demand(error, "density")
         rho = np.zeros(len(z), complex)
         if inside.any():
-            G, dt = self.doubled.slope(t[inside], z[inside], 1)
-            rho[inside] = self.doubled.resolvent_slope(G, dt, 1) / np.pi
+            rho[inside] = self.doubled.resolvent_slope(t[inside], z[inside], 1) / np.pi
         return rho, np.maximum(error, 1e-13) * np.abs(rho) + np.abs(rho.imag)
 
     def inside(self, z: ArrayLike) -> NDArray[np.bool_]:
@@ -97,7 +96,7 @@ class SpectralSolver:
         return np.asarray(self._batched(z, self._inside)[1] > 0.5)
 
     def _inside(self, z: Complex) -> tuple[Complex, Array]:
-        _, error, inside = self.doubled.follow_eta(z)
+        _, error, inside = self.doubled.follow(z)
         self.doubled.demand(error, "support")
         return z, inside.astype(float)
 
@@ -260,7 +259,7 @@ class SpectralSolver:
 
     def _analytic_part(self, z: complex) -> Complex:
         """Scalars of the analytic problem from a doubled solution at a point outside the support."""
-        t, error, _ = self.doubled.follow_eta(np.array([z]))
+        t, error, _ = self.doubled.follow(np.array([z]))
         self.doubled.demand(error, "boundary")
         return np.array([[t[0, low] for low, _ in self._lift]]).reshape(1, len(self._lift))
 
@@ -282,10 +281,7 @@ class SpectralSolver:
         doubled = np.zeros((1, self.doubled.count), complex)
         for k, (low, up) in enumerate(self._lift):
             doubled[0, low], doubled[0, up] = t[0, k], t[0, k].conjugate()
-        G = self.doubled.propagators(doubled, z, 0.0)
-        upper = self.doubled.upper
-        table = self.doubled.jacobian(G)[0][np.ix_(upper, upper)]
-        return float(np.abs(np.linalg.eigvals(table)).max())
+        return float(self.doubled.gain(doubled, z)[0])
 
     def boundary(self, angles: int = 64, centre: complex | None = None) -> list[Complex]:
         """Points of the boundary on rays from a centre, one array a ray (empty where a ray meets no support)."""
@@ -296,8 +292,9 @@ class SpectralSolver:
         out = []
         for angle in 2 * np.pi * np.arange(angles) / angles:
             unit = np.exp(1j * angle)
-            found = self._crossings(complex(middle), complex(middle + 2 * reach * unit))
-            out.append(np.array([middle + e.value * unit for e in found]))
+            begin = middle + 1e-3 * reach * unit  # densities of products diverge at 0
+            found = self._crossings(complex(begin), complex(middle + 2 * reach * unit))
+            out.append(np.array([begin + e.value * unit for e in found]))
         return out
 
     def centre(self) -> complex:
@@ -338,7 +335,7 @@ class SpectralSolver:
             t, error = self.analytic.follow_from_infinity(z)
             t = t.real.astype(complex)
         else:
-            full, error, _ = self.doubled.follow_eta(z)
+            full, error, _ = self.doubled.follow(z)
             t = full[:, [low for low, _ in self._lift]]
         self.analytic.demand(error, "outliers")
         return t

@@ -17,6 +17,9 @@ from quenched.theory.observables import Functional
 #: Directions in which an edge or an outlier is looked for, as points of the unit circle.
 SIDES: dict[str, Expr] = {"right": S.One, "left": S.NegativeOne, "top": I, "bottom": -I}
 
+#: Half length of the window of a `Density`, unless it is given.
+WIDTH = Rational(1, 10)
+
 
 class OfEigenvalues(Functional):
     """A functional of the eigenvalues of a declared matrix."""
@@ -46,7 +49,7 @@ class Density(OfEigenvalues):
         Half length of the window, radius of the disc. Theory and simulation average over the same window.
     """
 
-    def __new__(cls, at: Any, width: Any = Rational(1, 10)) -> Density:
+    def __new__(cls, at: Any, width: Any = WIDTH) -> Density:
         return Expr.__new__(cls, _number(at, "at of Density"), _positive(width, "width of Density"))
 
     def shown(self, write: Any) -> str:
@@ -109,8 +112,8 @@ class Edge(OfEigenvalues):
         Only the part of the support on one side of this number (of its real or imaginary parts): the edges of a gap are
         ``Edge("right", below=x)`` and ``Edge("left", above=x)`` for an x inside it.
     power : number, optional
-        Exponent p of the correction N^(−p) of a sample's extreme eigenvalue, where the edge is not an ordinary one (2 for
-        the hard edge at 0 of squared square matrices).
+        Exponent p of the correction N^(−p) of a sample's extreme eigenvalue, where the edge is not an ordinary one (2
+        for the hard edge at 0 of squared square matrices).
     """
 
     def __new__(cls, side: Any = "right", above: Any = None, below: Any = None, power: Any = None) -> Edge:
@@ -298,4 +301,3 @@ def with_numbers(functional: OfEigenvalues, values: dict[Any, float]) -> OfEigen
         region = (numbers[:2], numbers[2:]) if functional.kind == "box" else numbers
         return Count(**{functional.kind: region})
     return type(functional)(*args)
-
