@@ -182,12 +182,20 @@ class SpectralSolver:
             Distances from `start` along the segment (coordinates, for the real axis), in order.
         """
         if start is None or end is None:
-            reach = self._reach()
-            return [Number(e.value - reach, e.error) for e in self._crossings(complex(-reach), complex(reach))]
+            return list(self._real_edges)
         return self._crossings(complex(start), complex(end))
+
+    @cached_property
+    def _real_edges(self) -> list[Number]:
+        reach = self._reach()
+        return [Number(e.value - reach, e.error) for e in self._crossings(complex(-reach), complex(reach))]
 
     def _reach(self) -> float:
         """A real number so large that it and its negative are outside the support."""
+        return self._far
+
+    @cached_property
+    def _far(self) -> float:
         reach = (self.analytic if self.problem.hermitian else self.doubled).scale
         for _ in range(20):
             if not self.inside(np.array([-reach, reach])).any():

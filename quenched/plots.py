@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from quenched.solution import Solution
+    from quenched.spectral import SpectralSolution
     from quenched.sweeping import Sweep
 
-_LABEL = {"tau": r"lag $\tau$", "omega": r"frequency $\omega$"}
+_LABEL = {"tau": r"lag $\tau$", "omega": r"frequency $\omega$", "x": r"eigenvalue $\lambda$"}
 
 
 def _panels(count: int) -> tuple[Figure, list[Any]]:
@@ -49,4 +50,20 @@ def plot_sweep(sweep: Sweep, names: list[str] | None = None) -> Figure:
         values, errors = sweep.numbers(name)
         axis.errorbar(at, values, errors, marker=".", color="C0")
         axis.set(xlabel=sweep.axes[0], ylabel=name)
+    return figure
+
+
+def plot_plane(solution: SpectralSolution, points: int = 100) -> Figure:
+    """Density of complex eigenvalues in the plane, with the real edges marked."""
+    import numpy as np
+
+    figure, (axis,) = _panels(1)
+    radius = 1.1 * solution.reader.reach
+    x = np.linspace(-radius, radius, points)
+    density = solution.density(x + 1j * x[:, None])
+    image = axis.imshow(density, origin="lower", extent=(-radius, radius, -radius, radius), cmap="viridis")
+    figure.colorbar(image, ax=axis, label="density")
+    axis.plot([e.value for e in solution.edges()], [0] * len(solution.edges()), "w|")
+    axis.set(xlabel=r"Re $\lambda$", ylabel=r"Im $\lambda$")
+    figure.suptitle(str(solution.provenance["model"]), fontsize="medium")
     return figure

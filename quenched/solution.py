@@ -282,8 +282,8 @@ def _array(name: str, quantity: Quantity) -> xr.DataArray:
     if quantity.axis is None:
         return xr.DataArray(float(quantity.value), name=name, attrs=attributes)
     values = np.broadcast_to(np.asarray(quantity.value, float), np.shape(quantity.at))
-    unit = "model time" if quantity.axis == "tau" else "1 / model time"
-    at = xr.Variable(quantity.axis, np.asarray(quantity.at, float), {"units": unit})
+    units = {"tau": "model time", "omega": "1 / model time"}
+    at = xr.Variable(quantity.axis, np.asarray(quantity.at, float), {"units": units.get(quantity.axis, "1")})
     return xr.DataArray(values, coords={quantity.axis: at}, dims=(quantity.axis,), name=name, attrs=attributes)
 
 

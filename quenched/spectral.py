@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quenched.rendering import Lines, derivation_html, derivation_rich
-from quenched.theory.errors import QuenchedError
+from quenched.eigenvalue_readout import Reader
+from quenched.readout import Quantity
+from quenched.rendering import Lines
+from quenched.solution import Branch, Solution
+from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,43 +23,58 @@ if TYPE_CHECKING:
     from quenched.theory.problem_dyson import SpectralProblem
     from quenched.theory.spectral import SpectralDerivation
     from quenched.theory.spectrum import Spectrum
-    from quenched.theory_object import Theory
 
 Params = Mapping[Any, float] | None
+#: Points of the density curve of real eigenvalues.
+CURVE = 201
 
 
-class SpectralTheory:
+class SpectralTheory(Theory):
     """The N → ∞ spectrum of one declared matrix.
 
     Attributes
     ----------
     derivation : SpectralDerivation
         The steps: pencil, self-energy, scalar equations, boundary.
+    mutant, fixed : as in `Theory`
     """
 
-    def __init__(self, derivation: SpectralDerivation) -> None:
-        self.derivation = derivation
+    derivation: SpectralDerivation  # type: ignore[assignment]
+
+    def __init__(self, derivation: SpectralDerivation, mutant: str | None = None, fixed: Collection[str] = ()) -> None:
+        super().__init__(derivation, mutant, fixed)  # type: ignore[arg-type]
 
     @property
-    def model(self) -> Spectrum:
+    def model(self) -> Spectrum:  # type: ignore[override]
         """The declaration that the theory is of."""
         return self.derivation.model
 
     @property
-    def problem(self) -> SpectralProblem:
+    def problem(self) -> SpectralProblem:  # type: ignore[override]
         """The Dyson equations that the solvers get."""
         return self.derivation.problem
+
+    @property
+    def solvable(self) -> bool:
+        return True
+
+    @property
+    def takes_lags(self) -> bool:
+        return False
 
     @property
     def equations(self) -> Lines:
         """Scalar equations, resolvent and boundary."""
         return Lines(self.derivation.equations)
 
-    def values(self, params: Params = None, **keywords: float) -> dict[Any, float]:
-        """The complete assignment of parameters; an unknown or missing one is an error."""
-        return dict(self.model.values(params, **keywords))
+    @property
+    def order_parameters(self) -> Lines:
+        """The scalars of the matrix Dyson equation."""
+        return Lines(self.derivation.scalars)
 
-    def solve(self, params: Params = None, *, z: ArrayLike | None = None, **keywords: float) -> SpectralSolution:
+    def solve(  # type: ignore[override]
+        self, params: Params = None, *, z: ArrayLike | None = None, **keywords: float
+    ) -> SpectralSolution:
         """The spectrum at values of the parameters.
 
         Parameters
@@ -86,22 +105,68 @@ class SpectralTheory:
         """Points of the real axis at which the support begins and ends, in order."""
         return self.solve(params, **keywords).edges()
 
-    def _repr_latex_(self) -> str:
-        return str(self.derivation.latex())
+    def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
+        """Largest real part of the spectrum, the growth rate of dx/dt = M x, with its error."""
+        branch = self.solve(params, **keywords).main
+        return {branch.label: (branch.growth.value, branch.growth.error)}
 
-    def _repr_html_(self) -> str:
-        return derivation_html(self.derivation)
+    def jacobian_spectrum(self, params: Params = None, **keywords: float) -> SpectralSolution:
+        """A matrix has no Jacobian; its spectrum is `solve`."""
+        raise NotCovered("a Spectrum is a matrix, not a dynamics: solve(...) gives its spectrum")
+
+    def fluctuations(self) -> Any:
+        """Fluctuations of linear statistics are not built."""
+        raise NotCovered("fluctuations() of the eigenvalues of a matrix is not built; solve(...) gives their limits")
+
+    def export(self, path: str | Path) -> Path:
+        """Standalone solvers of Dyson equations are not built."""
+        raise NotCovered("export of a spectrum's solver is not built yet; solve(...).save(FILE.nc) keeps its numbers")
 
     def __repr__(self) -> str:
         return f"Spectrum of {self.model.name or 'a matrix'}\n{self.derivation.text()}"
 
-    def __rich__(self) -> Any:
-        return derivation_rich(self.derivation)
+
+class SpectralBranch(Branch):
+    """The spectrum as a branch of a solution: its observables by name; nothing is computed before it is asked for."""
+
+    def __init__(self, reader: Reader, model: Spectrum) -> None:
+        self.reader = reader
+        self.label, self.kind = "spectrum", "real" if model.hermitian else "complex"
+        self.observed = model.observables or model.standard
+        self.names = [*self.observed, *(["density"] if model.hermitian else [])]
+        self.shared = frozenset()
+        self.rms = lambda name: reader.scale(self.observed[name]) if name in self.observed else None
+        self._get = lambda name: self._curve() if name not in self.observed else reader.quantity(self.observed[name])
+        self._known, self._reasons = {}, {}
+
+    @cached_property
+    def growth(self) -> Quantity:  # type: ignore[override]
+        """Largest real part of the support: the growth rate of dx/dt = M x."""
+        edge = self.reader.extents.edge(1.0)
+        return Quantity(edge.value, edge.error)
+
+    @property
+    def stable(self) -> bool:  # type: ignore[override]
+        """Whether dx/dt = M x decays (outliers apart)."""
+        return bool(self.growth.value < 0)
+
+    def _curve(self) -> Quantity:
+        """The density between the outermost edges."""
+        import numpy as np
+
+        ends = [e.value for e in self.reader.solver.edges()]
+        if not ends:
+            raise NotCovered("the density curve needs a support with a density")
+        x = np.linspace(ends[0], ends[-1], CURVE)
+        value, error = self.reader.solver.density(x)
+        return Quantity(value, error, "x", x)
+
+    def __repr__(self) -> str:
+        return f"{self.label} ({self.kind} eigenvalues, largest real part {self.growth.value:.6g})"
 
 
-@dataclass
-class SpectralSolution:
-    """Resolvent, density, counts, support and outliers of a matrix at given parameters.
+class SpectralSolution(Solution):
+    """Resolvent, density, counts, support and outliers of a matrix at given parameters; declared observables by name.
 
     Attributes
     ----------
@@ -111,10 +176,14 @@ class SpectralSolution:
     z : points at which g was asked for, or None
     """
 
-    theory: SpectralTheory
-    values: dict[Any, float]
-    solver: SpectralSolver
-    z: ArrayLike | None = None
+    def __init__(
+        self, theory: SpectralTheory, values: dict[Any, float], solver: SpectralSolver, z: ArrayLike | None = None
+    ) -> None:
+        self.theory, self.values, self.solver, self.z = theory, values, solver, z
+        self.reader = Reader(solver, values)
+        branch = SpectralBranch(self.reader, theory.right.model)  # type: ignore[arg-type]
+        given = {str(k): float(v) for k, v in values.items()}
+        super().__init__([branch], 0, given, self.provenance_of(theory))
 
     @cached_property
     def g(self) -> NDArray[np.complex128]:
@@ -176,6 +245,12 @@ class SpectralSolution:
     def outliers(self) -> list[Number]:
         """Real eigenvalues outside the support that finite-rank parts make."""
         return self.solver.outliers()
+
+    def plot(self, names: list[str] | None = None) -> Any:
+        """Plot the density: a curve if the eigenvalues are real, else a map; returns the matplotlib figure."""
+        from quenched.plots import plot_plane, plot_solution
+
+        return plot_solution(self, names or ["density"]) if self.theory.model.hermitian else plot_plane(self)
 
 
 def jacobian_spectrum(theory: Theory, params: Params = None, **keywords: float) -> SpectralSolution:

@@ -45,7 +45,7 @@ def derive(model: Spectrum, params: Params = None, **fix: Any) -> SpectralTheory
 def derive(model: Gibbs, params: Params = None, **fix: Any) -> ReplicaTheory: ...
 @overload
 def derive(model: Model, params: Params = None, **fix: Any) -> Theory: ...
-def derive(model: Model | Spectrum | Gibbs, params: Params = None, **fix: Any) -> Theory | SpectralTheory:
+def derive(model: Model | Spectrum | Gibbs, params: Params = None, **fix: Any) -> Theory:
     """The N → ∞ theory of a model, derived step by step.
 
     Parameters
@@ -71,7 +71,7 @@ def derive(model: Model | Spectrum | Gibbs, params: Params = None, **fix: Any) -
         from quenched.spectral import SpectralTheory
         from quenched.theory.spectral import derive_spectrum
 
-        return SpectralTheory(derive_spectrum(model.fix(fixed) if fixed else model))
+        return SpectralTheory(derive_spectrum(model.fix(fixed) if fixed else model), fixed=fixed)
     if isinstance(model, Gibbs):
         from quenched.replica_theory import ReplicaTheory
         from quenched.theory.replicas import derive as replicate

@@ -253,7 +253,7 @@ def _case(theory: Theory, target: Target) -> Case:
 
 def compared(model: Any, measured: list[str]) -> list[str]:
     """The observables to judge: the declared ones, or the standard numbers where none is declared."""
-    declared = [n for n in model.observables if n in measured]
+    declared = [n for n in model.observables or getattr(model, "standard", ()) if n in measured]
     if declared:
         return declared
     standard = [n for n in measured if n.endswith("0") or n.startswith("mean_") or n == "lyapunov"]

@@ -71,6 +71,11 @@ class DysonEquation(Form):
             entries[at] = entries.get(at, S.Zero) + f.coefficient * p.unknowns[f.unknown].symbol
         for (i, j), value in sorted(entries.items()):
             out.append(equation_line(Symbol(f"S_{i}{j}"), value))
+        return [*out, *self.definitions()]
+
+    def definitions(self) -> list[Line]:
+        """What the scalars are."""
+        p, out = self.problem, []
         for u in p.unknowns:
             entry = Symbol(f"G_{u.j}{u.k}")
             factor = p.spaces[u.space].fraction

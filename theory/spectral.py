@@ -72,6 +72,17 @@ class SpectralDerivation:
         found = [form for kind in kinds if (form := self.find(kind)) is not None]
         return [line for form in found for line in form.lines()]
 
+    @property
+    def scalars(self) -> list[Line]:
+        """The scalars that the reduced Dyson equations hang on, as definitions."""
+        reduced = [s.after for s in self.steps if isinstance(s.rule, RemoveZeros)]
+        return [line for form in reduced if isinstance(form, DysonEquation) for line in form.definitions()]
+
+    @property
+    def refusal(self) -> str | None:
+        """Why there are no equations for the solvers: there always are, once the pencil is there."""
+        return None
+
     def titles(self) -> list[str]:
         return [s.title for s in self.steps]
 

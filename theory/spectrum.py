@@ -11,7 +11,7 @@ from sympy import Basic, Expr, I, S, Symbol, default_sort_key, sympify
 from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, combine
 from quenched.theory.checks import check_domain, check_laws, check_names
 from quenched.theory.couplings import Gaussian, RandomMatrix
-from quenched.theory.eigenvalue_observables import NAMES, Count, OfEigenvalues
+from quenched.theory.eigenvalue_observables import NAMES, Count, Edge, Moment, OfEigenvalues, Radius
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Quenched, UnitSymbol
 from quenched.theory.indices import entry_law, entry_law_latex
@@ -113,6 +113,12 @@ class Spectrum:
             (q, p) in self.blocks and _symmetric_form(block.T) == _symmetric_form(self.blocks[q, p])
             for (p, q), block in self.blocks.items()
         )
+
+    @property
+    def standard(self) -> dict[str, Expr]:
+        """What is observed where nothing is declared."""
+        ends = {"edge_left": Edge("left"), "edge_right": Edge("right")}
+        return {**ends, "moment_2": Moment(2)} if self.hermitian else {**ends, "radius": Radius()}
 
     def key(self) -> str:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""
