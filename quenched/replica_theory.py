@@ -14,6 +14,7 @@ from quenched.theory_object import Theory
 if TYPE_CHECKING:
     from sympy import Symbol
 
+    from quenched.instance_theory import InstanceTheory
     from quenched.numerics.replica import ReplicaBranch
     from quenched.numerics.types import Number
     from quenched.theory.problem_replicas import ReplicaProblem
@@ -135,6 +136,19 @@ class ReplicaTheory(Theory):
             raise QuenchedError(f"no order parameter {overlap!r}: {nearest(overlap, unknowns)}")
         values = self.values({**at, symbol.name: bracket[0]})
         return shrinking(self.problem, symbol, unknowns[overlap], values, bracket)
+
+    def instance(self) -> InstanceTheory:
+        """The instance reading of the same measure: message passing on one draw of the couplings, and state evolution.
+
+        Raises
+        ------
+        NotCovered
+            The measure has no form of sites coupled in pairs.
+        """
+        from quenched.instance_theory import InstanceTheory
+        from quenched.theory.instance import derive
+
+        return InstanceTheory(derive(self.model), fixed=self.fixed)  # type: ignore[arg-type]
 
     def _symbol(self, key: Any) -> Symbol:
         for symbol in self.model.parameters:

@@ -18,6 +18,10 @@ from quenched.theory.gibbs import Gibbs
 from quenched.theory.instance_evolution import EvolutionForm, FieldLaw, GrowthForm, LineariseMessages, StateEvolution
 from quenched.theory.instance_graph import OneInstance, PairGraph
 from quenched.theory.instance_messages import (
+    MJ,
+    OLD,
+    VJ,
+    A,
     BeliefPropagation,
     Bethe,
     BetheForm,
@@ -28,6 +32,7 @@ from quenched.theory.instance_messages import (
     Onsager,
 )
 from quenched.theory.observables import Mean
+from quenched.theory.problem_messages import MessageBlock, MessageProblem, MessageSite
 from quenched.theory.problem_replicas import L, ReplicaProblem
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, text
@@ -41,6 +46,7 @@ class InstanceState(Form):
 
     name: ClassVar[str] = "fixed point of state evolution"
     problem: ReplicaProblem
+    messages: MessageProblem
 
     def lines(self) -> list[Line]:
         p = self.problem
@@ -66,25 +72,89 @@ class ObserveInstance(Rule):
         seen = [("free_entropy", evolution.free_entropy), ("replicon", before.eigenvalue)]
         seen += list(_states(evolution)) + list(_entropy(evolution))
         seen += [(name, _declared(name, expr, evolution)) for name, expr in self.declared]
-        equations = tuple(evolution.equations.items())
-        kinds = {s: "mean" for s in evolution.means.values()} | {s: "overlap" for s in evolution.overlaps.values()}
-        kinds |= {s: "norm" if evolution.graph.site(n).kind == "state" else "response" for (n, _), s in _widths(evolution)}
-        return InstanceState(
-            ReplicaProblem(
-                evolution.graph.parameters,
-                tuple(f.site.measure for f in evolution.laws),
-                equations,
-                tuple((lam, average, value) for lam, (average, value) in evolution.constraints.items()),
-                evolution.free_entropy,
-                before.matrix,
-                tuple(seen),
-                tuple(kinds[s] for s, _ in equations),
-            )
+        known = known_widths(evolution)
+        seen = [(name, expr.xreplace(known)) for name, expr in seen]
+        constraints = tuple((lam, a.xreplace(known), value) for lam, (a, value) in evolution.constraints.items())
+        used = [*(e for _, e in seen), *(a for _, a, _ in constraints)]
+        equations = needed({s: rhs.xreplace(known) for s, rhs in evolution.equations.items()}, used)
+        matrix = tuple(tuple(e.xreplace(known) for e in row) for row in before.matrix)
+        kinds = kinds_of(evolution)
+        problem = ReplicaProblem(
+            evolution.graph.parameters,
+            tuple(f.site.measure for f in evolution.laws),
+            equations,
+            constraints,
+            evolution.free_entropy.xreplace(known),
+            matrix,
+            tuple(seen),
+            tuple(kinds[s] for s, _ in equations),
         )
+        return InstanceState(problem, message_problem(evolution))
 
 
-def _widths(evolution: EvolutionForm) -> list[tuple[tuple[str, Expr], Symbol]]:
-    return list(evolution.widths.items())
+def known_widths(evolution: EvolutionForm) -> dict[Expr, Expr]:
+    """E[c L₂] by the overlap, where x² (or on a sphere its average) is fixed and c is no label."""
+    out: dict[Expr, Expr] = {}
+    for (name, factor), width in evolution.widths.items():
+        norm = evolution.graph.site(name).norm
+        if norm is not None and not factor.has(*evolution.graph.site(name).labels):
+            out[width] = factor * norm - evolution.overlaps[name, factor]
+    return out
+
+
+def needed(equations: dict[Symbol, Expr], used: list[Expr]) -> tuple[tuple[Symbol, Expr], ...]:
+    """The equations of all unknowns that the used expressions need, and those that their equations need."""
+    wanted: list[Symbol] = []
+    pending = list(used)
+    while pending:
+        symbols = pending.pop().free_symbols
+        for s in equations:
+            if s in symbols and s not in wanted:
+                wanted.append(s)
+                pending.append(equations[s])
+    return tuple((s, rhs) for s, rhs in equations.items() if s in wanted)
+
+
+def kinds_of(evolution: EvolutionForm) -> dict[Symbol, str]:
+    """What every unknown is, for its starting values."""
+    kinds = dict.fromkeys(evolution.means.values(), "mean") | dict.fromkeys(evolution.overlaps.values(), "overlap")
+    for (name, _), s in evolution.widths.items():
+        kinds[s] = "norm" if evolution.graph.site(name).kind == "state" else "response"
+    return kinds
+
+
+def message_problem(evolution: EvolutionForm) -> MessageProblem:
+    """The iteration on one instance as data, constraints first."""
+    graph, nodes, counts = evolution.graph, evolution.nodes, counts_states(evolution)
+    fields = sorted(evolution.laws, key=lambda f: f.site.kind != "channel")
+    drawn = {law.name for law in graph.laws if any(len(d.edges) > 1 for d in law.diagrams)}
+    direct = (nodes.field - nodes.reaction).coeff(A, 1).coeff(MJ, 1)
+    reaction = nodes.reaction.coeff(A, 2).coeff(VJ, 1).coeff(OLD, 1)
+    spread = nodes.width.coeff(A, 2).coeff(VJ, 1)
+    return MessageProblem(
+        graph.parameters,
+        tuple(
+            MessageSite(
+                f.site.symbol.name,
+                f.site.measure,
+                f.site.bias,
+                f.site.quadratic,
+                f.site.norm if f.site.sphere else None,
+                _count(f) if counts else None,
+            )
+            for f in fields
+        ),
+        tuple(
+            MessageBlock(
+                c.matrix if c.matrix in drawn else None, c.coef, c.row.site, c.row.factor, c.col.site, c.col.factor
+            )
+            for c in graph.couplings
+        ),
+        float(direct),
+        float(reaction),
+        float(spread),
+        (float(evolution.bethe[0]), float(evolution.bethe[1])),
+    )
 
 
 def _states(evolution: EvolutionForm) -> Iterator[tuple[str, Expr]]:
@@ -98,20 +168,28 @@ def _states(evolution: EvolutionForm) -> Iterator[tuple[str, Expr]]:
 
 def _entropy(evolution: EvolutionForm) -> Iterator[tuple[str, Expr]]:
     """The logarithm of the number of states, where the measure counts them."""
-    counts = [_count(f) for f in evolution.laws if f.site.kind == "state"]
-    channels = [f.site for f in evolution.laws if f.site.kind == "channel"]
-    hard = all(g.func is Heaviside for s in channels for p in s.measure.pieces for g in Mul.make_args(p.weight))
-    if None not in counts and hard and channels and not any(f.site.bias or f.site.quadratic for f in evolution.laws):
-        yield "entropy", evolution.free_entropy + Add(*counts)
+    if counts_states(evolution):
+        states = [f for f in evolution.laws if f.site.kind == "state"]
+        shares = [f.site.fraction * c for f in states if (c := _count(f)) is not None]
+        yield "entropy", evolution.free_entropy + Add(*shares)
+
+
+def counts_states(evolution: EvolutionForm) -> bool:
+    """Whether the measure is uniform over states that meet constraints."""
+    states = [f for f in evolution.laws if f.site.kind == "state"]
+    pieces = [p for f in evolution.laws if f.site.kind == "channel" for p in f.site.measure.pieces]
+    hard = all(g.func is Heaviside for p in pieces for g in Mul.make_args(p.weight))
+    plain = not any(f.site.bias or f.site.quadratic for f in evolution.laws)
+    return bool(pieces) and hard and plain and all(_count(f) is not None for f in states)
 
 
 def _count(f: FieldLaw) -> Expr | None:
-    """ln of the number of states of a unit, 0 on a sphere (relative to its volume)."""
+    """ln of the number of states of a unit, 0 on a sphere (relative to its volume); None where nothing is counted."""
     if f.site.sphere:
         return S.Zero
     pieces = f.site.measure.pieces
     even = all(p.value is not None and p.weight == pieces[0].weight for p in pieces)
-    return f.site.fraction * log(len(pieces)) if even else None
+    return log(len(pieces)) if even else None
 
 
 def _declared(name: str, expr: Expr, evolution: EvolutionForm) -> Expr:

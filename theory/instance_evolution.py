@@ -54,6 +54,7 @@ class EvolutionForm(Form):
     Attributes
     ----------
     graph, nodes : the measure and its iteration
+    bethe : coefficients of the Bethe free entropy
     laws : of the fields of every population
     means, overlaps, widths : E[c x], E[c L₁²], E[c L₂] by (population, c): their symbols
     equations : symbol → its average over the next fields
@@ -64,6 +65,7 @@ class EvolutionForm(Form):
     name: ClassVar[str] = "state evolution"
     graph: PairGraph
     nodes: NodeEquations
+    bethe: tuple[Expr, Expr]
     laws: tuple[FieldLaw, ...]
     means: dict[Key, Symbol]
     overlaps: dict[Key, Symbol]
@@ -143,7 +145,16 @@ class _Evolution:
         }
         free = Add(*(self._entropy(f) for f in laws)).expand()
         return EvolutionForm(
-            self.graph, self.nodes, laws, self.means, self.overlaps, self.widths, equations, constraints, free
+            self.graph,
+            self.nodes,
+            self.bethe.sites,
+            laws,
+            self.means,
+            self.overlaps,
+            self.widths,
+            equations,
+            constraints,
+            free,
         )
 
     def _law(self, site: GraphSite) -> FieldLaw:
@@ -286,7 +297,9 @@ class GrowthForm(Form):
             plain = " + ".join(f"{text(e)}·{_square(k, text)}" for e, k in pieces)
             tex = " + ".join(rf"{latex(e)} {_square(k, latex)}" for e, k in pieces)
             key = (site, factor)
-            out.append(Line(f"{_square(key, text)} ← {plain or '0'}", rf"{_square(key, latex)} \leftarrow {tex or '0'}"))
+            out.append(
+                Line(f"{_square(key, text)} ← {plain or '0'}", rf"{_square(key, latex)} \leftarrow {tex or '0'}")
+            )
         lam = self.eigenvalue
         head = r"\lambda_{\mathrm{growth}} = 1 - \det(1 - G)"
         return [*out, Line(f"growth = 1 − det(1 − G) = {text(lam)}", f"{head} = {latex(lam)}", "below 1: converges")]
@@ -315,7 +328,7 @@ class LineariseMessages(Rule):
 
     title: ClassVar[str] = "Linear stability of the messages"
     assumption: ClassVar[str] = "perturbations are independent of the couplings that they meet next"
-    source: ClassVar[str] = "kabashima2003"
+    source: ClassVar[str] = "kabashima2003,zhao2022"
 
     def __call__(self, before: Form) -> GrowthForm:
         assert isinstance(before, EvolutionForm)

@@ -154,7 +154,10 @@ class PairGraph(Form):
             for what in ("bias", "quadratic"):
                 if getattr(s, what) != 0:
                     wrong = replace(s, **{what: getattr(s, what) * Rational(11, 10)})
-                    yield f"{what} of {s.name} × 1.1", replace(self, sites=(*self.sites[:k], wrong, *self.sites[k + 1 :]))
+                    yield (
+                        f"{what} of {s.name} × 1.1",
+                        replace(self, sites=(*self.sites[:k], wrong, *self.sites[k + 1 :])),
+                    )
 
 
 _JOINT = r"P(x) \propto \prod_i \mu_i(x_i) \prod_{(ij)} e^{A_{ij} x_i x_j}"

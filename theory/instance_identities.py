@@ -106,9 +106,7 @@ def common_symbols(action: RSAction, evolution: EvolutionForm) -> dict[Expr, Exp
     out |= {s: value(key, 2, 2) for key, s in evolution.overlaps.items()}
     out |= {s: value(key, 1, 2) - value(key, 2, 2) for key, s in evolution.widths.items()}
     multipliers = [n for n in (f.site.name for f in evolution.laws) if n in action.multipliers]
-    return out | {
-        lam: action.multipliers[n] for lam, n in zip(evolution.constraints, multipliers, strict=True)
-    }
+    return out | {lam: action.multipliers[n] for lam, n in zip(evolution.constraints, multipliers, strict=True)}
 
 
 def averages_of(saddle: SaddleEquations) -> dict[Expr, Expr]:

@@ -50,7 +50,7 @@ class Messages(Form):
         return [
             Line(
                 f"ν_i→j(x_i) ∝ μ_i(x_i) Π_(k≠j) ∫ν_k→i(x_k) {self._far(text)}",
-                rf"\nu_{{i\to j}}(x_i) \propto \mu_i(x_i) \prod_{{k\ne j}} \int d\nu_{{k\to i}}(x_k)\, {self._far(latex)}",
+                r"\nu_{i\to j}(x_i) \propto \mu_i(x_i) \prod_{k\ne j} \int d\nu_{k\to i}(x_k)\, " + self._far(latex),
                 "exact on a tree",
             ),
             Line(
@@ -205,7 +205,9 @@ class NodeEquations(Form):
 
 def _other(show: Callable[[object], object], expr: Expr) -> str:
     """What an edge to k adds."""
-    return str(show(expr.xreplace({A: Symbol("A_ik"), M: Symbol("m_k→i"), V: Symbol("v_k→i")}))).replace("→i}", r"\to i}")
+    return str(show(expr.xreplace({A: Symbol("A_ik"), M: Symbol("m_k→i"), V: Symbol("v_k→i")}))).replace(
+        "→i}", r"\to i}"
+    )
 
 
 def _sum(expr: Expr) -> str:
@@ -260,7 +262,7 @@ class BetheForm(Form):
             ),
             Line(
                 f"Φ = Σ_i [L(b_i; V_i) + ({text(overlap)})·m_i·(b_i − B_i) + ({text(width)})·V_i·v_i]",
-                rf"\Phi = \sum_i \left[L(b_i; V_i) + ({latex(overlap)}) m_i (b_i - B_i) + ({latex(width)}) V_i v_i\right]",
+                rf"\Phi = \sum_i \left[L + ({latex(overlap)}) m_i (b_i - B_i) + ({latex(width)}) V_i v_i\right]",
                 "at a fixed point",
             ),
         ]

@@ -1,0 +1,165 @@
+"""The instance reading of a Gibbs measure: message passing on sampled instances, and on typical ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quenched.readout import Quantity
+from quenched.replica_theory import ReplicaTheory
+from quenched.solution import Branch, Solution
+from quenched.theory.errors import NotCovered
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from quenched.numerics.message_code import MessageProgram
+    from quenched.numerics.messages import MessageRun
+    from quenched.numerics.replica import ReplicaBranch
+    from quenched.theory.instance import InstanceDerivation
+    from quenched.theory.instance_identities import Identity
+    from quenched.theory.problem_messages import MessageProblem
+    from quenched.theory.problem_replicas import ReplicaProblem
+
+Params = Mapping[Any, float] | None
+
+
+class FixedPoint(Branch):
+    """One fixed point of state evolution, always shown with the growth of perturbed messages."""
+
+    @classmethod
+    def of(cls, raw: ReplicaBranch) -> FixedPoint:
+        """A fixed point as the solver returns it."""
+        numbers = {name: Quantity(v.value, v.error) for name, v in raw.values.items()}
+        growth = Quantity(numbers["replicon"].value - 1, numbers["replicon"].error)
+        return cls(raw.label, "state evolution", raw.stable, growth, list(numbers), numbers.__getitem__)
+
+    def __repr__(self) -> str:
+        state = "messages converge" if self.stable else "UNSTABLE: messages do not converge on instances"
+        return f"{self.label} ({self.kind}, {state}, growth {self.growth.value + 1:.6g} a sweep)"
+
+
+class InstanceTheory(ReplicaTheory):
+    """Message passing on instances of one Gibbs measure, and state evolution on typical ones."""
+
+    derivation: InstanceDerivation  # type: ignore[assignment]
+
+    @property
+    def problem(self) -> ReplicaProblem:  # type: ignore[override]
+        """The fixed point of state evolution, as the solvers take it."""
+        found = self.derivation.instance_problem
+        if found is None:
+            raise NotCovered(str(self.derivation.refusal))
+        return found
+
+    @property
+    def solvable(self) -> bool:
+        return self.derivation.instance_problem is not None
+
+    @property
+    def messages(self) -> MessageProblem:
+        """The iteration on one instance, as data."""
+        from quenched.theory.instance import InstanceState
+
+        found = self.derivation.find(InstanceState)
+        if found is None:
+            raise NotCovered(str(self.derivation.refusal))
+        return found.messages
+
+    @property
+    def program(self) -> MessageProgram:
+        """The generated iteration; ``.source`` is its text."""
+        from quenched.numerics.message_code import message_program
+
+        return message_program(self.messages)
+
+    def solve(self, params: Params = None, **keywords: Any) -> Solution:
+        """Fixed points of state evolution: overlaps, Bethe free entropy, growth of perturbed messages (``replicon``).
+
+        Parameters and errors are those of `ReplicaTheory.solve`.
+        """
+        from quenched.numerics.replica import solve_replica
+
+        values = self.values(params, **keywords)
+        raw = solve_replica(self.problem, values)
+        given = {str(k): float(v) for k, v in values.items()}
+        return Solution([FixedPoint.of(b) for b in raw.branches], raw.main, given, Solution.provenance_of(self))
+
+    def run(
+        self,
+        N: int,
+        seed: int = 0,
+        realisation: int = 0,
+        params: Params = None,
+        *,
+        sweeps: int = 500,
+        damping: float = 0.0,
+        **keywords: Any,
+    ) -> Passing:
+        """Message passing on one sampled instance.
+
+        Parameters
+        ----------
+        N : reference size
+        seed, realisation : of the disorder and of the start
+        sweeps : at most
+        damping : share of the old means in the new ones, 0 to 1
+        params, **keywords : values of the parameters
+
+        Returns
+        -------
+        Passing
+            The fixed point, or how the messages behave where they do not settle.
+        """
+        from quenched.validate.message_passing import experiment
+
+        values = self.model.values(params, **keywords)
+        task = experiment(self.model, self.messages, N, seed, values, sweeps=sweeps, damping=damping)  # type: ignore[arg-type]
+        task = task.number(realisation)
+        instance = task.instance()
+        return Passing(task.run(instance), {k: float(v[0]) for k, v in task.realise().items()}, N)
+
+    def identities(self) -> list[Identity]:
+        """What this reading and the others have to agree in, each as a difference of two derived expressions.
+
+        Raises
+        ------
+        NotCovered
+            The replica reading stopped before its saddle.
+        """
+        from quenched.theory.instance_identities import identities
+        from quenched.theory.replicas import derive
+
+        return identities(derive(self.model), self.derivation)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Message passing on one instance.
+
+    Attributes
+    ----------
+    run : MessageRun, with the means and variances of all sites
+    observables : name → what the fixed point says
+    N : reference size
+    """
+
+    run: MessageRun
+    observables: dict[str, float]
+    N: int
+
+    @property
+    def behaviour(self) -> str:
+        """How the run ended: "converged", "still contracting", "does not settle" or "diverged"."""
+        return self.run.behaviour
+
+    @property
+    def m(self) -> dict[str, NDArray[np.float64]]:
+        """Mean of every site, by population."""
+        return self.run.state.m
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{k} = {v:.4g}" for k, v in self.observables.items() if k not in ("converged", "sweeps"))
+        return f"{self.behaviour} after {self.run.sweeps} sweeps at N = {self.N}: {numbers}"
