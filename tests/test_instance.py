@@ -192,10 +192,10 @@ def test_plain_iteration_misses_the_fixed_point() -> None:
 
 def test_messages_do_not_settle_where_replicas_are_unstable() -> None:
     found = derive(MODELS["margin"][0]).instance()
-    run = found.run(600, alpha=1.3, kappa=0)
+    run = found.run(600, alpha=1.15, kappa=0)
     assert run.behaviour in ("does not settle", "diverged")
     assert np.isnan(run.observables["q"])
-    assert not found.solve(alpha=1.3, kappa=0).main.stable
+    assert not found.solve(alpha=1.15, kappa=0).main.stable
     assert run.behaviour in repr(run)
 
 
