@@ -6,7 +6,7 @@ refined towards the kinks of a weight where its width is small. Errors are the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -20,7 +20,8 @@ from quenched.theory.errors import ConvergenceError, QuenchedError
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage
 
 from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
-from .replica_sites import Site, make_site
+from .replica_labels import make_site
+from .replica_sites import Site
 from .types import Array, Number
 
 #: Starting values of overlaps; those of means are their roots, of either sign.
@@ -118,35 +119,40 @@ class Evaluator:
                 own = [case.labels[q] for q in labels]
                 b, variance, v = fields(*numbers, *own)
                 arrays, w = self._logs(site, k, b, variance, v)
-                total += case.probability * float(np.sum(w * poly(*arrays, *own)))
+                total += float(np.sum(case.probability * w * poly(*arrays, *own)))
             return total
 
         return call
 
-    def _logs(self, site: Site, case: int, b: float, k: float, v: float) -> tuple[tuple[Array, ...], Array]:
-        if not np.isfinite(b + k + v):
+    def _logs(self, site: Site, case: int, b: Any, k: Any, v: Any) -> tuple[tuple[Array, ...], Array]:
+        b, k, v = (_scalar(a) for a in (b, k, v))
+        if not np.isfinite(b + k + v).all():
             raise ConvergenceError(f"the field of site {site.name} is not finite")
-        if k < -1e-12:
-            raise ConvergenceError(f"the field of site {site.name} has a negative variance {k:.3g}")
-        key = (site.name, case, b, k, v)
+        if np.any(k < -1e-12):
+            raise ConvergenceError(f"the field of site {site.name} has a negative variance {np.min(k):.3g}")
+        key = (site.name, case, *(a.tobytes() if isinstance(a, np.ndarray) else a for a in (b, k, v)))
         if key not in self.cache:
-            z, w = self._nodes(site, case, b, max(k, 0.0), v)
-            self.cache[key] = site.logs(case, b + np.sqrt(max(k, 0.0)) * z, v), w
+            z, w = self._nodes(site, case, b, np.maximum(k, 0.0), v)
+            self.cache[key] = site.logs(case, b + np.sqrt(np.maximum(k, 0.0)) * z, v), w
         return self.cache[key]
 
-    def _nodes(self, site: Site, case: int, b: float, k: float, v: float) -> tuple[Array, Array]:
-        """Nodes for a Gaussian field of mean b and variance k."""
-        if k <= 0:
-            return np.zeros(1), np.ones(1)
-        root = np.sqrt(k)
-        if site.kind == "channel" and site.edges(case) and v < 0.3 * k:
-            at = (np.array(site.edges(case)) - b) / root
-            panels = panels_from_edges(graded_edges(at, 0.5 / self.fine, levels=26 if v < 1e-4 * k else 14))
-            return panels.z.ravel(), panels.w.ravel()
-        if site.gaussian(case):
-            return trapezoid(int(self.fine * 200) | 1)
-        count = int(self.fine * min(max(300, 2 * REACH * root / 0.2), 20000))
-        return trapezoid(count | 1)
+    def _nodes(self, site: Site, case: int, b: Any, k: Any, v: Any) -> tuple[Array, Array]:
+        """Nodes (1, z) for a Gaussian field of mean b and variance k."""
+        if np.all(k <= 0):
+            return np.zeros((1, 1)), np.ones((1, 1))
+        root, width = np.sqrt(np.max(k)), np.min(v)
+        if site.kind == "channel" and site.edges(case) and width < 0.3 * root**2:
+            if isinstance(b, float) and isinstance(k, float):
+                at = (np.array(site.edges(case)) - b) / root
+                panels = panels_from_edges(graded_edges(at, 0.5 / self.fine, levels=26 if v < 1e-4 * k else 14))
+                return panels.z.reshape(1, -1), panels.w.reshape(1, -1)
+            count = int(self.fine * min(max(140.0, 6 * REACH * root / np.sqrt(max(width, 1e-9))), 20000))
+        elif site.gaussian(case):
+            count = int(self.fine * 200)
+        else:
+            count = int(self.fine * min(max(300, 2 * REACH * root / 0.2), 20000))
+        z, w = trapezoid(count | 1)
+        return z[None, :], w[None, :]
 
     # -- the saddle ------------------------------------------------------------------------------------------
     def point(self, x: Array) -> dict[Symbol, float]:
@@ -181,13 +187,25 @@ class Evaluator:
         return out | {name: self.number(expr, at) for name, expr in self.problem.observables}
 
 
+def _scalar(value: Any) -> Any:
+    """A number, or an array over labels where the numbers differ."""
+    if not isinstance(value, np.ndarray):
+        return float(value)
+    return float(value.flat[0]) if value.size == 1 or np.ptp(value) == 0 else value
+
+
 # -- one branch ----------------------------------------------------------------------------------------------------
-def iterate(ev: Evaluator, x: Array, sweeps: int = 400, damping: float = 0.5) -> tuple[Array, int]:
-    """Damped iteration until changes are small enough for Newton's method."""
+def iterate(
+    ev: Evaluator, x: Array, sweeps: int = 400, damping: float = 0.5, known: Sequence[Array] = ()
+) -> tuple[Array, int] | None:
+    """Damped iteration until changes are small enough for Newton's method; None where it runs into a known saddle."""
     for k in range(sweeps):
         new = ev.update(x)
-        if np.max(np.abs(new - x) / (1 + np.abs(x))) < 1e-4:
+        change = _size(new - x, x)
+        if change < 1e-4:
             return new, k
+        if change < 1e-2 and any(_size(new - other, other) < min(1e-2, 5 * change) for other in known):
+            return None
         x = damping * x + (1 - damping) * new
     return x, sweeps
 
@@ -270,7 +288,10 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
         if found and k >= len(first):
             break
         try:
-            near, sweeps = (start, 0) if guess is not None else iterate(ev, start)
+            reached = (start, 0) if guess is not None else iterate(ev, start, known=[x for x, *_ in found])
+            if reached is None:
+                continue
+            near, sweeps = reached
             x, residual, steps, slope = newton(ev, near)
         except (ConvergenceError, ValueError) as stop:
             failures.append(stop if isinstance(stop, ConvergenceError) else ConvergenceError(str(stop)))

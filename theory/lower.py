@@ -32,13 +32,17 @@ Role = Literal["state", "local", "hat", "output"]
 
 @dataclass(frozen=True)
 class SiteField:
-    """A field of one site: its name in terms, role, population, printed symbol and (for outputs) its definition."""
+    """A field of one site: its name in terms, role, population, printed symbol and (for outputs) its definition.
+
+    A `single` field is disorder: it exists once, not in every copy (the weights of a teacher, and what they see).
+    """
 
     name: str
     role: Role
     population: Population
     symbol: Symbol
     definition: Expr | None = None
+    single: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from sympy import Add, Expr, I, Mul, Rational, S, Symbol, exp, pi, sqrt
+from sympy import Add, Expr, I, Matrix, Mul, Poly, Rational, S, Symbol, exp, pi, sqrt, zeros
 
-from quenched.theory.distributions import Law, SpikeSlab
+from quenched.theory.distributions import Law, Normal, SpikeSlab
 from quenched.theory.errors import NotCovered
+from quenched.theory.fields import Quenched
 from quenched.theory.lower import SiteField
 from quenched.theory.priors import Spherical, fixed_norm
 from quenched.theory.problem_replicas import L, Piece, ReplicaSite, X, site_average, slope
@@ -65,12 +66,17 @@ class Orbit:
 
 @dataclass(frozen=True)
 class SiteInField:
-    """Field of one site under the ansatz: mean b, variance k, and the coefficient V of x²/2 (all in `x`)."""
+    """Field of one site under the ansatz: mean b, variance k, and the coefficient V of x²/2 (all in `x`).
+
+    `given` lists the local fields of the site that are disorder: (name of the conjugate x₀, parts), where each part
+    (c, ζ, d) belongs to a standard normal label ζ that shifts b by d ζ, and ⟨x x₀⟩ = Σ c (E[ζ L₁] − d E[L₂]).
+    """
 
     variable: Variable
     b: Expr
     k: Expr
     v: Expr
+    given: tuple[tuple[str, tuple[tuple[Expr, Symbol, Expr], ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,9 @@ class RSAction(Form):
         fields = self.problem.action.fields
         out = []
         for orbit, value in self.values.items():
-            marks = "abcdef"
-            body = " ".join(f"{_x(fields[a].name, fields, text)}_{marks[c]}" for a, c in orbit.atoms)
-            tex = r"\, ".join(f"{_x(fields[a].name, fields, latex)}_{marks[c]}" for a, c in orbit.atoms)
+            marks = {(a, c): "" if fields[a].single else "_" + "abcdef"[c] for a, c in orbit.atoms}
+            body = " ".join(f"{_x(fields[a].name, fields, text)}{marks[a, c]}" for a, c in orbit.atoms)
+            tex = r"\, ".join(f"{_x(fields[a].name, fields, latex)}{marks[a, c]}" for a, c in orbit.atoms)
             out.append(Line(f"⟨{body}⟩ = {text(value)}", rf"\langle {tex} \rangle = {latex(value)}"))
         whole, tex = f"Φ_n = {text(self.terms)}", rf"\Phi_n = {latex(self.terms)}"
         for s in self.sites:
@@ -177,6 +183,7 @@ class _Ansatz:
     def _variable(self, population: Population) -> Variable:
         name = population.name
         own = [f for f in self.action.fields.values() if f.population == population and f.role in ("state", "hat")]
+        own = [f for f in own if not f.single]
         if len(own) != 1:
             raise NotCovered(
                 f"sites of {name!r} have {len(own)} variables ({', '.join(f.name for f in own)}): one is covered, "
@@ -191,6 +198,9 @@ class _Ansatz:
         fld = self.action.fields[atom]
         if fld.role == "hat":
             return I
+        if fld.single:
+            assert fld.definition is not None
+            return fld.definition
         if fld.role == "state":
             return S.One
         state = self.action.fields[self.variables[fld.population.name].name].symbol
@@ -205,15 +215,18 @@ class _Ansatz:
         b, diagonal, off = S.Zero, S.Zero, S.Zero
         if weight.prior:
             b, diagonal, _ = polynomial(weight.exponent, weight.prior[0])
+        given = Given(self, variable)
         for term in self.problem.terms:
-            if term.population != variable.population:
+            if term.population != variable.population or given.takes(term):
                 continue
             single, same, other = self._site_term(term)
             b, diagonal, off = b + single, diagonal + same, off + other
         v = (diagonal - off).expand()
+        variable, shift, spread, parts = given.condition()
+        b, off = b + shift, (off - spread).expand()
         norm = fixed_norm(weight.prior[1]) if weight.prior else None
         if norm is None:
-            return SiteInField(variable, b, off, v), S.Zero
+            return SiteInField(variable, b, off, v, parts), S.Zero
         extra = v * norm / 2
         if v.has(*(q for q in weight.labels)):
             raise NotCovered(f"the quadratic field of {variable.name} depends on the labels of its site")
@@ -224,24 +237,31 @@ class _Ansatz:
         return SiteInField(variable, b, off, S.Zero), extra
 
     def _site_term(self, term: SiteTerm) -> tuple[Expr, Expr, Expr]:
-        """Contributions of a site term to b, to K_aa and to K_ab."""
-        own = sorted({c for _, c in term.atoms})
-        beyond = {c for ref in term.refs for c in ref.at} - set(own)
+        """Contributions of a site term to b, to K_aa and to K_ab; fields that are disorder act as labels."""
+        own = sorted({c for a, c in term.atoms if not self.single(a)})
+        moving = [a for a, _ in term.atoms if not self.single(a)]
+        if len(moving) == 1:
+            return self.site_coefficient(term), S.Zero, S.Zero
+        if len(moving) == 2 and len(own) == 1:
+            return S.Zero, 2 * self.site_coefficient(term), S.Zero
+        if len(moving) == 2:
+            return S.Zero, 2 * self.site_coefficient(term, equal=True), 2 * self.site_coefficient(term)
+        if not moving and self.site_coefficient(term) == 0:
+            return S.Zero, S.Zero, S.Zero
+        raise NotCovered(f"a site term of degree {len(moving)}: sites see linear and quadratic fields")
+
+    def site_coefficient(self, term: SiteTerm, equal: bool = False) -> Expr:
+        """coef · Π order parameters of a site term, with its replicas all equal or all different."""
+        beyond = {c for ref in term.refs for c in ref.at} - {c for _, c in term.atoms}
         if beyond or term.kernels or term.power != 0:
             raise NotCovered(f"a site term in {[a for a, _ in term.atoms]}: sums over further replicas are not covered")
+        names = {c: -1 if self.single(a) else 0 if equal else c for a, c in term.atoms}
         scale = term.coef * Mul(*(self._coefficient(a) for a, _ in term.atoms))
-        equal = scale * Mul(
-            *(self._value(ref.op.population, _at(ref.op.atoms, ref.at, dict.fromkeys(own, 0))) for ref in term.refs)
-        )
-        if len(term.atoms) == 1:
-            return equal, S.Zero, S.Zero
-        if len(term.atoms) == 2 and len(own) == 1:
-            return S.Zero, 2 * equal, S.Zero
-        if len(term.atoms) == 2:
-            names = {c: c for c in own}
-            apart = scale * Mul(*(self._value(r.op.population, _at(r.op.atoms, r.at, names)) for r in term.refs))
-            return S.Zero, 2 * equal, 2 * apart
-        raise NotCovered(f"a site term of degree {len(term.atoms)}: sites see linear and quadratic fields")
+        return scale * Mul(*(self._value(r.op.population, _at(r.op.atoms, r.at, names)) for r in term.refs))
+
+    def single(self, atom: str) -> bool:
+        """Whether a field is disorder: the same in all replicas."""
+        return self.action.fields[atom].single
 
     # -- orbits ----------------------------------------------------------------------------------------------------
     def _value(self, population: str, atoms: tuple[Atom, ...]) -> Expr:
@@ -252,7 +272,7 @@ class _Ansatz:
     def _name_orbits(self) -> None:
         found = []
         for term in self.problem.functional.terms:
-            for names, _ in coincidences(term.copies):
+            for names, _ in self._coincidences(term):
                 found += [orbit_of(f.population, _at(f.atoms, None, names)) for f in term.factors]
         orbits = sorted(dict.fromkeys(found), key=lambda o: (o.population, o.copies, o.atoms))
         letters = [self._letter(o) for o in orbits]
@@ -261,21 +281,37 @@ class _Ansatz:
             tag = "" if letters.count(letter) == 1 else "_".join(dict.fromkeys(a for a, _ in orbit.atoms))
             self.values[orbit] = self._fresh(letter, tag) if fixed is None else fixed
 
+    def _coincidences(self, term: Term) -> Iterator[tuple[dict[int, int], int]]:
+        """How the replicas of a term coincide; copies of fields that are disorder are one and the same."""
+        fixed = {c for f in term.factors for a, c in f.atoms if self.single(a)}
+        for names, blocks in coincidences(tuple(c for c in term.copies if c not in fixed)):
+            yield names | dict.fromkeys(fixed, blocks), blocks
+
     def _letter(self, orbit: Orbit) -> str:
         """m, q, Q for states, a, r, R for conjugate fields: one copy, two copies, twice the same copy."""
         hat = self.action.fields[orbit.atoms[0][0]].role == "hat"
-        if len(orbit.atoms) > 2:
+        moving = [c for a, c in orbit.atoms if not self.single(a)]
+        if not 0 < len(moving) <= 2:
             return "w"
-        return _LETTERS[hat][len(orbit.atoms), orbit.copies]
+        return _LETTERS[hat][len(moving), len(set(moving))]
 
     def _fixed(self, orbit: Orbit) -> Expr | None:
-        """⟨x²⟩ where the prior fixes it and the coefficients do not depend on labels."""
+        """⟨x²⟩ where the prior fixes it and the coefficients do not depend on labels; moments of the disorder."""
+        if all(self.single(a) for a, _ in orbit.atoms):
+            return self._moment(orbit)
         weight = self.variables[orbit.population].weight
         norm = fixed_norm(weight.prior[1]) if weight.prior else None
         if norm is None or orbit.copies != 1 or len(orbit.atoms) != 2:
             return None
         coefficient = Mul(*(self._coefficient(a) for a, _ in orbit.atoms))
         return None if coefficient.has(*weight.labels) else coefficient * norm
+
+    def _moment(self, orbit: Orbit) -> Expr:
+        """A moment of the disorder alone. Those of conjugates vanish as n → 0: its law is normalised."""
+        fields = self.action.fields
+        if any(fields[a].role == "hat" for a, _ in orbit.atoms):
+            return S.Zero
+        return label_moment(Mul(*(self._coefficient(a) for a, _ in orbit.atoms)))
 
     def _fresh(self, letter: str, tag: str) -> Symbol:
         taken = {s.name for s in self.action.parameters} | {str(v) for v in self.values.values()}
@@ -290,10 +326,95 @@ class _Ansatz:
         if term.kernels or term.power != 0:
             raise NotCovered(f"a term of order N^{1 + term.power} in a measure")
         total = S.Zero
-        for names, blocks in coincidences(term.copies):
+        for names, blocks in self._coincidences(term):
             count = Mul(*(NREP - j for j in range(blocks)))
             total += count * Mul(*(self._value(f.population, _at(f.atoms, None, names)) for f in term.factors))
         return term.coef * total
+
+
+class Given:
+    """Local fields of a site that are disorder: Gaussian labels that the field of every replica is correlated with.
+
+    With covariance R between them and covariance c with the field of a replica, the labels are Lζ for independent
+    standard normal ζ and R = L Lᵀ. A replica's field then has the mean d·ζ, d = L⁻¹c, and k is smaller by d².
+    """
+
+    def __init__(self, ansatz: _Ansatz, variable: Variable) -> None:
+        self.ansatz, self.variable = ansatz, variable
+        noise = {f"hat_{name}": (mean, var) for name, mean, var in variable.weight.given}
+        self.names = list(noise)
+        self.mean = [mean for mean, _ in noise.values()]
+        self.square = Matrix.diag(*(var for _, var in noise.values())) if noise else Matrix(0, 0, [])
+        self.cross = [S.Zero] * len(noise)
+
+    def takes(self, term: SiteTerm) -> bool:
+        """Whether a site term concerns these fields; it is added to their moments."""
+        held = [a for a, _ in term.atoms if a in self.names]
+        if not held:
+            return False
+        value = self.ansatz.site_coefficient(term)
+        i = self.names.index(held[0])
+        if len(term.atoms) == 1:
+            self.mean[i] += value
+        elif len(held) == 1:
+            self.cross[i] += value
+        else:
+            j = self.names.index(held[1])
+            self.square[i, j] += value
+            self.square[j, i] += value
+        return True
+
+    def condition(self) -> tuple[Variable, Expr, Expr, tuple[Any, ...]]:
+        """(variable with its labels, shift of b, what k loses, parts of ⟨x x₀⟩)."""
+        if not self.names:
+            return self.variable, S.Zero, S.Zero, ()
+        size, weight = range(len(self.names)), self.variable.weight
+        root = lower_root(self.square)
+        back = root.inv()
+        zeta = [Quenched(_tagged("zeta", len(self.names), k), Normal(0, 1), over=weight.population) for k in size]
+        d = [Add(*(back[k, j] * self.cross[j] for j in size)) for k in size]
+        swap = {
+            self.ansatz.action.fields[name.removeprefix("hat_")].symbol: self.mean[j]
+            + Add(*(root[j, k] * zeta[k] for k in size))
+            for j, name in enumerate(self.names)
+        }
+        seen = replace(
+            weight,
+            exponent=weight.exponent.xreplace(swap).expand(),
+            factor=weight.factor.xreplace(swap),
+            labels=(*weight.labels, *zeta),
+        )
+        parts = tuple((n, tuple((back[k, j], zeta[k], d[k]) for k in size)) for j, n in enumerate(self.names))
+        shift = Add(*(d[k] * zeta[k] for k in size))
+        return replace(self.variable, weight=seen), shift, Add(*(e**2 for e in d)), parts
+
+
+def _tagged(name: str, count: int, k: int) -> str:
+    return name if count == 1 else f"{name}_{k + 1}"
+
+
+def lower_root(square: Matrix) -> Matrix:
+    """The lower triangular L with L Lᵀ = square (Cholesky)."""
+    size = square.shape[0]
+    root = zeros(size, size)
+    for i in range(size):
+        for j in range(i):
+            root[i, j] = (square[i, j] - Add(*(root[i, k] * root[j, k] for k in range(j)))) / root[j, j]
+        root[i, i] = sqrt((square[i, i] - Add(*(root[i, k] ** 2 for k in range(i)))).expand())
+    return root
+
+
+def label_moment(expr: Expr) -> Expr:
+    """E of a polynomial of the labels of a site, of degree two at most in each."""
+    out = expr.expand()
+    for label in sorted((s for s in out.free_symbols if isinstance(s, Quenched)), key=str):
+        poly = Poly(out, label) if out.is_polynomial(label) else None
+        if poly is None or poly.degree() > 2:
+            raise NotCovered(f"the moment of {expr}: linear functions of labels are covered")
+        law = label.law
+        moments = (S.One, law.mean_(), law.variance_() + law.mean_() ** 2)
+        out = Add(*(c * moments[p] for (p,), c in poly.terms()))
+    return out.expand()
 
 
 _LETTERS = {False: {(1, 1): "m", (2, 2): "q", (2, 1): "Q"}, True: {(1, 1): "a", (2, 2): "r", (2, 1): "R"}}

@@ -134,7 +134,8 @@ class Extremise(Rule):
             constraints[lam] = (average, norm)
         out = SaddleEquations(before, gradient, equations, constraints)
         for unknown, slope in gradient.items():
-            if remainder(out, slope) != 0:
+            left = remainder(out, slope)
+            if left != 0 and left.simplify() != 0:
                 raise QuenchedError(
                     f"∂Φ/∂{unknown} = {text(slope)} does not vanish where every order parameter is its site average"
                 )
@@ -176,14 +177,29 @@ def site_of(action: RSAction, population: str) -> SiteInField:
 def average_of(action: RSAction, orbit: Orbit) -> Expr:
     """The site average that an order parameter equals at the saddle (in terms of x: û = i x)."""
     site = site_of(action, orbit.population)
+    fields = action.problem.action.fields
+    held = [a for a, _ in orbit.atoms if fields[a].single]
+    if held and fields[held[0]].role == "hat":
+        return _with_disorder(site, dict(site.given)[held[0]])
     coefficient = Mul(*(label_part(action, a) for a, _ in orbit.atoms))
-    return orbit_average(site, orbit, coefficient)
+    moving = tuple((a, c) for a, c in orbit.atoms if a not in held)
+    return orbit_average(site, replace(orbit, atoms=moving), coefficient)
+
+
+def _with_disorder(site: SiteInField, parts: tuple[tuple[Expr, Symbol, Expr], ...]) -> Expr:
+    """⟨x x₀⟩ with the conjugate of a local field that is disorder: a derivative in its covariance with x's field."""
+    labels = site.variable.weight.labels
+    poly = Add(*(c * (zeta * L[1] - d * L[2]) for c, zeta, d in parts))
+    return site_average(site.variable.population, poly, site.b, site.k, site.v, labels)
 
 
 def label_part(action: RSAction, atom: str) -> Expr:
     """What an atom is as a multiple of x, the i of a conjugate field left out."""
     fields = action.problem.action.fields
     fld = fields[atom]
+    if fld.single:
+        assert fld.definition is not None
+        return fld.definition
     if fld.role != "output":
         return S.One
     own = next(s.variable.name for s in action.sites if s.variable.population == fld.population.name)
@@ -242,7 +258,9 @@ class Replicon(Rule):
     def __call__(self, before: Form) -> RepliconForm:
         assert isinstance(before, SaddleEquations)
         action = before.free.action
-        pairs = tuple(o for o in action.values if o.copies == 2 and len(o.atoms) == 2)
+        fields = action.problem.action.fields
+        moving = [o for o in action.values if not any(fields[a].single for a, _ in o.atoms)]
+        pairs = tuple(o for o in moving if o.copies == 2 and len(o.atoms) == 2)
         coupling, dummies = pair_couplings(action, pairs)
         values = {d: action.values[o] for o, d in dummies.items()}
         size = range(len(pairs))
@@ -332,7 +350,8 @@ class Observe(Rule):
 
     @staticmethod
     def _kind(action: RSAction, orbit: Orbit) -> str:
-        if len(orbit.atoms) == 1:
+        fields = action.problem.action.fields
+        if len([a for a, _ in orbit.atoms if not fields[a].single]) == 1:
             return "mean"
         if orbit.copies == 2:
             return "overlap"

@@ -7,15 +7,16 @@ weight per site. An energy that is linear in the couplings, Σ ψ (J @ χ), is a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sympy import Add, Expr, I, Mul, S, Symbol
+from sympy import Add, Dummy, Expr, I, Mul, S, Symbol, cancel
 
 from quenched.theory.couplings import Apply, Transpose
-from quenched.theory.distributions import Law
+from quenched.theory.distributions import Law, Normal
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import Quenched, population_of, unbind
+from quenched.theory.fields import Field, Quenched, population_of, unbind
 from quenched.theory.laws import averaging_law, law_of
 from quenched.theory.lower import CopiedAction, SiteField, Use
 from quenched.theory.observables import Mean
@@ -37,6 +38,7 @@ class SiteWeight:
     prior : (state, law), None for sites without a state of their own
     exponent, factor : in the state, the local fields and the labels of the site
     labels : quenched numbers of the site
+    given : local fields that are disorder, each (field, mean and variance of the noise that is added to it)
     """
 
     population: Population
@@ -44,6 +46,7 @@ class SiteWeight:
     exponent: Expr
     factor: Expr
     labels: tuple[Quenched, ...]
+    given: tuple[tuple[str, Expr, Expr], ...] = ()
 
     def line(self) -> Line:
         """The weight as printed."""
@@ -118,7 +121,6 @@ class _Lowering:
         self.laws = {m.name: law_of(m) for m in model.matrices}
         self.exponent: dict[Population, Expr] = {}
         self.factor: dict[Population, Expr] = {}
-        self.locals: dict[Expr, Symbol] = {}
         self.outputs: dict[tuple[Expr, Population], str] = {}
 
     def run(self) -> ReplicatedAction:
@@ -136,6 +138,7 @@ class _Lowering:
             over = population_of(weight, "weight")
             assert over is not None
             self.factor[over] = self.factor.get(over, S.One) * self._local(weight, over)
+        sites = self._sites()
         return ReplicatedAction(
             "none",
             self.fields,
@@ -143,7 +146,7 @@ class _Lowering:
             tuple(self.uses),
             tuple(self.laws.values()),
             self.model.parameters,
-            self._sites(),
+            sites,
         )
 
     def _sites(self) -> tuple[SiteWeight, ...]:
@@ -151,16 +154,28 @@ class _Lowering:
         if len(priors) < len(self.model.priors):
             raise NotCovered("several fields share a population: one state per unit is covered")
         where = dict.fromkeys((*priors, *self.exponent, *self.factor))
-        return tuple(
-            SiteWeight(
-                p,
-                priors.get(p),
-                self.exponent.get(p, S.Zero),
-                self.factor.get(p, S.One),
-                tuple(q for q in self.model.quenched if q.population == p),
-            )
-            for p in where
-        )
+        return tuple(self._site(p, priors.get(p)) for p in where)
+
+    def _site(self, population: Population, prior: tuple[Symbol, Law] | None) -> SiteWeight:
+        """The weight of a site, every sum of `J @ χ` that it depends on replaced by one local field."""
+        weight = [self.exponent.get(population, S.Zero), self.factor.get(population, S.One)]
+        nodes = sorted({n for w in weight for n in _outermost(w)}, key=str)
+        labels = [q for q in self.model.quenched if q.population == population]
+        given = [n for n in nodes if not n.has(Field)]
+        for group, sizes in combined(weight, [n for n in nodes if n not in given]):
+            weight = substituted(weight, group, sizes, self._field("u", group, sizes, population))
+        extra = []
+        for group, sizes in combined(weight, [*given, *(q for q in labels if given and isinstance(q.law, Normal))]):
+            seen = [(n, c) for n, c in zip(group, sizes, strict=True) if isinstance(n, Apply)]
+            if not seen:
+                continue
+            symbol = self._field("v", [n for n, _ in seen], [c for _, c in seen], population)
+            weight = substituted(weight, group, sizes, symbol)
+            noise = [(q.law, c) for q, c in zip(group, sizes, strict=True) if isinstance(q, Quenched)]
+            mean = Add(*(c * law.mean_() for law, c in noise))
+            extra.append((symbol.name, mean, Add(*(c**2 * law.variance_() for law, c in noise))))
+        own = tuple(q for q in labels if any(w.has(q) for w in weight) or prior)
+        return SiteWeight(population, prior, weight[0].expand(), weight[1], own, tuple(extra))
 
     # -- energies --------------------------------------------------------------------------------------------------
     def _energy(self, term: Expr) -> None:
@@ -193,7 +208,7 @@ class _Lowering:
         if coef.has(N):
             raise NotCovered(f"the exponent contains {coef} per unit: an energy is extensive, as from total(...)")
         nodes = [a for a in body.atoms(Apply) if a in Mul.make_args(body)]
-        if len(nodes) == 1 and not (body / nodes[0]).has(Apply):
+        if len(nodes) == 1 and not (body / nodes[0]).has(Apply) and (body / nodes[0]).has(Field):
             (node,) = nodes
             self._bilinear(coef, body / node, node)
             return
@@ -218,34 +233,40 @@ class _Lowering:
 
     # -- local fields ----------------------------------------------------------------------------------------------
     def _local(self, expr: Expr, population: Population) -> Expr:
-        """A per-unit expression with every `J @ χ` replaced by its local field."""
-        swap = {node: self._field(node) for node in sorted(_outermost(expr), key=str)}
-        if expr.xreplace(swap).atoms(Mean):
+        """A per-unit expression that may read couplings."""
+        bare = expr.xreplace({node: S.Zero for node in _outermost(expr)})
+        if bare.atoms(Mean):
             raise NotCovered(f"a mean inside {expr}: write it as a term of the energy")
-        return expr.xreplace(swap)
+        return expr
 
-    def _field(self, node: Apply) -> Symbol:
-        body = unbind(node.body)
-        if node not in self.locals:
+    def _field(self, stem: str, nodes: Sequence[Expr], sizes: Sequence[Expr], population: Population) -> Symbol:
+        """The local field Σ c (J @ χ), its conjugate, and their uses of the couplings.
+
+        Where χ is disorder (weights of a teacher), so is the field: both exist once, not in every replica.
+        """
+        count = sum(f.role == "local" and f.name.split("_")[0] == stem for f in self.fields.values())
+        name = self._unused(stem if not count else f"{stem}_{count + 1}")
+        hat, single = f"hat_{name}", stem == "v"
+        self.fields[name] = SiteField(name, "local", population, Symbol(name, real=True), None, single)
+        tex = Symbol(rf"\hat{{{name[0]}}}" + name[1:], real=True)
+        self.fields[hat] = SiteField(hat, "hat", population, tex, None, single)
+        for node, size in zip(nodes, sizes, strict=True):
+            body = unbind(node.body)
             if body.has(Apply):
                 raise NotCovered(f"{node}: couplings inside couplings have no place in a measure yet")
-            name = self._unused("u" if not self.locals else f"u_{len(self.locals) + 1}")
-            hat = f"hat_{name}"
-            self.fields[name] = SiteField(name, "local", node.rows, Symbol(name, real=True))
-            self.fields[hat] = SiteField(hat, "hat", node.rows, Symbol(rf"\hat{{{name[0]}}}" + name[1:], real=True))
-            self.locals[node] = self.fields[name].symbol
-            ends = (hat, self._output(body, node.cols))
+            ends = (hat, self._output(body, node.cols, single))
             flipped = isinstance(node.matrix, Transpose)
-            self._use((node.matrix.matrix if flipped else node.matrix).name, -I, *(ends[::-1] if flipped else ends))
-        return self.locals[node]
+            matrix = node.matrix.matrix if flipped else node.matrix
+            self._use(matrix.name, -I * size, *(ends[::-1] if flipped else ends))
+        return self.fields[name].symbol
 
-    def _output(self, body: Expr, population: Population) -> str:
+    def _output(self, body: Expr, population: Population, single: bool = False) -> str:
         """The name of what a coupling reads: the state itself, or an output of its own."""
         key = (body, population)
         if key not in self.outputs:
             name = self._unused(f"psi_{len(self.outputs)}")
             self.outputs[key] = name
-            self.fields[name] = SiteField(name, "output", population, Symbol(name, real=True), body)
+            self.fields[name] = SiteField(name, "output", population, Symbol(name, real=True), body, single)
         return self.outputs[key]
 
     def _unused(self, name: str) -> str:
@@ -260,3 +281,49 @@ def _outermost(expr: Expr) -> list[Apply]:
     if isinstance(expr, Apply):
         return [expr]
     return list(dict.fromkeys(node for arg in expr.args if isinstance(arg, Expr) for node in _outermost(arg)))
+
+
+def combined(weight: Sequence[Expr], nodes: Sequence[Expr]) -> list[tuple[list[Expr], list[Expr]]]:
+    """Groups of quantities that a weight depends on only through one sum Σ c·node each: (nodes, coefficients)."""
+    groups: list[tuple[list[Expr], list[Expr]]] = []
+    for node in nodes:
+        for group, sizes in groups:
+            ratio = _ratio(weight, node, group[0])
+            if ratio is not None:
+                group.append(node)
+                sizes.append(ratio)
+                break
+        else:
+            groups.append(([node], [S.One]))
+    return groups
+
+
+def _ratio(weight: Sequence[Expr], node: Expr, first: Expr) -> Expr | None:
+    """c where the weight depends on `node` only through first + c·node, else None."""
+    a, b = Dummy(real=True), Dummy(real=True)
+    found: set[Expr] = set()
+    for part in (w.xreplace({node: b, first: a}) for w in weight):
+        if part.has(a, b):
+            found.add(cancel(part.diff(b) / part.diff(a)) if part.has(a) else S.NaN)
+    if len(found) != 1:
+        return None
+    (ratio,) = found
+    if ratio.has(a, b, S.NaN) or ratio.is_finite is False or any(hasattr(s, "population") for s in ratio.free_symbols):
+        return None
+    rest = [w.xreplace({first: a - ratio * b, node: b}) for w in weight]
+    return ratio if not any(_expanded(w).has(b) for w in rest) else None
+
+
+def _expanded(expr: Expr) -> Expr:
+    """An expression with the arguments of its functions multiplied out, too."""
+    if not expr.args:
+        return expr
+    return expr.func(*(_expanded(a) for a in expr.args)).expand() if not expr.is_Boolean else expr
+
+
+def substituted(weight: Sequence[Expr], nodes: Sequence[Expr], sizes: Sequence[Expr], symbol: Symbol) -> list[Expr]:
+    """The weight in terms of a symbol for Σ c·node."""
+    rest = symbol - Add(*(c * n for n, c in zip(nodes[1:], sizes[1:], strict=True)))
+    if len(nodes) == 1:
+        return [w.xreplace({nodes[0]: symbol}) for w in weight]
+    return [_expanded(w.xreplace({nodes[0]: rest})) for w in weight]

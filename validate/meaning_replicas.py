@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import lgamma, log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Symbol
+from sympy import Expr, Symbol, lambdify
 
 from quenched.numerics.quadrature import panels_from_edges
-from quenched.numerics.replica_sites import make_site
+from quenched.numerics.replica_labels import make_site
 from quenched.theory.replica_ansatz import NREP, RSAction
 
 Array = NDArray[np.float64]
@@ -25,16 +26,22 @@ def copies_free_entropy(action: RSAction, n: float, values: Mapping[Symbol, floa
     numbers = dict(values)
     total = float(action.terms.xreplace({NREP: n}).subs(numbers))
     rule = panels_from_edges(np.linspace(-12.0, 12.0, 97))
-    z, w = rule.z.ravel(), rule.w.ravel()
+    z, w = rule.z.reshape(1, -1), rule.w.reshape(1, -1)
     for s in action.sites:
         site = make_site(s.variable.measure, numbers)
         average = 0.0
         for k, case in enumerate(site.cases):
-            b, variance, v = (float(e.subs(numbers | case.labels)) for e in (s.b, s.k, s.v))
+            b, variance, v = (at_labels(e.subs(numbers), case.labels) for e in (s.b, s.k, s.v))
             logs = site.logs(k, b + np.sqrt(variance) * z, v)[0]
-            average += case.probability * float(w @ np.exp(n * logs))
+            average += float(np.sum(case.probability * w * np.exp(n * logs)))
         total += float(s.variable.fraction.subs(numbers)) * log(average)
     return total
+
+
+def at_labels(expr: Expr, labels: Mapping[Symbol, Array]) -> Any:
+    """A number, or an array over the labels that an expression contains."""
+    names = sorted(expr.free_symbols, key=str)
+    return lambdify(names, expr, "numpy")(*(labels[q] for q in names))
 
 
 def log_second_moment_of_pairs(N: int, beta: float, h: float) -> float:

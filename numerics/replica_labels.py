@@ -1,0 +1,243 @@
+"""Sites at given parameter values: the cases of their labels, and the parts of their measure in each."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from sympy import Expr, Float, Poly, Symbol, expand_log, lambdify, log
+
+from quenched.theory.errors import ConvergenceError
+from quenched.theory.problem_replicas import Piece, ReplicaSite, X
+
+from .quadrature import legendre
+from .replica_parts import Part, arguments, middle_of, parts_of, resolve, roots
+from .replica_sites import Case, Site
+from .types import Array
+
+
+def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
+    """Find the parts of a site at the given values.
+
+    Labels that the measure does not depend on only enlarge its cases; of the others, those with atoms give one case a
+    value, and continuous ones are split where the measure changes its form.
+    """
+    pieces = [Piece(p.value, p.weight.xreplace(values)) for p in site.pieces]
+    inside = [q for q, _, _ in site.labels if any(p.weight.has(q) for p in pieces)]
+    axes = {q: (atoms, density.xreplace(values)) for q, atoms, density in site.labels}
+    cases = _cases(pieces, [(q, *axes[q]) for q in inside], values, site.name)
+    for q, atoms, density in site.labels:
+        if q not in inside:
+            nodes, p = label_nodes(q, atoms, density.xreplace(values), values, [])
+            cases = [_enlarged(case, q, nodes, p) for case in cases]
+    return Site(site.kind, tuple(_merged(cases)), site.name)
+
+
+def _merged(cases: list[Case]) -> list[Case]:
+    """Cases of equal parts as one."""
+    groups: dict[Any, list[Case]] = {}
+    for k, case in enumerate(cases):
+        plain = all(np.isscalar(a.lo) and a.smooth is None for a in case.parts) and case.labels
+        key = tuple((a.lo, a.hi, *map(float, a.c or ())) for a in case.parts) if plain and _flat(case) else k
+        groups.setdefault(key, []).append(case)
+    return [g[0] if len(g) == 1 else _joined(g) for g in groups.values()]
+
+
+def _flat(case: Case) -> bool:
+    return all(np.isscalar(c) for a in case.parts for c in a.c or ())
+
+
+def _joined(cases: list[Case]) -> Case:
+    labels = {q: np.concatenate([c.labels[q] for c in cases]) for q in cases[0].labels}
+    return Case(labels, np.concatenate([c.probability for c in cases]), cases[0].parts)
+
+
+_Label = tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr]
+
+
+def _cases(pieces: list[Piece], labels: list[_Label], values: dict[Symbol, float], name: str) -> list[Case]:
+    """Cases of the labels that the measure depends on."""
+    if not labels:
+        parts = [part for piece in pieces for part in piece_parts(piece, values)]
+        if not parts:
+            raise ConvergenceError(f"the weight of site {name} vanishes everywhere at these parameters")
+        return [Case({}, np.ones((1, 1)), tuple(parts))]
+    (q, atoms, density), rest = labels[0], labels[1:]
+    weights = [p.weight for p in pieces]
+    out: list[Case] = []
+    if atoms or rest:
+        corners = [] if atoms else label_kinks(weights, q)
+        nodes, p = label_nodes(q, atoms, density, values, corners)
+        for value, probability in zip(nodes, p, strict=True):
+            fixed = [Piece(a.value, a.weight.xreplace({q: Float(value)})) for a in pieces]
+            for case in _cases(fixed, rest, values, name):
+                own = np.full_like(case.probability, value)
+                out.append(Case(case.labels | {q: own}, case.probability * probability, case.parts))
+        return out
+    corners = label_kinks(weights, q)
+    nodes, p = label_nodes(q, atoms, density, values, corners)
+    bounds = [-np.inf, *corners, np.inf]
+    for lo, hi in pairwise(bounds):
+        here = (nodes > lo) & (nodes < hi)
+        if here.any():
+            out += _interval_cases(pieces, q, nodes[here], p[here], values, name)
+    return out
+
+
+def _interval_cases(
+    pieces: list[Piece], q: Symbol, nodes: Array, p: Array, values: dict[Symbol, float], name: str
+) -> list[Case]:
+    """Cases of one continuous label between two of its kinks: one if the parts vary smoothly, else one a node."""
+    middle = float(nodes[len(nodes) // 2])
+    fixed = [Piece(a.value, resolve(a.weight, {q: middle}, only=q)) for a in pieces]
+    own = {q: nodes[:, None]}
+    if not any(a.weight.has(q) for a in fixed):
+        parts = _cases(fixed, [], values, name)[0].parts
+        return [Case(own, p[:, None], parts)]
+    varying: list[Part] = []
+    for a in fixed:
+        found = smooth_parts(a, q, nodes, values)
+        if found is None:
+            break
+        varying += found
+    else:
+        return [Case(own, p[:, None], tuple(varying))]
+    single = []
+    for value, probability in zip(nodes, p, strict=True):
+        at = [Piece(a.value, a.weight.xreplace({q: Float(value)})) for a in pieces]
+        (case,) = _cases(at, [], values, name)
+        single.append(Case({q: np.full((1, 1), value)}, np.full((1, 1), probability), case.parts))
+    return single
+
+
+def smooth_parts(piece: Piece, q: Symbol, nodes: Array, values: dict[Symbol, float]) -> list[Part] | None:
+    """Parts of a weight that depends smoothly on a label: arrays over its nodes, None where that does not suffice."""
+    if piece.value is not None:
+        size = lambdify(q, piece.weight.xreplace(values), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1))
+        at = float(piece.value.xreplace(values))
+        with np.errstate(divide="ignore"):
+            return [Part(at, at, (np.log(size), 0.0, 0.0))]
+    roots_of: list[Expr] = []
+    for argument in arguments(piece.weight):
+        if not argument.has(X):
+            return None
+        poly = Poly(argument, X) if argument.is_polynomial(X) else None
+        if poly is None or poly.degree() != 1:
+            return None
+        roots_of.append(-poly.coeff_monomial(1) / poly.coeff_monomial(X))
+    ends = [lambdify(q, e, "numpy")(nodes) + np.zeros(len(nodes)) for e in dict.fromkeys(roots_of)]
+    order = sorted(range(len(ends)), key=lambda k: ends[k][len(nodes) // 2])
+    ends = [ends[k] for k in order]
+    if any((np.diff(np.stack(ends), axis=0) < 0).any() for _ in [0] if len(ends) > 1):
+        return None
+    edges = [np.full(len(nodes), -np.inf), *ends, np.full(len(nodes), np.inf)]
+    out: list[Part] = []
+    at = len(nodes) // 2
+    for lo, hi in pairwise(edges):
+        inside = resolve(piece.weight, {q: float(nodes[at]), X: middle_of(lo[at], hi[at])})
+        if inside == 0:
+            continue
+        exponent = expand_log(log(inside), force=True).expand()
+        if not exponent.is_polynomial(X) or Poly(exponent, X).degree() > 2:
+            return None
+        c = [lambdify(q, exponent.coeff(X, k), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1)) for k in range(3)]
+        out.append(Part(lo[:, None], hi[:, None], (c[0], c[1], 2 * c[2])))
+    return out
+
+
+def _enlarged(case: Case, q: Symbol, nodes: Array, p: Array) -> Case:
+    """A case for every value of one more label, on which its parts do not depend."""
+    n, more = len(case.probability), len(nodes)
+
+    def spread(value: Any) -> Any:
+        return np.repeat(value, more, axis=0) if isinstance(value, np.ndarray) else value
+
+    labels = {s: spread(a) for s, a in case.labels.items()} | {q: np.tile(nodes, n)[:, None]}
+    probability = spread(case.probability) * np.tile(p, n)[:, None]
+    if n == 1:
+        return Case(labels, probability, case.parts)
+    parts = tuple(
+        Part(spread(a.lo), spread(a.hi), None if a.c is None else tuple(spread(c) for c in a.c), a.smooth)
+        for a in case.parts
+    )
+    return Case(labels, probability, parts)
+
+
+def label_nodes(
+    q: Symbol, atoms: Any, density: Expr, values: dict[Symbol, float], corners: list[float]
+) -> tuple[Array, Array]:
+    """Values of a label with their probabilities: atoms, or nodes of a quadrature split at the corners."""
+    if atoms:
+        pairs = [(float(a.xreplace(values)), float(p.xreplace(values))) for a, p in atoms]
+        return np.array([a for a, _ in pairs]), np.array([p for _, p in pairs])
+    nodes: list[Array] = []
+    weights: list[Array] = []
+    for part in parts_of(density):
+        assert part.c is not None
+        lo, hi = _reach(part)
+        cut = [c for c in corners if lo < c < hi]
+        if not cut and not np.isfinite([part.lo, part.hi]).any():
+            u = np.linspace(lo, hi, 61)
+            w = np.full(61, u[1] - u[0])
+        else:
+            edges = _graded([lo, *cut, hi], cut)
+            x, weight = legendre(10)
+            half = np.diff(edges) / 2
+            u = ((edges[:-1] + half)[:, None] + half[:, None] * x).ravel()
+            w = (half[:, None] * weight).ravel()
+        nodes.append(u)
+        weights.append(w * np.exp(part.c[0] + part.c[1] * u + part.c[2] * u**2 / 2))
+    return np.concatenate(nodes), np.concatenate(weights)
+
+
+def _graded(ends: list[float], cut: list[float]) -> Array:
+    """Edges of panels, finer towards the cuts."""
+    edges = set(ends)
+    for lo, hi in pairwise(ends):
+        width = hi - lo
+        for f in (0.03, 0.1, 0.25, 0.5):
+            if lo in cut:
+                edges.add(lo + f * width)
+            if hi in cut:
+                edges.add(hi - f * width)
+        edges.add((lo + hi) / 2)
+    return np.array(sorted(edges))
+
+
+def label_kinks(weights: list[Expr], q: Symbol) -> list[float]:
+    """Where a weight changes its form as a label varies: steps in the label, and in coefficients of `X` inside them."""
+    found: set[float] = set()
+    for weight in weights:
+        for argument in arguments(weight):
+            if not argument.has(q):
+                continue
+            if not argument.has(X):
+                found |= roots(argument.xreplace({q: X}))
+            elif argument.is_polynomial(X):
+                lead = Poly(argument, X).LC()
+                if lead.has(q) and lead.is_polynomial(q):
+                    found |= roots(lead.xreplace({q: X}))
+    return sorted(found)
+
+
+def piece_parts(piece: Piece, values: dict[Symbol, float]) -> list[Part]:
+    """The parts of one piece of a base measure."""
+    if piece.value is None:
+        return parts_of(piece.weight)
+    size = float(piece.weight.xreplace(values))
+    at = float(piece.value.xreplace(values))
+    return [Part(at, at, (float(np.log(size)), 0.0, 0.0))] if size > 0 else []
+
+
+def _reach(part: Part) -> tuple[float, float]:
+    """Where a piece of a law has its mass."""
+    assert part.c is not None
+    _, c1, c2 = part.c
+    if c2 < 0:
+        centre, width = c1 / -c2, 9.5 / np.sqrt(-c2)
+    elif c1 != 0:
+        centre, width = (part.lo if c1 < 0 else part.hi), 40 / abs(c1)
+    else:
+        return part.lo, part.hi
+    return max(part.lo, centre - width), min(part.hi, centre + width)
