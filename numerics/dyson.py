@@ -445,6 +445,58 @@ class Dyson:
             t[bad], error[bad] = self.follow_from_infinity(z[bad], ratio**0.35, floor)
         return t, error
 
+    def fold(self, t: Complex, z: Complex) -> tuple[Complex, complex, float] | None:
+        """Where a branch turns back near a point of it: dz/dτ = 0, with τ the scalar that moves most.
+
+        Along τ the branch is smooth, also where dt/dz diverges.
+
+        Returns
+        -------
+        t : (1, unknowns), z, error of z; or None where the iteration does not settle
+        """
+        found = self.averages(t, z, 0.0, slopes=True)
+        drift = _solve(np.eye(self.count) - found.jacobian[:, :, : self.count], found.jacobian[:, :, self.count])
+        moving = int(np.abs(drift[0]).argmax())
+        state = np.concatenate([t[0], z])
+        rates: list[tuple[complex, complex]] = []
+        for _ in range(40):
+            state, rate = self._along(state, moving)
+            if not np.all(np.isfinite(state)) or abs(rate) > 1e8:
+                return None
+            rates.append((state[moving], rate))
+            if len(rates) == 1:
+                step = 1e-3 * (1e-3 + abs(state[moving])) * (-1 if rate.real * z[0].real > 0 else 1)
+            else:
+                (x0, r0), (x1, r1) = rates[-2:]
+                step = -r1 * (x1 - x0) / (r1 - r0) if r1 != r0 else 0.0
+                if abs(step * rate) < 1e-13 * (1 + abs(state[-1])):
+                    return state[None, :-1], complex(state[-1]), float(abs(step * rate) + 1e-14 * abs(state[-1]))
+            state = state.copy()
+            state[moving] += step
+        return None
+
+    def _along(self, state: Complex, moving: int) -> tuple[Complex, complex]:
+        """Newton's iteration for the other scalars and z at a fixed value of one scalar; dz/d(that scalar)."""
+        table, rate = np.zeros((self.count + 1,) * 2, complex), complex(np.nan)
+        for _ in range(12):
+            t, z = state[None, :-1], state[-1:]
+            found = self.averages(t, z, 0.0, slopes=True)
+            table[:-1] = -found.jacobian[0, :, : self.count + 1]
+            table[:-1, :-1] += np.eye(self.count)
+            table[-1, moving] = 1.0
+            rest = np.append(found.image[0] - t[0], 0.0)
+            if not (np.all(np.isfinite(table)) and np.all(np.isfinite(rest))):
+                return np.full_like(state, np.nan), rate
+            try:
+                step, along = np.linalg.solve(table, np.stack([rest, np.eye(self.count + 1)[-1]], axis=1)).T
+            except np.linalg.LinAlgError:
+                return np.full_like(state, np.nan), rate
+            rate = complex(along[-1])
+            state = state + step
+            if np.abs(step).max() < 1e-14 * (1 + np.abs(state).max()):
+                break
+        return state, rate
+
     def demand(self, error: Array, what: str) -> None:
         """Raise unless every point converged."""
         worst = float(np.max(error, initial=0.0))

@@ -89,10 +89,11 @@ class SpectralSolver:
             rho[inside] = self.doubled.resolvent_slope(t[inside], z[inside], 1) / np.pi
         return rho, np.maximum(error, 1e-13) * np.abs(rho) + np.abs(rho.imag)
 
-    def inside(self, z: ArrayLike) -> NDArray[np.bool_]:
-        """Whether points lie inside the support, shaped like z."""
+    def inside(self, z: ArrayLike, level: float = INSIDE) -> NDArray[np.bool_]:
+        """Whether points lie inside the support, shaped like z; real eigenvalues: Im g/(1 + |g|) past a level."""
         if self.problem.hermitian:
-            return np.asarray(-self.resolvent(z)[0].imag > INSIDE)
+            g = self.resolvent(z)[0]
+            return np.asarray(-g.imag > level * (1 + np.abs(g)))
         return np.asarray(self._batched(z, self._inside)[1] > 0.5)
 
     def _inside(self, z: Complex) -> tuple[Complex, Array]:
@@ -187,21 +188,28 @@ class SpectralSolver:
 
     @cached_property
     def _real_edges(self) -> list[Number]:
-        reach = self._reach()
-        return [Number(e.value - reach, e.error) for e in self._crossings(complex(-reach), complex(reach))]
+        reach, ends = self._extent
+        cuts = [reach] if ends else [reach / 4.0**k for k in range(5)]  # no end: look on all scales
+        cuts = [*(-r for r in cuts), *reversed(cuts)]
+        return [
+            Number(e.value + a, e.error) for a, b in pairwise(cuts) for e in self._crossings(complex(a), complex(b))
+        ]
 
     def _reach(self) -> float:
-        """A real number so large that it and its negative are outside the support."""
-        return self._far
+        return self._extent[0]
 
     @cached_property
-    def _far(self) -> float:
-        reach = (self.analytic if self.problem.hermitian else self.doubled).scale
-        for _ in range(20):
+    def _extent(self) -> tuple[float, bool]:
+        """A real number so large that it and its negative are outside the support, and whether there is one.
+
+        Inverses can have supports without an end: the number is large then.
+        """
+        scale = (self.analytic if self.problem.hermitian else self.doubled).scale
+        for power in range(12):
+            reach = scale * 2.0**power
             if not self.inside(np.array([-reach, reach])).any():
-                return float(1.5 * reach)
-            reach *= 2
-        raise ConvergenceError("the support does not end on the real axis")
+                return float(1.5 * reach), True
+        return float(32 * scale), False
 
     def _crossings(self, start: complex, end: complex) -> list[Number]:
         length = abs(end - start)
@@ -226,8 +234,7 @@ class SpectralSolver:
     def _refine(self, start: complex, unit: complex, outside: float, inside: float) -> Number:
         """The edge between a point outside and one inside."""
         if self.problem.hermitian:
-            outside, inside = self._bisect(start, unit, outside, inside, 9)
-            return Number((outside + inside) / 2, abs(inside - outside) + 1e-9)
+            return self._fold(start, unit, outside, inside)
         for _ in range(3):
             try:
                 return self._boundary_root(start, unit, outside, inside)
@@ -235,11 +242,30 @@ class SpectralSolver:
                 outside, inside = self._bisect(start, unit, outside, inside, 2)
         return Number((outside + inside) / 2, abs(inside - outside))
 
-    def _bisect(self, start: complex, unit: complex, outside: float, inside: float, passes: int) -> tuple[float, float]:
+    def _fold(self, start: complex, unit: complex, outside: float, inside: float) -> Number:
+        """An edge of real eigenvalues: where the branch from outside turns back, dz/dt = 0, if it does."""
+        outside, inside = self._bisect(start, unit, outside, inside, 5)
+        margin = abs(inside - outside)
+        z = np.array([start + (outside + (outside - inside)) * unit])
+        t, error = self.analytic.follow_from_infinity(z)
+        if error[0] < 1e-6 and self.analytic.count:
+            found = self.analytic.fold(t.real.astype(complex), z)
+            if found is not None:
+                place = ((found[1] - start) / unit).real
+                if abs(place - outside) < 10 * margin:
+                    return Number(float(place), found[2])
+        # No fold, as where the resolvent diverges: read the edge off at two levels of Im g.
+        far = inside + 10 * (inside - outside)
+        ends = [np.mean(self._bisect(start, unit, outside, far, 8, level)) for level in (INSIDE, 10 * INSIDE)]
+        return Number(float(ends[0]), float(abs(ends[1] - ends[0])) + 1e-9)
+
+    def _bisect(
+        self, start: complex, unit: complex, outside: float, inside: float, passes: int, level: float = INSIDE
+    ) -> tuple[float, float]:
         """Narrow the bracket of an edge eightfold a pass."""
         for _ in range(passes):
             between = outside + (inside - outside) * np.arange(1, 8) / 8
-            flags = self.inside(start + between * unit)
+            flags = self.inside(start + between * unit, level)
             first = int(flags.argmax()) if flags.any() else 7
             ends = np.concatenate([[outside], between, [inside]])
             outside, inside = float(ends[first]), float(ends[first + 1])

@@ -66,8 +66,15 @@ class Matrix(Basic):
         raise NotImplementedError
 
     def inv(self) -> Matrix:
-        """Inverses belong to the random-matrix reading."""
-        raise QuenchedError(f"({self}).inv() is not built yet: write the linear system as a field, y = J @ y + x")
+        """The inverse, for spectra; a product of square factors is inverted factor by factor."""
+        if self.rows != self.cols:
+            raise QuenchedError(f"({self}).inv(): only square matrices have inverses, this one is {_space(self)}")
+        if not self.terms:
+            raise QuenchedError("the matrix 0 has no inverse")
+        if len(self.terms) > 1 or any(f.rows != self.rows or f.cols != self.rows for f in self.terms[0][1]):
+            return Inverse(self)
+        ((coefficient, word),) = self.terms
+        return combine([(1 / coefficient, tuple(_inverted(f) for f in reversed(word)))], self.rows, self.cols)
 
     # -- sums and scalar multiples ---------------------------------------------------------------------------------
     def __add__(self, other: Any) -> Matrix:
@@ -113,7 +120,7 @@ class Matrix(Basic):
         return self * (1 / _as_factor(other, self))
 
     def __rtruediv__(self, other: Any) -> Matrix:
-        raise QuenchedError(f"{other}/{self} has no meaning: inverses are not built yet")
+        raise QuenchedError(f"{other}/{self} has no meaning: write {other}*({self}).inv()")
 
     def __pow__(self, other: Any) -> Matrix:
         raise QuenchedError(f"{self}**{other} is ambiguous: write {self} @ {self} for the matrix product")
@@ -250,6 +257,40 @@ class Diag(Matrix):
 
     def _latex(self, printer: Any) -> str:
         return rf"\operatorname{{diag}}\left({printer._print(self.vector)}\right)"
+
+
+class Inverse(Matrix):
+    """Inverse of a square matrix expression. Built by `Matrix.inv`."""
+
+    def __new__(cls, matrix: Matrix) -> Matrix:
+        obj = Basic.__new__(cls, matrix)
+        obj.rows = obj.cols = matrix.rows
+        return obj
+
+    @property
+    def matrix(self) -> Matrix:
+        """What is inverted."""
+        return self.args[0]
+
+    def transposed(self) -> Matrix:
+        return Inverse(self.matrix.T)
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"({printer._print(self.matrix)}).inv()"
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\left({printer._print(self.matrix)}\right)^{{-1}}"
+
+
+def _inverted(factor: Matrix) -> Matrix:
+    """Inverse of a single square factor."""
+    if isinstance(factor, Inverse):
+        return factor.matrix
+    if isinstance(factor, Diag):
+        return Diag(1 / factor.vector, factor.rows)
+    if isinstance(factor, Outer):
+        raise QuenchedError(f"{factor} has rank one and no inverse")
+    return Inverse(factor)
 
 
 class Outer(Matrix):

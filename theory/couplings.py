@@ -8,7 +8,7 @@ from typing import Any
 from sympy import Add, Basic, Expr, Mul, S, Tuple, sympify
 from sympy.core.symbol import Str
 
-from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, diag, eye, outer
+from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose, diag, eye, outer
 from quenched.theory.distributions import Law, as_law
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Compared, UnitSymbol, as_redraw, bind, open_leaves, population_of
@@ -241,6 +241,8 @@ def _apply_word(word: tuple[Matrix, ...], body: Expr) -> Expr:
     for factor in reversed(word):
         if isinstance(factor, Diag):
             body = factor.vector * body
+        elif isinstance(factor, Inverse):
+            raise QuenchedError(f"{factor} @ … in an equation is not built: write the linear system, y = J @ y + x")
         elif isinstance(factor, Outer):
             body = factor.left * total(factor.right * body, factor.cols)
         else:

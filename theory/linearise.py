@@ -1,8 +1,9 @@
 """Linearise a matrix expression: a larger matrix, affine in the atoms, whose corner inverse is the resolvent.
 
 A word A₁A₂…A_m gets m − 1 auxiliary blocks, [[z, −A₁], [−A₂, 1]] for two factors, so the size stays linear in the
-number of products (Helton, Mai and Speicher, J. Funct. Anal. 274, 2018). The pencil is checked by its own Schur
-complement in non-commuting symbols.
+number of products (Helton, Mai and Speicher, J. Funct. Anal. 274, 2018). An inverse in a word is a block whose own
+entry is what is inverted: [[z, −A], [−B, M]] for A M⁻¹ B. The pencil is checked by its own Schur complement in
+non-commuting symbols.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import ClassVar
 
 from sympy import Expr, I, ImmutableDenseMatrix, S, Symbol, expand, eye, zeros
 
-from quenched.theory.algebra import Diag, Matrix, Outer, Transpose
+from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose
 from quenched.theory.couplings import RandomMatrix
-from quenched.theory.errors import QuenchedError
+from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem_dyson import ZBAR, RankOne, Z
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
 from quenched.theory.spaces import Population
-from quenched.theory.spectrum import SpectrumDeclaration, diagonal_of, is_link
+from quenched.theory.spectrum import SpectrumDeclaration
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Linearise(Rule):
     """Auxiliary blocks make products linear."""
 
     title: ClassVar[str] = "Linearise the matrix expression"
-    assumption: ClassVar[str] = "an auxiliary block for every further factor of a product"
+    assumption: ClassVar[str] = "an auxiliary block for every further factor of a product, and for every inverse"
     source: ClassVar[str] = "helton2018"
 
     def __call__(self, before: Form) -> Pencil:
@@ -120,63 +121,84 @@ class Linearise(Rule):
 def linearise(declared: SpectrumDeclaration) -> Pencil:
     """The pencil of a declared matrix."""
     spectrum = declared.spectrum
-    blocks = list(spectrum.populations)
-    heads = tuple(range(len(blocks)))
-    bare: dict[tuple[int, int], Expr] = {(h, h): Z for h in heads}
-    occurrences: list[Occurrence] = []
-    ranks: list[RankOne] = []
+    build = _Builder(list(spectrum.populations))
+    heads = tuple(range(len(spectrum.populations)))
+    for h in heads:
+        build.add(h, h, Z)
     for (p, q), matrix in spectrum.blocks.items():
+        start, end = spectrum.populations.index(p), spectrum.populations.index(q)
         for coefficient, word in matrix.terms:
-            start, end = blocks.index(p), blocks.index(q)
-            first, links = chain(word)
-            if not links:
-                bare[start, end] = bare.get((start, end), S.Zero) - coefficient * first
-                continue
-            at, left = start, -coefficient
-            for step, (link, after) in enumerate(links):
-                last = step == len(links) - 1
-                to = end if last else len(blocks)
-                if not last:
-                    blocks.append(link.cols)
-                    bare[to, to] = S.One
-                before_it = first if step == 0 else S.One
-                _place(occurrences, ranks, at, to, left, before_it, link, after)
-                at, left = to, S.NegativeOne
-    entries = tuple((i, j, value) for (i, j), value in sorted(bare.items()) if value != 0)
-    return Pencil(tuple(blocks), heads, entries, tuple(occurrences), tuple(ranks), spectrum.parameters)
+            build.place(start, end, -coefficient, word)
+    entries = tuple((i, j, value) for (i, j), value in sorted(build.bare.items()) if value != 0)
+    return Pencil(
+        tuple(build.blocks), heads, entries, tuple(build.occurrences), tuple(build.ranks), spectrum.parameters
+    )
 
 
-def chain(word: tuple[Matrix, ...]) -> tuple[Expr, list[tuple[Matrix, Expr]]]:
-    """A word as diag · link · diag · link · … : the first diagonal and (link, diagonal after it)."""
-    diagonals: list[list[Matrix]] = [[]]
-    links: list[Matrix] = []
-    for factor in word:
-        if is_link(factor):
-            links.append(factor)
-            diagonals.append([])
+class _Builder:
+    """Collects the entries of a pencil. Auxiliary blocks are made in the order in which they are met."""
+
+    def __init__(self, blocks: list[Population]) -> None:
+        self.blocks = blocks
+        self.bare: dict[tuple[int, int], Expr] = {}
+        self.occurrences: list[Occurrence] = []
+        self.ranks: list[RankOne] = []
+
+    def add(self, row: int, col: int, value: Expr) -> None:
+        self.bare[row, col] = self.bare.get((row, col), S.Zero) + value
+
+    def place(self, row: int, col: int, coefficient: Expr, word: tuple[Matrix, ...]) -> None:
+        """Make the Schur complement at (row, col) contain coefficient · word.
+
+        A first factor A leads to a new block x with A x in this row, and x = (rest of the word) y in the new one; a
+        first factor M⁻¹ to M x = (rest) y.
+        """
+        first, word = _diagonals(word)
+        if not word:
+            self.add(row, col, coefficient * first)
+        elif isinstance(word[0], Inverse):
+            block = self._block(word[0].rows)
+            self.add(row, block, coefficient * first)
+            self._solve(block, col, word[0], word[1:])
         else:
-            diagonals[-1].append(factor)
-    products = [diagonal_of(d) for d in diagonals]
-    return products[0], list(zip(links, products[1:], strict=True))
+            link, (after, rest) = word[0], _diagonals(word[1:])
+            to = self._block(link.cols) if rest else col
+            self._atom(row, to, coefficient, first, link, after)
+            if rest and isinstance(rest[0], Inverse):
+                self._solve(to, col, rest[0], rest[1:])
+            elif rest:
+                self.add(to, to, S.One)
+                self.place(to, col, S.NegativeOne, rest)
+
+    def _solve(self, block: int, col: int, inverse: Inverse, rest: tuple[Matrix, ...]) -> None:
+        """The row of a block: M x − (rest) y."""
+        for coefficient, word in inverse.matrix.terms:
+            self.place(block, block, coefficient, word)
+        self.place(block, col, S.NegativeOne, rest)
+
+    def _block(self, population: Population) -> int:
+        self.blocks.append(population)
+        return len(self.blocks) - 1
+
+    def _atom(self, row: int, col: int, coefficient: Expr, left: Expr, link: Matrix, right: Expr) -> None:
+        if isinstance(link, Outer):
+            self.ranks.append(RankOne(row, col, coefficient, left * link.left, link.right * right))
+            return
+        transposed = isinstance(link, Transpose)
+        atom = link.matrix if isinstance(link, Transpose) else link
+        if not isinstance(atom, RandomMatrix):
+            raise NotCovered(f"{link} in a Spectrum is neither a random matrix, nor diagonal, nor of rank one")
+        self.occurrences.append(Occurrence(row, col, coefficient, left, atom, transposed, right))
 
 
-def _place(
-    occurrences: list[Occurrence],
-    ranks: list[RankOne],
-    row: int,
-    col: int,
-    coefficient: Expr,
-    left: Expr,
-    link: Matrix,
-    right: Expr,
-) -> None:
-    if isinstance(link, Outer):
-        ranks.append(RankOne(row, col, coefficient, left * link.left, link.right * right))
-        return
-    transposed = isinstance(link, Transpose)
-    atom = link.matrix if isinstance(link, Transpose) else link
-    assert isinstance(atom, RandomMatrix)
-    occurrences.append(Occurrence(row, col, coefficient, left, atom, transposed, right))
+def _diagonals(word: tuple[Matrix, ...]) -> tuple[Expr, tuple[Matrix, ...]]:
+    """Product of the leading diagonal factors, and the rest of the word."""
+    product: Expr = S.One
+    for k, factor in enumerate(word):
+        if not isinstance(factor, Diag):
+            return product, word[k:]
+        product = product * factor.vector
+    return product, ()
 
 
 # -- check ---------------------------------------------------------------------------------------------------------
@@ -194,7 +216,7 @@ def check_schur(declared: SpectrumDeclaration, pencil: Pencil) -> None:
 
 
 def schur_complement(pencil: Pencil) -> ImmutableDenseMatrix:
-    """L_hh − L_ha L_aa⁻¹ L_ah with L_aa = 1 + nilpotent, every matrix a non-commuting symbol."""
+    """L with its auxiliary blocks eliminated, the last one first; every matrix is a non-commuting symbol."""
     n, h = len(pencil.blocks), len(pencil.heads)
     L = zeros(n, n)
     for i, j, value in pencil.bare:
@@ -203,12 +225,13 @@ def schur_complement(pencil: Pencil) -> ImmutableDenseMatrix:
         L[o.row, o.col] += o.coefficient * _operator(o.left) * _atom(o.factor()) * _operator(o.right)
     for r in pencil.ranks:
         L[r.row, r.col] += r.coefficient * _operator(r.left) * _ONES * _operator(r.right)
-    rest = eye(n - h) - L[h:, h:]
-    inverse, power = eye(n - h), eye(n - h)
-    for _ in range(n - h):
-        power = (power * rest).applyfunc(expand)
-        inverse += power
-    return ImmutableDenseMatrix((L[:h, :h] - L[:h, h:] * inverse * L[h:, :h]).applyfunc(expand))
+    for k in reversed(range(h, n)):
+        pivot = _inverse(L[k, k])
+        for i in range(k):
+            for j in range(k):
+                if L[i, k] != 0 and L[k, j] != 0:
+                    L[i, j] = expand(L[i, j] - L[i, k] * pivot * L[k, j])
+    return ImmutableDenseMatrix(L[:h, :h].applyfunc(expand))
 
 
 def _noncommuting(declared: SpectrumDeclaration) -> ImmutableDenseMatrix:
@@ -216,18 +239,32 @@ def _noncommuting(declared: SpectrumDeclaration) -> ImmutableDenseMatrix:
     populations = declared.spectrum.populations
     out = Z * eye(len(populations))
     for (p, q), matrix in declared.spectrum.blocks.items():
-        for coefficient, word in matrix.terms:
-            product: Expr = coefficient
-            pending: Expr = S.One  # neighbouring diagonal matrices commute
-            for factor in word:
-                if isinstance(factor, Diag):
-                    pending = pending * factor.vector
-                elif isinstance(factor, Outer):
-                    product, pending = product * _operator(pending * factor.left) * _ONES, factor.right
-                else:
-                    product, pending = product * _operator(pending) * _atom(factor), S.One
-            out[populations.index(p), populations.index(q)] -= product * _operator(pending)
+        out[populations.index(p), populations.index(q)] -= _expression(matrix)
     return ImmutableDenseMatrix(out.applyfunc(expand))
+
+
+def _expression(matrix: Matrix) -> Expr:
+    """A matrix expression in non-commuting symbols."""
+    total: Expr = S.Zero
+    for coefficient, word in matrix.terms:
+        product: Expr = coefficient
+        pending: Expr = S.One  # neighbouring diagonal matrices commute
+        for factor in word:
+            if isinstance(factor, Diag):
+                pending = pending * factor.vector
+            elif isinstance(factor, Outer):
+                product, pending = product * _operator(pending * factor.left) * _ONES, factor.right
+            elif isinstance(factor, Inverse):
+                product, pending = product * _operator(pending) * _inverse(_expression(factor.matrix)), S.One
+            else:
+                product, pending = product * _operator(pending) * _atom(factor), S.One
+        total += product * _operator(pending)
+    return expand(total)
+
+
+def _inverse(value: Expr) -> Expr:
+    """Inverse of an expression in non-commuting symbols: a symbol of its own, unless it is a number."""
+    return 1 / value if value.is_commutative else Symbol(f"[{expand(value)}]⁻¹", commutative=False)
 
 
 #: A column of ones times a row of ones.

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from sympy import Expr, S, pi
 
-from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, combine
+from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose, combine
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.distributions import Uniform
@@ -65,6 +65,8 @@ def _factor(factor: Matrix, angles: dict[Population, Quenched]) -> Matrix:
     if isinstance(atom, Circulant):
         angle: Expr = angles[atom.rows]
         return Diag(atom.mode(-angle if isinstance(factor, Transpose) else angle), atom.rows)
+    if isinstance(factor, Inverse):
+        return Inverse(_modes(factor.matrix, angles))
     if isinstance(factor, Diag) and factor.rows in angles and any(True for _ in open_leaves(factor.vector)):
         raise NotCovered(
             f"{factor} and a translation-invariant matrix over {factor.rows.name!r} have different eigenvectors: "

@@ -330,6 +330,8 @@ class Eliminate(Rule):
 
 def eliminate(problem: DysonProblem) -> ScalarEquations:
     """Scalar equations of a problem that is not doubled."""
+    if not regular(problem):
+        raise NotCovered("no branch of the resolvent is analytic at z → ∞: the deterministic part has no inverse")
     entries = explicit_inverse(problem)
     equations: dict[Symbol, Expr] = {}
     for u in problem.unknowns:
@@ -337,7 +339,13 @@ def eliminate(problem: DysonProblem) -> ScalarEquations:
         equations[u.symbol] = problem.spaces[u.space].fraction * LabelMean(body)
     size = sum((problem.spaces[problem.blocks[h]].fraction for h in problem.heads), S.Zero)
     g = (
-        sum((problem.spaces[problem.blocks[h]].fraction * LabelMean(entries[h, h]) for h in problem.heads), S.Zero)
+        sum(
+            (
+                problem.spaces[problem.blocks[h]].fraction * LabelMean(entries.get((h, h), S.Zero))
+                for h in problem.heads
+            ),
+            S.Zero,
+        )
         / size
     )
     solved: list[tuple[Symbol, Expr]] = []
@@ -351,6 +359,15 @@ def eliminate(problem: DysonProblem) -> ScalarEquations:
         g = g.xreplace({symbol: value})
         entries = {at: e.xreplace({symbol: value}) for at, e in entries.items()}
     return ScalarEquations(tuple(equations.items()), tuple(solved), g, entries)
+
+
+def regular(problem: DysonProblem) -> bool:
+    """Whether Y₀ has an inverse, around which the resolvent can be expanded (an inverted matrix may have none)."""
+    n = len(problem.blocks)
+    table = zeros(n, n)
+    for i, j, value in problem.bare:
+        table[i, j] += value
+    return bool(table.det(method="berkowitz").expand() != 0)
 
 
 def explicit_inverse(problem: DysonProblem) -> dict[tuple[int, int], Expr]:

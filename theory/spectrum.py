@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sympy import Basic, Expr, I, S, Symbol, default_sort_key, sympify
 
-from quenched.theory.algebra import Diag, Matrix, Outer, Transpose, combine
+from quenched.theory.algebra import Diag, Inverse, Matrix, Transpose, combine
 from quenched.theory.checks import check_domain, check_laws, check_names
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.eigenvalue_observables import NAMES, Count, Edge, Moment, OfEigenvalues, Radius
@@ -38,8 +38,9 @@ class Spectrum:
     Parameters
     ----------
     matrix : matrix expression, or dict of (rows, columns) to matrix expression
-        Sums, products and transposes of `Gaussian` and `Iid` matrices, ``diag`` of `Quenched` quantities, ``outer``,
-        ``eye`` and scalars; a dict gives the blocks of a matrix over several populations (those left out are zero).
+        Sums, products, transposes and inverses of `Gaussian`, `Iid` and `Circulant` matrices, ``diag`` of `Quenched`
+        quantities, ``outer``, ``eye`` and scalars; a dict gives the blocks of a matrix over several populations (those
+        left out are zero).
     name : str, optional
     defaults : dict of symbol or name to number, optional
 
@@ -302,7 +303,7 @@ def _untransposed(factor: Matrix) -> Matrix:
         atom = factor.matrix
         if isinstance(atom, Gaussian) and atom.symmetry == 1:
             return atom
-    return factor
+    return Inverse(_symmetric_form(factor.matrix)) if isinstance(factor, Inverse) else factor
 
 
 def merge_diagonals(word: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
@@ -314,18 +315,3 @@ def merge_diagonals(word: tuple[Matrix, ...]) -> tuple[Matrix, ...]:
         else:
             out.append(factor)
     return tuple(out)
-
-
-def is_link(factor: Matrix) -> bool:
-    """Whether a factor joins units of two index sets (a random matrix or a column times a row)."""
-    return isinstance(factor, (RandomMatrix, Transpose, Outer))
-
-
-def diagonal_of(factors: list[Matrix]) -> Expr:
-    """Product of diagonal factors, 1 if there are none."""
-    out: Expr = S.One
-    for factor in factors:
-        if not isinstance(factor, Diag):
-            raise NotCovered(f"{factor} in a Spectrum is neither a random matrix, nor diagonal, nor of rank one")
-        out = out * factor.vector
-    return out

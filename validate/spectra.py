@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Expr, Symbol, lambdify
 
-from quenched.theory.algebra import Diag, Matrix, Outer, Transpose
+from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose
 from quenched.theory.couplings import RandomMatrix
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Quenched
@@ -192,6 +192,8 @@ class _Evaluator:
             return self.matrices[factor.matrix].T
         if isinstance(factor, RandomMatrix):
             return self.matrices[factor]
+        if isinstance(factor, Inverse):
+            return np.linalg.inv(self.matrix(factor.matrix))
         if isinstance(factor, Diag):
             return np.diag(self.vector(factor.vector, factor.rows))
         assert isinstance(factor, Outer)
