@@ -193,7 +193,7 @@ class _Evaluator:
         if isinstance(factor, RandomMatrix):
             return self.matrices[factor]
         if isinstance(factor, Inverse):
-            return np.linalg.inv(self.matrix(factor.matrix))
+            return np.asarray(np.linalg.inv(self.matrix(factor.matrix)), float)
         if isinstance(factor, Diag):
             return np.diag(self.vector(factor.vector, factor.rows))
         assert isinstance(factor, Outer)
