@@ -26,7 +26,13 @@ _HOME: dict[str, str] = {
         ("Normal", "Uniform", "Ising", "Bernoulli", "Laplace", "HalfNormal", "Exponential", "SpikeSlab"),
         "quenched.theory.distributions",
     ),
-    **dict.fromkeys(("mean", "total", "cov", "Lyapunov", "Critical", "Participation"), "quenched.theory.observables"),
+    **dict.fromkeys(
+        (
+            *("mean", "total", "cov", "Lyapunov", "Critical", "Participation"),
+            *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin"),
+        ),
+        "quenched.theory.observables",
+    ),
     **dict.fromkeys(
         ("Density", "Count", "Edge", "Radius", "Outlier", "Moment"), "quenched.theory.eigenvalue_observables"
     ),
@@ -56,8 +62,7 @@ _PLANNED: dict[str, str] = {
     **dict.fromkeys(("zero_temperature", "backward", "freeze", "grad"), "a transformation"),
     **dict.fromkeys(
         (
-            *("Fluctuation", "Replicon", "Entropy", "FreeEntropy", "Capacity"),
-            *("Growth", "Kernel", "Complexity", "Probability"),
+            *("Fluctuation", "Growth", "Kernel", "Complexity", "Probability"),
         ),
         "an observable",
     ),

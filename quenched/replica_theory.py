@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from quenched.readout import Quantity
 from quenched.solution import Branch, Solution
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.observables import Critical, functional
 from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
@@ -21,18 +22,29 @@ if TYPE_CHECKING:
     from quenched.theory.replicas import ReplicaDerivation
 
 Params = Mapping[Any, float] | None
+#: Functionals that are searched for by varying a parameter, the same for all branches.
+SEARCHED = (functional("Capacity"), functional("Margin"))
 
 
 class Saddle(Branch):
     """One replica-symmetric saddle, always shown with its replicon eigenvalue."""
 
     @classmethod
-    def of(cls, raw: ReplicaBranch) -> Saddle:
-        """A saddle as the solver returns it."""
-        numbers = {name: Quantity(v.value, v.error) for name, v in raw.values.items()}
-        replicon = numbers["replicon"]
+    def of(cls, theory: ReplicaTheory, values: dict[Symbol, float], raw: ReplicaBranch) -> Saddle:
+        """A saddle as the solver returns it, with the declared observables."""
+        from quenched.replica_readout import Readout
+
+        replicon = raw.values["replicon"]
         growth = Quantity(replicon.value - 1, replicon.error)
-        return cls(raw.label, "replica symmetric", raw.stable, growth, list(numbers), numbers.__getitem__)
+        observables = theory.model.observables
+        names = [n for n in raw.values if not n.startswith("_")]
+        shared = frozenset(n for n, e in observables.items() if e.atoms(Critical, *SEARCHED))
+        return cls(
+            *(raw.label, "replica symmetric", raw.stable, growth),
+            list(dict.fromkeys([*names, *observables])),
+            Readout(theory, values, raw),
+            shared,
+        )
 
     def __repr__(self) -> str:
         state = "stable" if self.stable else "UNSTABLE against replica symmetry breaking: not the true state"
@@ -84,7 +96,7 @@ class ReplicaTheory(Theory):
         values = self.values(params, **keywords)
         raw = solve_replica(self.problem, values)
         given = {str(k): float(v) for k, v in values.items()}
-        return Solution([Saddle.of(b) for b in raw.branches], raw.main, given, Solution.provenance_of(self))
+        return Solution([Saddle.of(self, values, b) for b in raw.branches], raw.main, given, Solution.provenance_of(self))
 
     def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
         """The replicon eigenvalue with its error, for every branch by label; replicas break their symmetry above 1."""

@@ -223,7 +223,7 @@ class _Ansatz:
             b, diagonal, off = b + single, diagonal + same, off + other
         v = (diagonal - off).expand()
         variable, shift, spread, parts = given.condition()
-        b, off = b + shift, (off - spread).expand()
+        b, off = (b + shift).expand(), (off - spread).expand()
         norm = fixed_norm(weight.prior[1]) if weight.prior else None
         if norm is None:
             return SiteInField(variable, b, off, v, parts), S.Zero

@@ -7,13 +7,13 @@ that every equation below is computed from the free entropy, and then compared w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Poly, Rational, S, Symbol, eye, log
+from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Rational, S, Symbol, eye, log
 
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.fields import unbind
 from quenched.theory.observables import Mean
 from quenched.theory.priors import Spherical, fixed_norm
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, site_average
@@ -24,13 +24,13 @@ from quenched.theory.replica_ansatz import (
     Orbit,
     RSAction,
     SiteInField,
-    moment,
     orbit_average,
     orbit_of,
     replica_site,
     site_line,
 )
 from quenched.theory.replica_lower import ReplicatedAction
+from quenched.theory.replica_observe import declared, declared_name, of_mean, part_name
 
 
 @dataclass(frozen=True)
@@ -331,8 +331,9 @@ class Observe(Rule):
         action = free.action
         replicated = action.problem.action
         assert isinstance(replicated, ReplicatedAction)
+        named = {"free_entropy": free.value, "replicon": before.eigenvalue}
         seen = tuple(self._states(action)) + tuple(self._thermodynamics(free))
-        seen += tuple((name, self._declared(name, expr, action)) for name, expr in self.declared)
+        seen += tuple(self._declared(action, dict(seen) | named))
         equations = closure(state, [free.value, before.eigenvalue, *(e for _, e in seen)])
         kinds = {v: self._kind(action, o) for o, v in action.values.items() if isinstance(v, Symbol)}
         return ReplicaState(
@@ -372,24 +373,18 @@ class Observe(Rule):
                 elif average_of(action, known) != average:
                     yield f"{name}_{s.variable.name}", average
 
-    def _declared(self, name: str, expr: Expr, action: RSAction) -> Expr:
-        """An expression in means of powers of a state (up to the second), times labels."""
-        swap = {}
-        for node in expr.atoms(Mean):
-            site = site_of(action, node.population.name)
-            fields, labels = action.problem.action.fields, site.variable.weight.labels
-            state = fields[site.variable.name].symbol
-            body = Poly(unbind(node.body), state) if unbind(node.body).is_polynomial(state) else None
-            if (
-                body is None
-                or body.degree() > 2
-                or site.variable.kind != "state"
-                or body.free_symbols_in_domain - set(labels)
-            ):
-                raise NotCovered(f"observable {name!r}: means of a state and of its square are covered, got {node}")
-            poly = Add(*(c * moment(p) for (p,), c in body.terms()))
-            swap[node] = site_average(site.variable.population, poly, site.b, site.k, site.v, labels)
-        return expr.xreplace(swap)
+    def _declared(self, action: RSAction, known: dict[str, Expr]) -> Iterator[tuple[str, Expr]]:
+        """Observables that are site averages; means in those that are not, under names of their own, as far as they are.
+
+        What is left is measured by sources (see `replica_observe`).
+        """
+        for name, expr in self.declared:
+            try:
+                yield declared_name(name), declared(expr, action, known)
+            except NotCovered:
+                for node in sorted(expr.atoms(Mean), key=str):
+                    with suppress(NotCovered):
+                        yield part_name(node), of_mean(node, action)
 
     def _thermodynamics(self, free: FreeEntropyForm) -> Iterator[tuple[str, Expr]]:
         sites = [replica_site(s.variable) for s in free.action.sites]

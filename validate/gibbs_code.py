@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sympy import Abs, Basic, Expr, Function, Heaviside, Mul, Symbol, exp, expand_log, log
+from sympy import Basic, Expr, Function, Heaviside, Mul, Symbol, exp, expand_log, log
 
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.errors import NotCovered
@@ -14,8 +14,18 @@ from quenched.theory.observables import Functional, Mean
 from quenched.theory.spaces import N
 from quenched.validate.emit import ArrayPrinter, array_code
 
-#: ln of a step, and of a number that may be zero.
-log_step, log_safe = Function("log_step", real=True), Function("log_safe", real=True)
+
+class log_step(Function):
+    """ln of a step: 0 above 0, −∞ below."""
+
+    is_extended_real = True
+
+
+class log_safe(Function):
+    """ln of a number that may be zero."""
+
+    is_extended_real = True
+
 
 
 class ScalarPrinter(ArrayPrinter):
@@ -180,4 +190,4 @@ def scalar_function(name: str, arguments: str, cases: Iterable[tuple[str, Expr, 
     return "\n".join([*lines, "    return 0.0"])
 
 
-__all__ = ["Abs", "ArrayWriter", "depends", "log_of", "outer", "scalar_code", "scalar_function", "without_copy"]
+__all__ = ["ArrayWriter", "depends", "log_of", "outer", "scalar_code", "scalar_function", "without_copy"]

@@ -19,7 +19,7 @@ from sympy import Add, Expr, Heaviside, Integer, Mul, S, Symbol
 from quenched.theory.couplings import Apply
 from quenched.theory.distributions import SpikeSlab
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import Field, Quenched, UnitSymbol, population_of, unbind
+from quenched.theory.fields import Field, Quenched, population_of, unbind
 from quenched.theory.observables import Mean
 from quenched.theory.priors import Spherical
 from quenched.theory.spaces import Population
@@ -295,7 +295,7 @@ class ProgramWriter:
             tuple(self.function(p, "a") for _, p in atoms),
             normal,  # type: ignore[arg-type]
             self.function(law.args[0], "a") if isinstance(law, SpikeSlab) and not atoms else "",
-            tuple(self.function(label, "l") for label in self._local(site)[1]),
+            tuple(self.function(label, "l") for label in self._site_labels(f)),
             self.function(f.initial, "i") if isinstance(f.initial, Expr) else "",
             self.function(first.subs(f, 0), "g") if smooth else "",
             self.function(second, "k") if smooth else "",
@@ -331,7 +331,7 @@ class ProgramWriter:
     def _sites(self) -> str:
         cases = []
         for k, f in enumerate(self.fields):
-            labels = {label: f"l[{j}]" for j, label in enumerate(self._local(self.site[f])[1])}
+            labels = {label: f"l[{j}]" for j, label in enumerate(self._site_labels(f))}
             if self.site[f] != 0:
                 cases.append((f"f == {k}", self.site[f], {f: "x", **labels, **self._parameters()}))
         return scalar_function("site", "f, x, l, p", cases)
@@ -348,7 +348,7 @@ class ProgramWriter:
         cases = []
         for (k, f), body in self._moment_terms.items():
             place = self.fields.index(f)
-            labels = {q: self._site_label(f, q) for q in outer(body) if isinstance(q, Quenched)}
+            labels = {q: f"l[{j}]" for j, q in enumerate(self._site_labels(f))}
             size = Symbol("n", real=True)
             names = {f: "x", size: "n", **labels, **self._parameters()}
             cases.append((f"k == {k} and f == {place}", body / size, names))
@@ -356,9 +356,7 @@ class ProgramWriter:
         out = [scalar_function("moment", "k, f, x, l, p, n", cases)]
         return [*out, scalar_function("joint", "m, p", [("True", joint, {**whole, **self._parameters()})])]
 
-    def _site_label(self, f: Field, label: UnitSymbol) -> str:
-        known = self._local(self.site[f])[1]
-        if label not in known:
-            self.site[f] += 0 * label
-            raise NotCovered(f"{label}")
-        return f"l[{known.index(label)}]"
+    def _site_labels(self, f: Field) -> list[Any]:
+        """Labels (constants of a realisation) that the weight of a site sees, and its part of the means."""
+        bodies = [body for (_, g), body in self._moment_terms.items() if g == f]
+        return list(dict.fromkeys(n for e in (self.site[f], *bodies) for n in outer(e) if not depends(n)))

@@ -1,0 +1,193 @@
+"""Observables of one saddle of a measure, also those that no site average gives.
+
+A mean of one copy is the slope of the free entropy in its source; where a condition is met, and where the volume of
+solutions shrinks to a point, is searched from the present value of the parameter outwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from sympy import Expr, Symbol
+
+from quenched.readout import Quantity
+from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
+from quenched.theory.observables import Critical, Functional, Mean
+from quenched.theory.replica_observe import AT_THE_SADDLE, SOURCE, declared_name, part_name, with_source
+
+if TYPE_CHECKING:
+    from quenched.numerics.replica import ReplicaBranch
+    from quenched.numerics.types import Number
+    from quenched.replica_theory import ReplicaTheory
+    from quenched.theory.gibbs import Gibbs
+    from quenched.theory.problem_replicas import ReplicaProblem
+
+#: Step of the sources.
+STEP = 1e-3
+#: How far a parameter is followed from its present value, as a factor and in steps.
+REACH, FACTOR = 40, 1.12
+
+
+class Readout:
+    """Values of the declared observables at one saddle."""
+
+    def __init__(self, theory: ReplicaTheory, values: dict[Symbol, float], branch: ReplicaBranch) -> None:
+        self.theory, self.values, self.branch = theory, values, branch
+
+    def __call__(self, name: str) -> Quantity:
+        """An observable with its error."""
+        declared = self.theory.model.observables
+        given = declared_name(name) if name in declared else name
+        if given in self.branch.values:
+            return self._number(self.branch.values[given])
+        return self.value(declared[name])
+
+    def value(self, expr: Expr) -> Quantity:
+        """An expression in means and functionals, errors propagated."""
+        leaves = [*sorted(expr.atoms(Mean), key=str), *sorted(_outermost(expr), key=str)]
+        known = [self._leaf(leaf) for leaf in leaves]
+        slots = [Symbol(f"v{k}", real=True) for k in range(len(leaves))]
+        formula = expr.xreplace(dict(zip(leaves, slots, strict=True)))
+        at = {**self.values, **{s: q.value for s, q in zip(slots, known, strict=True)}}
+        slopes = [abs(float(formula.diff(s).subs(at))) for s in slots]
+        error = sum(k * float(q.error) for k, q in zip(slopes, known, strict=True))
+        return Quantity(float(formula.subs(at)), error)
+
+    def _leaf(self, leaf: Any) -> Quantity:
+        if isinstance(leaf, Mean):
+            part = self.branch.values.get(part_name(leaf))
+            return self._number(part) if part else self.by_source(leaf)
+        name = type(leaf).__name__
+        if name in AT_THE_SADDLE and AT_THE_SADDLE[name] in self.branch.values:
+            return self._number(self.branch.values[AT_THE_SADDLE[name]])
+        if isinstance(leaf, Critical):
+            return self._number(self.critical(leaf.parameter, leaf.condition))
+        if name in ("Capacity", "Margin"):
+            return self._number(self.capacity(leaf))
+        raise NotCovered(f"{leaf} is not given by the saddle of this measure")
+
+    @staticmethod
+    def _number(found: Number) -> Quantity:
+        return Quantity(found.value, found.error)
+
+    # -- sources -----------------------------------------------------------------------------------------------------
+    def by_source(self, node: Mean) -> Quantity:
+        """⟨body⟩ as the slope of the free entropy in its source, the order parameters held at the saddle."""
+        problem = sourced_problem(self.theory.model, node)
+        fraction = float(node.population.fraction.subs(self.values))
+
+        def slope(step: float) -> float:
+            return (self._tilted(problem, step) - self._tilted(problem, -step)) / (2 * step * fraction)
+
+        coarse, fine = slope(2 * STEP), slope(STEP)
+        value = (4 * fine - coarse) / 3
+        return Quantity(value, abs(value - fine) / 10 + 1e-10 * (1 + abs(value)))
+
+    def _tilted(self, problem: ReplicaProblem, step: float) -> float:
+        from quenched.numerics.replica import Evaluator
+
+        import numpy as np
+
+        ev = Evaluator(problem, self.values | {SOURCE: step})
+        here = {name: q.value for name, q in self.branch.values.items()}
+        unknown = [s.name for s in ev.unknowns if s.name not in here]
+        if unknown:
+            raise NotCovered(f"a source of this observable brings the order parameter {unknown[0]} along")
+        at = ev.point(np.array([here[s.name] for s in ev.unknowns]))
+        return ev.number(problem.free_entropy, at)
+
+    # -- where a condition is met ------------------------------------------------------------------------------------
+    def critical(self, parameter: Symbol, condition: Expr) -> Number:
+        """The value of a parameter, nearest to the present one, at which a condition of the main branch vanishes."""
+        from scipy.optimize import brentq
+
+        from quenched.numerics.types import Number
+
+        def gap(p: float) -> float:
+            return float(self._at(parameter, p).value(condition).value)
+
+        lo, hi = self._bracket(parameter, gap, str(condition))
+        root = float(brentq(gap, lo, hi, xtol=1e-10, rtol=1e-12))
+        return Number(root, 1e-9 * (1 + abs(root)))
+
+    def capacity(self, leaf: Functional) -> Number:
+        """Where the solutions of all constraints shrink to a point, or, of units with finitely many values, run out."""
+        from quenched.numerics.replica import shrinking
+
+        parameter = leaf.args[0]
+        if not isinstance(parameter, Symbol) or parameter not in self.theory.model.parameters:
+            raise QuenchedError(f"{leaf}: expected a parameter of the measure")
+        if "entropy" in self.branch.values and all(law.weights() for law in self.theory.model.priors.values()):
+            from quenched.theory.observables import functional
+
+            return self.critical(parameter, functional("Entropy")())
+        problem = self.theory.problem
+        overlaps = [s for (s, _), kind in zip(problem.equations, problem.kinds, strict=True) if kind == "overlap"]
+        states = [s for s in overlaps if s.name.startswith("q")]
+        if len(states) != 1:
+            raise NotCovered(f"{leaf}: the capacity of a measure with one overlap is covered")
+        here = self.values[parameter]
+        for lo, hi in _outwards(here):
+            try:
+                return shrinking(problem, parameter, states[0], self.values, (lo, hi))
+            except (QuenchedError, ConvergenceError, ValueError):
+                continue
+        raise QuenchedError(f"{leaf}: the overlap of solutions does not reach 1 for {parameter} around {here:g}")
+
+    def _at(self, parameter: Symbol, value: float) -> Readout:
+        from quenched.numerics.replica import solve_replica
+
+        values = self.values | {parameter: value}
+        return Readout(self.theory, values, solve_replica(self.theory.problem, values).state)
+
+    def _bracket(self, parameter: Symbol, gap: Callable[[float], float], what: str) -> tuple[float, float]:
+        here = self.values[parameter]
+        start = gap(here)
+        for direction in (1, -1):
+            steps = [here, *(p for p in _steps(here, direction) if _allowed(parameter, p))]
+            previous = start
+            for lo, hi in pairwise(steps):
+                try:
+                    value = gap(hi)
+                except ConvergenceError:
+                    break
+                if value * previous <= 0:
+                    return min(lo, hi), max(lo, hi)
+                previous = value
+        raise QuenchedError(f"{what} does not vanish for {parameter} around {here:g}")
+
+
+def _outermost(expr: Expr) -> list[Functional]:
+    """Functionals that are not inside another one."""
+    if isinstance(expr, Functional):
+        return [expr]
+    return list(dict.fromkeys(f for arg in expr.args if isinstance(arg, Expr) for f in _outermost(arg)))
+
+
+def _steps(here: float, direction: int) -> Iterator[float]:
+    for k in range(1, REACH):
+        yield here * FACTOR ** (direction * k) if here > 0 else here + direction * 0.1 * k
+
+
+def _outwards(here: float) -> Iterator[tuple[float, float]]:
+    """Growing brackets around a value."""
+    for k in range(1, 12):
+        yield (here / (1 + 0.5 * k), here * (1 + 0.5 * k)) if here > 0 else (here - 0.5 * k, here + 0.5 * k)
+
+
+def _allowed(parameter: Symbol, value: float) -> bool:
+    return not ((parameter.is_positive and value <= 0) or (parameter.is_nonnegative and value < 0))
+
+
+@lru_cache(maxsize=128)
+def sourced_problem(model: Gibbs, node: Mean) -> ReplicaProblem:
+    """The problem of the measure with a source for one mean."""
+    from quenched.theory.replicas import derive
+
+    found = derive(with_source(model, node)).replica_problem
+    if found is None:
+        raise NotCovered(f"a measure with a source for {node} has no solvable theory")
+    return found

@@ -1,0 +1,301 @@
+"""How thermal averages of one realisation are obtained: all states, Gaussian algebra, or Monte Carlo.
+
+Every route returns the values of the nodes (see `gibbs_observables.Node`) that it can give; what it cannot give is NaN
+and named by the caller before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quenched.theory.errors import QuenchedError
+from quenched.validate.gibbs_observables import Node
+from quenched.validate.gibbs_system import Chain, State, System, every_state, row_constant
+
+Array = NDArray[np.float64]
+
+#: States of all units that enumeration takes.
+MOST_STATES = 2**24
+#: Sweeps between two measurements.
+STRIDE = 2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length of a Monte Carlo run.
+
+    Attributes
+    ----------
+    sweeps, burn : measured and left out, per replica
+    temperatures : number of tempered chains (1: none)
+    scale : factor of the exponent, infinite at zero temperature
+    """
+
+    sweeps: int
+    burn: int
+    temperatures: int = 1
+    scale: float = 1.0
+
+
+def factors_of(nodes: Sequence[Node]) -> list[str]:
+    """The array functions whose thermal averages the nodes need."""
+    return list(dict.fromkeys(f for node in nodes for product in node.products for f in product.factors))
+
+
+def assemble(system: System, nodes: Sequence[Node], averages: Sequence[dict[str, Array]]) -> Array:
+    """Values of the nodes from thermal averages of the factors, one table a replica (the same for exact averages)."""
+    out = np.full(len(nodes), np.nan)
+    for k, node in enumerate(nodes):
+        if node.products:
+            out[k] = sum(_product(system, p, averages) for p in node.products)
+    return out
+
+
+def _product(system: System, product: Any, averages: Sequence[dict[str, Array]]) -> float:
+    size = system.sizes[product.population]
+    choices = len(averages)
+    if len(product.factors) == 1 or choices == 1:  # one copy: average over all replicas
+        tables = [averages[r] for r in range(choices)]
+        total = 0.0
+        for table in tables:
+            value = np.ones(size)
+            for name in product.factors:
+                value = value * table[name]
+            total += float(np.mean(value)) / choices
+        return total
+    value = np.ones(size)
+    for r, name in enumerate(product.factors):
+        value = value * averages[r % choices][name]
+    return float(np.mean(value))
+
+
+# -- all states ----------------------------------------------------------------------------------------------------
+def enumerated(system: System, nodes: Sequence[Node]) -> Array:
+    """Exact averages over all states of units with finitely many values.
+
+    Raises
+    ------
+    QuenchedError
+        Too many states, or none with positive weight.
+    """
+    chain = Chain(system)
+    sums = _Sums(system, factors_of(nodes))
+    every_state(chain, sums.visit, MOST_STATES)
+    if sums.top == -np.inf:
+        raise QuenchedError(
+            f"no state has positive weight at N = {system.place[1]}, realisation {system.place[2]}: ln Z is −∞, "
+            "use fewer constraints or a larger N"
+        )
+    averages = {name: total / sums.z for name, total in sums.totals.items()}
+    out = assemble(system, nodes, [averages])
+    log_z = sums.top + np.log(sums.z)
+    states = sum(np.log(len(system.program.fields[f].atoms)) for f in chain.owner)
+    named = {
+        "FreeEntropy": log_z,
+        # −Σ P ln P with P = prior·weight/Z, for a uniform prior
+        "Entropy": log_z - sums.exponent / sums.z - 0.0 * states,
+    }
+    for k, node in enumerate(nodes):
+        if node.functional in named:
+            out[k] = named[node.functional] / system.place[1]
+    return out
+
+
+class _Sums:
+    """Weighted sums over states, rescaled when a larger weight appears."""
+
+    def __init__(self, system: System, names: list[str]) -> None:
+        self.system, self.names = system, names
+        self.top, self.z, self.exponent = -np.inf, 0.0, 0.0
+        self.totals: dict[str, Any] = dict.fromkeys(names, 0.0)
+
+    def visit(self, exponents: Array, states: Array) -> None:
+        keep = exponents > max(self.top, float(exponents.max())) - 60.0
+        if not np.any(keep):
+            return
+        exponents, states = exponents[keep], states[keep]
+        top = max(self.top, float(exponents.max()))
+        shrink = np.exp(self.top - top) if self.top > -np.inf else 0.0
+        w = np.exp(exponents - top)
+        self.z = self.z * shrink + w.sum()
+        self.exponent = self.exponent * shrink + float(w @ exponents)
+        for name in self.names:
+            values = self.system.call(name, states)
+            new = w @ values if values.ndim > 1 else w.sum() * values
+            self.totals[name] = self.totals[name] * shrink + new
+        self.top = top
+
+
+# -- Gaussian states -----------------------------------------------------------------------------------------------
+def gaussian(system: System, nodes: Sequence[Node], cold: bool) -> Array:
+    """Exact averages of a measure whose exponent is quadratic: linear algebra (`cold`: of its maximum alone).
+
+    Functions of one state are averaged to second order in its deviations, which is exact up to squares.
+
+    Raises
+    ------
+    QuenchedError
+        The measure is not normalisable.
+    """
+    precision, slope, log_norm = quadratic_form(system)
+    try:
+        factor = np.linalg.cholesky(precision)
+    except np.linalg.LinAlgError:
+        raise QuenchedError("the Gaussian measure is not normalisable: its quadratic form is not positive") from None
+    mean = np.linalg.solve(precision, slope)
+    root = np.zeros_like(factor) if cold else np.linalg.inv(factor).T  # covariance = root rootᵀ
+    averages = {name: _second_order(system, name, mean, root) for name in factors_of(nodes)}
+    out = assemble(system, nodes, [averages])
+    log_z = log_norm + 0.5 * slope @ mean - np.log(np.diag(factor)).sum() + 0.5 * len(mean) * np.log(2 * np.pi)
+    for k, node in enumerate(nodes):
+        if node.functional == "FreeEntropy":
+            out[k] = log_z / system.place[1]
+    return out
+
+
+def quadratic_form(system: System) -> tuple[Array, Array, float]:
+    """(Λ, b, c) with exponent = c + b·x − ½ x·Λx, normalised priors included."""
+    precision, slope, constant = np.zeros((system.units, system.units)), np.zeros(system.units), 0.0
+    pair = system.pair_matrix()
+    if pair.size:
+        precision -= pair
+    for f, cut in zip(system.program.fields, system.slices, strict=True):
+        size = cut.stop - cut.start
+        index = np.arange(cut.start, cut.stop)
+        slope[cut] += system.per_unit(f.slope, size)
+        precision[index, index] -= system.per_unit(f.curvature, size)
+        if f.normal and f.normal[0]:
+            mean, variance = map(system.number, f.normal)
+            slope[cut] += mean / variance
+            precision[index, index] += 1 / variance
+            constant -= 0.5 * size * (mean**2 / variance + np.log(2 * np.pi * variance))
+    for b, block in enumerate(system.program.blocks):
+        cols = system.block_columns(block)
+        rows, depth = cols.shape[1:]
+        for k, name in enumerate(block.slopes):
+            slope += cols[:, :, k] @ system.per_unit(name, rows)
+        for k, name in enumerate(block.curvatures):
+            left, right = cols[:, :, k // depth], cols[:, :, k % depth]
+            precision -= (left * system.per_unit(name, rows)) @ right.T
+        constant += row_constant(system, b, rows, depth)
+    return precision, slope, constant
+
+
+def _second_order(system: System, name: str, mean: Array, root: Array) -> Array:
+    """E f(x) = f(mean) + ½ Σ_k f″ along the columns of the root of the covariance."""
+    at = system.call(name, mean)
+    if not root.any():
+        return at
+    up, down = system.call(name, mean + root.T), system.call(name, mean - root.T)
+    if up.ndim <= 1:
+        return at
+    return at + 0.5 * np.sum(up + down - 2 * at, axis=0)
+
+
+# -- Monte Carlo ---------------------------------------------------------------------------------------------------
+@dataclass
+class Sampled:
+    """Node values, and how far two replicas with different starts are apart.
+
+    Attributes
+    ----------
+    values : array (nodes,)
+    gap : exponent per unit, first replica minus second, and first half of the run minus second
+    moved : whether the last sweep still changed the state (at zero temperature)
+    """
+
+    values: Array
+    gap: tuple[float, float]
+
+
+def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedule: Schedule, copies: int) -> Sampled:
+    """Monte Carlo averages over replicas with one disorder.
+
+    Where no initial state is declared, the even replicas start from the prior and the odd ones from a descent to a
+    nearby maximum of the weight, so that their difference shows whether the run was long enough.
+    """
+    chain = Chain(system)
+    names = factors_of(nodes)
+    averages, means = [], []
+    for replica in range(copies):
+        rng = system.stream(f"replica {replica}")
+        state = chain.state(_start(chain, rng, laws, replica))
+        table, halves = _run(system, state, rng, laws, schedule, names)
+        averages.append(table)
+        means.append(halves)
+    halves = np.array(means) / system.place[1]
+    between = float(halves[::2].mean() - halves[1::2].mean()) if copies > 1 else 0.0
+    return Sampled(assemble(system, nodes, averages), (between, float(halves[:, 0].mean() - halves[:, 1].mean())))
+
+
+def _start(chain: Chain, rng: np.random.Generator, laws: tuple[Any, ...], replica: int) -> Array:
+    """A state of positive weight."""
+    system = chain.system
+    x = system.starting_state(rng, laws)
+    if any(f.start for f in system.program.fields):
+        return x
+    if any(f.kind == "sphere" for f in system.program.fields):
+        for f, cut in zip(system.program.fields, system.slices, strict=True):
+            if f.kind == "sphere":
+                x[cut] *= np.sqrt(cut.stop - cut.start) / np.linalg.norm(x[cut])
+    state = chain.state(x)
+    if replica % 2 and np.isfinite(state.exponent):
+        state.sweep(10, rng, np.inf, laws)
+    if not np.isfinite(state.exponent):
+        raise QuenchedError(
+            "the starting state has no weight: declare one that has, as in Field(\"w\", initial=...), or use route="
+        )
+    return state.x
+
+
+def _run(
+    system: System, state: State, rng: np.random.Generator, laws: tuple[Any, ...], schedule: Schedule, names: list[str]
+) -> tuple[dict[str, Array], tuple[float, float]]:
+    """Thermal averages of one replica, and its exponent in the first and the second half."""
+    ladder = _Ladder(state, schedule)
+    for k in range(10):
+        ladder.advance(max(1, schedule.burn // 10), rng, laws)
+        if k < 8:
+            ladder.adapt()
+    count = max(2, schedule.sweeps // STRIDE)
+    totals: dict[str, Any] = dict.fromkeys(names, 0.0)
+    halves = [0.0, 0.0]
+    for k in range(count):
+        ladder.advance(STRIDE, rng, laws)
+        for name in names:
+            totals[name] = totals[name] + system.call(name, ladder.cold.x)
+        halves[0 if k < count // 2 else 1] += ladder.cold.exponent
+    table = {name: np.asarray(total) / count for name, total in totals.items()}
+    return table, (halves[0] / (count // 2), halves[1] / (count - count // 2))
+
+
+class _Ladder:
+    """Chains at decreasing multiples of the exponent that exchange their states; the first is the measured one."""
+
+    def __init__(self, state: State, schedule: Schedule) -> None:
+        steps = schedule.temperatures
+        self.scales = [schedule.scale * 0.25 ** (k / max(steps - 1, 1)) for k in range(steps)]
+        self.states = [state, *(State(state.chain, state.x) for _ in range(steps - 1))]
+
+    @property
+    def cold(self) -> State:
+        return self.states[0]
+
+    def advance(self, count: int, rng: np.random.Generator, laws: tuple[Any, ...]) -> None:
+        for state, scale in zip(self.states, self.scales, strict=True):
+            state.sweep(count, rng, scale, laws)
+        for k in range(len(self.states) - 1):
+            a, b = self.states[k], self.states[k + 1]
+            ratio = (self.scales[k] - self.scales[k + 1]) * (b.exponent - a.exponent)
+            if np.log(rng.random()) < ratio:
+                self.states[k], self.states[k + 1] = b, a
+                a.width, b.width = b.width, a.width
+
+    def adapt(self) -> None:
+        for state in self.states:
+            state.adapt()

@@ -1,0 +1,328 @@
+"""One realisation of a measure as arrays: its disorder, the linear maps of the state, and its compiled sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quenched.theory.errors import QuenchedError
+from quenched.validate.gibbs_program import Block, GibbsProgram, Pair, Recipe
+from quenched.validate.program import load
+from quenched.validate.sampling import MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
+
+Array = NDArray[np.float64]
+
+#: Units up to which all pairs are stored.
+MOST_PAIRS = 4000
+KINDS = {"atoms": 0, "continuous": 1, "sphere": 2}
+_HEAD = '"""Sweeps of one declared measure."""\n\nimport math\n\nimport numpy as np\nfrom numba import njit\n\n'
+
+
+@lru_cache(maxsize=32)
+def kernel(scalar: str) -> Any:
+    """The compiled sweeps of a measure (compiled once for a machine)."""
+    from quenched.numerics import cache
+
+    template = files("quenched.validate").joinpath("templates/gibbs_kernel.py.txt").read_text()
+    first = template.index("@njit(cache=True, fastmath=True)\ndef force(")
+    functions = scalar.replace("def ", "@njit(cache=True)\ndef ")
+    source = _HEAD + template[:first] + functions + "\n\n\n" + template[first:]
+    return cache.load(cache.digest("gibbs" + source), lambda: source)
+
+
+class System:
+    """A drawn instance; what the array functions of a program see as ``env``.
+
+    Attributes
+    ----------
+    p : parameters and N
+    sizes : population → number of units
+    labels, matrices : drawn disorder
+    x : fields' slices of the state
+    """
+
+    def __init__(
+        self,
+        program: GibbsProgram,
+        parameters: tuple[float, ...],
+        sizes: Mapping[str, int],
+        matrices: tuple[MatrixSpec, ...],
+        vectors: tuple[VectorSpec, ...],
+        place: tuple[int, int, int],
+    ) -> None:
+        self.program, self.p, self.sizes, self.place = program, np.array(parameters), dict(sizes), place
+        self.functions = load("import numpy as np\nfrom scipy import special\n\n\n" + program.arrays)
+        drawn = sample_matrices(matrices, lambda name: self.stream(f"matrix:{name}"))
+        self.matrices = [drawn[m.name] for m in matrices]
+        self.labels = [sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law) for v in vectors]
+        edges = np.cumsum([0] + [self.sizes[f.population] for f in program.fields])
+        self.slices = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.bounds, self.units = edges.astype(np.int64), int(edges[-1])
+
+    def stream(self, name: str) -> np.random.Generator:
+        """The generator of a named random object."""
+        return stream(*self.place, name)
+
+    # -- called by array functions -----------------------------------------------------------------------------------
+    def apply(self, matrix: int, transposed: bool, vector: Any) -> Array:
+        """Σ_j M_ij ψ_j for (…, columns)."""
+        m = self.matrices[matrix]
+        vector = np.asarray(vector, float)
+        if vector.ndim == 0:
+            vector = np.full(m.shape[0 if transposed else 1], float(vector))
+        out: Array = vector @ (m if transposed else m.T)
+        return out
+
+    def average(self, body: Any, size: int) -> Array:
+        """Mean over units, kept as an axis of length 1."""
+        array = np.asarray(body, float)
+        return array if array.ndim == 0 else array.mean(-1, keepdims=True)
+
+    def call(self, name: str, state: Array | None = None) -> Array:
+        """An array function at states (…, units), or of the labels alone; the empty name is 1."""
+        if not name:
+            return np.ones(())
+        x = None if state is None else [state[..., cut] for cut in self.slices]
+        return np.asarray(self.functions[name](self, x), float)
+
+    def number(self, name: str) -> float:
+        """A function of parameters alone."""
+        return float(self.call(name))
+
+    def per_unit(self, name: str, size: int) -> Array:
+        """A function of the labels, one number a unit."""
+        return np.ascontiguousarray(np.broadcast_to(self.call(name), (size,)))
+
+    # -- linear maps -------------------------------------------------------------------------------------------------
+    def columns(self, recipe: Recipe) -> Array:
+        """What a linear map does to every unit of the state, shape (units, rows)."""
+        m = self.matrices[recipe.matrix]
+        matrix = m.T if recipe.transposed else m
+        total = np.zeros((self.units, matrix.shape[0]))
+        for coefficient, part in recipe.parts:
+            c = np.broadcast_to(self.call(coefficient), (matrix.shape[1],))
+            if isinstance(part, int):
+                total[self.slices[part]] += (matrix * c).T
+            else:
+                total += (self.columns(part) * c) @ matrix.T
+        return total
+
+    def pair_matrix(self) -> Array:
+        """The symmetric matrix A of ½ s·A s, diagonal included; empty where there are no pairs."""
+        if not self.program.pairs:
+            return np.zeros((0, 0))
+        total = np.zeros((self.units, self.units))
+        for pair in self.program.pairs:
+            self._add_pair(total, pair)
+        return total + total.T
+
+    def _add_pair(self, total: Array, pair: Pair) -> None:
+        m = self.matrices[pair.matrix]
+        matrix = m.T if pair.transposed else m
+        left, right = self.slices[pair.left[1]], self.slices[pair.right[1]]
+        rows = np.broadcast_to(self.call(pair.left[0]), (matrix.shape[0],))
+        cols = np.broadcast_to(self.call(pair.right[0]), (matrix.shape[1],))
+        total[left, right] += self.number(pair.coefficient) * rows[:, None] * matrix * cols
+
+    def block_columns(self, block: Block) -> Array:
+        """Local fields of a block, shape (units, rows, local fields)."""
+        return np.stack([self.columns(r) for r in block.recipes], axis=-1)
+
+    def site_labels(self) -> Array:
+        """Labels of every unit, shape (units, labels)."""
+        width = max((len(f.labels) for f in self.program.fields), default=0)
+        out = np.zeros((self.units, max(width, 1)))
+        for f, cut in zip(self.program.fields, self.slices, strict=True):
+            for k, name in enumerate(f.labels):
+                out[cut, k] = self.per_unit(name, cut.stop - cut.start)
+        return out
+
+    def starting_state(self, rng: np.random.Generator, laws: tuple[Any, ...]) -> Array:
+        """The declared initial state, else a draw from the prior."""
+        x = np.empty(self.units)
+        for f, cut, law in zip(self.program.fields, self.slices, laws, strict=True):
+            size = cut.stop - cut.start
+            x[cut] = self.per_unit(f.start, size) if f.start else draw_prior(rng, size, law)
+        return x
+
+
+def draw_prior(rng: np.random.Generator, size: int, law: Any) -> Array:
+    """Independent draws from a prior; a flat one is not normalised, and starts as a standard normal number."""
+    if law[0] == "Flat":
+        return rng.standard_normal(size)
+    return sample_law(rng, (size,), law)
+
+
+class Chain:
+    """One system as the arrays that sweeps take.
+
+    Units that weigh the state by a quadratic function of their local fields become pairs: a matrix of all pairs up to
+    `MOST_PAIRS` units, beyond it a product low·dualᵀ of low rank.
+    """
+
+    def __init__(self, system: System) -> None:
+        program = system.program
+        self.system, self.kernel = system, kernel(program.scalar)
+        self.linear, self.constant = np.zeros(system.units), 0.0
+        pairs, self.low, self.dual = self._quadratic()
+        diagonal = np.diag(pairs).copy() if pairs.size else np.zeros(system.units)
+        self.diagonal = np.stack([diagonal, np.einsum("ik,ik->i", self.low, self.dual)], axis=1)
+        np.fill_diagonal(pairs, 0.0)
+        self.pair = pairs
+        self._rows()
+        self.owner = np.repeat(np.arange(len(program.fields)), np.diff(system.bounds))
+        self.l = system.site_labels()
+        self.field_sizes = np.diff(system.bounds).astype(float)
+        self._priors()
+
+    def _quadratic(self) -> tuple[Array, Array, Array]:
+        """Pairs, and the part of low rank."""
+        system, lows, duals = self.system, [], []
+        pairs = system.pair_matrix()
+        for index, block in enumerate(system.program.blocks):
+            if not block.slopes:
+                continue
+            cols = system.block_columns(block)
+            rows, depth = cols.shape[1:]
+            slope = np.stack([system.per_unit(n, rows) for n in block.slopes], axis=1)
+            second = np.stack([system.per_unit(n, rows) for n in block.curvatures], axis=1).reshape(rows, depth, depth)
+            self.linear += np.einsum("irk,rk->i", cols, slope)
+            self.constant += row_constant(system, index, rows, depth)
+            flat, dual = cols.reshape(system.units, -1), np.einsum("irk,rkl->irl", cols, second).reshape(system.units, -1)
+            if system.units <= MOST_PAIRS:
+                pairs = (pairs if pairs.size else np.zeros((system.units,) * 2)) + flat @ dual.T
+            else:
+                lows.append(flat)
+                duals.append(dual)
+        empty = np.zeros((system.units, 0))
+        return pairs, np.hstack([empty, *lows]), np.hstack([empty, *duals])
+
+    def _rows(self) -> None:
+        """Local fields of the units that weigh the state otherwise, all blocks one below the other."""
+        system = self.system
+        blocks = [(k, b) for k, b in enumerate(system.program.blocks) if not b.slopes]
+        arrays = [system.block_columns(b) for _, b in blocks]
+        rows, depth = sum(a.shape[1] for a in arrays), max((a.shape[2] for a in arrays), default=1)
+        labels = max((len(b.labels) for _, b in blocks), default=0)
+        self.cols, self.rb, self.rl = np.zeros((system.units, rows, depth)), np.zeros(rows, np.int64), np.zeros((rows, labels + 1))
+        start = 0
+        for (k, block), array in zip(blocks, arrays, strict=True):
+            cut = slice(start, start + array.shape[1])
+            self.cols[:, cut, : array.shape[2]] = array
+            self.rb[cut] = k
+            for j, name in enumerate(block.labels):
+                self.rl[cut, j] = system.per_unit(name, array.shape[1])
+            start = cut.stop
+
+    def _priors(self) -> None:
+        system, fields = self.system, self.system.program.fields
+        self.kinds = np.array([KINDS[f.kind] for f in fields])
+        most = max((len(f.atoms) for f in fields), default=0)
+        self.atoms = np.full((len(fields), max(most, 1)), np.nan)
+        self.chances = np.zeros_like(self.atoms)
+        for k, f in enumerate(fields):
+            for a, (value, chance) in enumerate(zip(f.atoms, f.chances, strict=True)):
+                self.atoms[k, a] = system.number(value)
+                with np.errstate(divide="ignore"):
+                    self.chances[k, a] = np.log(system.number(chance))
+        self.mixed = np.array([system.number(f.mixed) if f.mixed else -1.0 for f in fields])
+
+    def quadratic_value(self, state: State) -> float:
+        """The linear and quadratic part of the exponent."""
+        x = state.x
+        value = self.constant + self.linear @ x + 0.5 * x**2 @ self.diagonal[:, 0] + 0.5 * (x @ self.low) @ state.w
+        return float(value + (0.5 * x @ (state.field - self.linear)))
+
+    def state(self, x: Array) -> State:
+        """A state of the chain, ready to move."""
+        return State(self, x)
+
+
+def row_constant(system: System, block: int, rows: int, depth: int) -> float:
+    """Exponent of the units of a block at vanishing local fields."""
+    row, names = kernel(system.program.scalar).row, system.program.blocks[block].labels
+    labels = np.stack([system.per_unit(n, rows) for n in names] or [np.zeros(rows)], axis=1)
+    return float(sum(row(block, np.zeros(depth), labels[r], system.p) for r in range(rows)))
+
+
+class State:
+    """One state with its local fields."""
+
+    def __init__(self, chain: Chain, x: Array) -> None:
+        self.chain, self.x = chain, np.array(x, float)
+        rows, depth = chain.cols.shape[1:]
+        self.s, self.scratch, self.logs = np.zeros((rows, depth)), np.zeros((rows, depth)), np.zeros(rows)
+        self.field, self.w = chain.linear.copy(), np.zeros(chain.low.shape[1])
+        self.m = np.zeros(chain.system.program.moments)
+        self.width = np.array([np.pi if k == KINDS["sphere"] else 1.0 for k in chain.kinds])
+        self.accepted = np.zeros((len(chain.kinds), 2), np.int64)
+        self.exponent = 0.0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Recompute what is kept (rounding accumulates), and the exponent without the prior."""
+        c = self.chain
+        if c.pair.size:
+            self.field[:] = c.linear + c.pair @ self.x
+        self.w[:] = self.x @ c.dual
+        rest = c.kernel.prepare(
+            self.x, c.owner, c.l, c.system.p, c.field_sizes, c.pair, c.low, c.dual, c.cols, c.rb, c.rl,
+            self.s, self.logs, self.field, self.w, self.m,
+        )  # fmt: skip
+        self.exponent = float(rest) + c.quadratic_value(self)
+
+    def sweep(self, count: int, rng: np.random.Generator, scale: float, laws: tuple[Any, ...]) -> None:
+        """`count` sweeps at exponent × scale; an infinite scale makes only changes that raise the exponent."""
+        c = self.chain
+        fresh = np.zeros(1)
+        if np.any(c.mixed >= 0):
+            slab = next(law[2] for law in laws if law[0] == "SpikeSlab")
+            fresh = draw_prior(rng, 4096, slab)
+        c.kernel.sweep(
+            count, scale, rng, self.x, c.owner, c.system.bounds, c.kinds, c.atoms, c.chances, c.mixed, self.width,
+            fresh, c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual, c.cols, c.rb, c.rl,
+            self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
+        )  # fmt: skip
+        self.refresh()
+
+    def adapt(self) -> None:
+        """Step widths towards an acceptance of 0.4, during the burn-in only."""
+        tried = self.accepted[:, 1] > 20
+        rate = np.where(tried, self.accepted[:, 0] / np.maximum(self.accepted[:, 1], 1), 0.4)
+        self.width = np.minimum(self.width * np.exp(np.clip(rate - 0.4, -0.3, 0.3) * 2), np.pi * 4)
+        self.accepted[:] = 0
+
+
+def every_state(chain: Chain, visit: Callable[[Array, Array], None], most: int, chunk: int = 2**15) -> None:
+    """All states in the order of a Gray code: visit(exponents with the prior, states) chunk by chunk.
+
+    Raises
+    ------
+    QuenchedError
+        More states than `most`, or a prior that is not a finite set.
+    """
+    base = np.array([len(chain.system.program.fields[f].atoms) for f in chain.owner], np.int64)
+    count = float(np.prod(base.astype(float)))
+    if not 0 < count <= most:
+        raise QuenchedError(f"enumeration of {count:.3g} states (at most {most:.3g}): use a smaller N")
+    first = np.array([chain.atoms[f, 0] for f in chain.owner])
+    state, c = chain.state(first), chain
+    sites = [c.kernel.site(f, first[i], c.l[i], c.system.p) for i, f in enumerate(c.owner)]
+    parts = np.array([sum(c.chances[f, 0] for f in c.owner) + c.quadratic_value(state) + sum(sites)])
+    digits, direction = np.zeros(len(first), np.int64), np.ones(len(first), np.int64)
+    done = 0
+    while done < count:
+        out = np.empty(min(chunk, int(count) - done))
+        visited = np.empty((len(out), len(first)))
+        c.kernel.gray(
+            done == 0, out, visited, digits, direction, parts, state.x, c.owner, c.atoms, base, c.chances,
+            c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual, c.cols, c.rb, c.rl,
+            state.s, state.logs, state.field, state.w, state.m,
+        )  # fmt: skip
+        visit(out, visited)
+        done += len(out)

@@ -1,0 +1,320 @@
+"""Simulation of a Gibbs measure at finite N, from the declaration alone.
+
+Four routes, chosen by what the declaration is and what is observed of it:
+
+- *enumerate*: all states by a Gray code, for units with finitely many values and small N; gives ln Z exactly,
+- *gaussian*: linear algebra, for a quadratic exponent,
+- *programme*: convex programmes, for the largest margin and the number of constraints that can be met,
+- *monte carlo*: heat bath (finite sets), Metropolis (densities), rotations of pairs (spheres), replicas of one disorder
+  from different starts, on request with parallel tempering.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.validate.estimators import Estimator
+from quenched.validate.experiment import Prepared
+from quenched.validate.gibbs_observables import Measured, Node, measured
+from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
+from quenched.validate.gibbs_routes import MOST_STATES, Schedule, enumerated, gaussian, sampled
+from quenched.validate.gibbs_system import System
+from quenched.validate.generate import label
+from quenched.validate.quantities import Numbers, matrix_spec
+from quenched.validate.sampling import MatrixSpec, VectorSpec
+
+if TYPE_CHECKING:
+    from quenched.theory.gibbs import Gibbs
+
+Arrays = dict[str, NDArray[np.float64]]
+
+ROUTES = ("enumerate", "gaussian", "monte carlo", "programme")
+#: Name under which a Monte Carlo run reports how far its replicas are from equilibrium.
+EQUILIBRIUM = "equilibration"
+
+
+@dataclass(frozen=True)
+class GibbsExperiment:
+    """One realisation of a measure as plain data."""
+
+    program: GibbsProgram
+    nodes: tuple[Node, ...]
+    formulas: dict[str, str]
+    parameters: tuple[float, ...]
+    sizes: dict[str, int]
+    matrices: tuple[MatrixSpec, ...]
+    vectors: tuple[VectorSpec, ...]
+    laws: tuple[Any, ...]
+    route: str
+    schedule: Schedule
+    copies: int
+    seed: int
+    N: int
+    realisation: int = 0
+
+    def number(self, realisation: int) -> GibbsExperiment:
+        """The same for another realisation."""
+        return replace(self, realisation=realisation)
+
+    def system(self) -> System:
+        """The drawn instance."""
+        place = (self.seed, self.N, self.realisation)
+        return System(self.program, self.parameters, self.sizes, self.matrices, self.vectors, place)
+
+    def realise(self) -> Arrays:
+        """Observables of this realisation."""
+        begin = time.perf_counter()
+        system = self.system()
+        out: Arrays = {}
+        if self.route == "enumerate":
+            values = enumerated(system, self.nodes)
+        elif self.route == "gaussian":
+            values = gaussian(system, self.nodes, np.isinf(self.schedule.scale))
+        elif self.route == "programme":
+            from quenched.validate.gibbs_programme import solved_programmes
+
+            values = solved_programmes(system, self)
+        else:
+            run = sampled(system, self.nodes, self.laws, self.schedule, self.copies)
+            values, out[EQUILIBRIUM] = run.values, np.array(run.gap)
+        for name, function in self.formulas.items():
+            out[name] = np.atleast_1d(system.functions[function](system, values))
+        out["elapsed"] = np.array([time.perf_counter() - begin])
+        return out
+
+    def memory(self) -> float:
+        """Bytes of the disorder and of the linear maps of one realisation."""
+        units = sum(self.sizes[f.population] for f in self.program.fields)
+        entries = sum(m.rows * m.cols for m in self.matrices)
+        rows = sum(self.sizes[b.population] * len(b.recipes) for b in self.program.blocks)
+        states = 2**15 * units * 4 if self.route == "enumerate" else 0
+        return 8.0 * (3 * entries + units * rows + (2 * units**2 if self.program.pairs else 0) + states)
+
+    def work(self) -> float:
+        """Rough number of elementary operations of one realisation."""
+        units = sum(self.sizes[f.population] for f in self.program.fields)
+        rows = sum(self.sizes[b.population] * len(b.recipes) for b in self.program.blocks)
+        each = units * (20.0 + rows) + (units**2 if self.program.pairs else 0)
+        if self.route == "enumerate":
+            states = float(np.prod([float(len(f.atoms)) ** self.sizes[f.population] for f in self.program.fields]))
+            return states * (units + rows) * 2
+        if self.route == "monte carlo":
+            schedule = self.schedule
+            return self.copies * schedule.temperatures * (schedule.sweeps + schedule.burn) * each
+        return float(units) ** 3 + float(units) ** 2 * rows
+
+
+def prepare(
+    model: Gibbs,
+    N: int,
+    seed: int,
+    values: Mapping[Any, Any],
+    *,
+    route: str | None = None,
+    sweeps: int = 400,
+    burn: int = 200,
+    replicas: int = 2,
+    temperatures: int = 1,
+) -> Prepared:
+    """Put numbers into the generated program.
+
+    Parameters
+    ----------
+    model, N, seed, values : as for `quenched.simulate`
+    route : "enumerate", "gaussian", "programme" or "monte carlo", optional
+        How averages are obtained; default: what suits the declaration, its observables and N.
+    sweeps, burn : int
+        Monte Carlo sweeps (one proposal a unit) that are measured, and that are left out, per replica.
+    replicas : int
+        Runs with the same disorder; odd ones start from a descent, even ones from the prior.
+    temperatures : int
+        Chains of a parallel tempering (1: none).
+
+    Raises
+    ------
+    NotCovered
+        A term of the declaration, or an observable, that no route covers.
+    """
+    numbers = Numbers(model.values(values), N)
+    program, what = _written(model)
+    cold = bool(getattr(model, "zero_temperature", False))
+    sizes = {p.name: numbers.size(p) for p in _populations(model)}
+    used = {name: n for name, (_, n) in sizes.items()}
+    chosen = _route(program, what, used, route)
+    missing = {n: _reason(chosen, what, n) for n in what.formulas if _reason(chosen, what, n)}
+    kept = {name: function for name, function in what.formulas.items() if name not in missing}
+    if not kept:
+        reasons = "; ".join(f"{n}: {r}" for n, r in {**missing, **what.unmeasured}.items())
+        raise NotCovered(f"nothing to measure of this measure at N = {N}: {reasons}")
+    copies = max(replicas, 2)
+    experiment = GibbsExperiment(
+        program=program,
+        nodes=tuple(what.nodes),
+        formulas=kept,
+        parameters=(*(numbers(p) for p in model.parameters), float(N)),
+        sizes=used,
+        matrices=tuple(matrix_spec(m, numbers) for m in model.matrices),
+        vectors=tuple(VectorSpec(label(q), used[q.population.name], numbers.law(q.law)) for q in model.quenched),
+        laws=tuple(numbers.law(law) for law in model.priors.values()),
+        route=chosen,
+        schedule=Schedule(sweeps, burn, temperatures, np.inf if cold else 1.0),
+        copies=copies,
+        seed=seed,
+        N=N,
+    )
+    estimators = {n: (_estimator(n, str(model.observables.get(n, n)), chosen), None) for n in kept}
+    if chosen == "monte carlo":
+        estimators[EQUILIBRIUM] = (_equilibrium(), np.array([0.0, 1.0]))
+    return Prepared(
+        task=experiment,
+        identity={"model": model.key(), "version": _version(), "task": replace(experiment, realisation=0)},
+        observables=estimators,
+        parameters={p.name: numbers(p) for p in model.parameters},
+        sizes=sizes,
+        settings={"route": chosen, **_settings(chosen, experiment)},
+        unmeasured={**what.unmeasured, **missing},
+    )
+
+
+def _populations(model: Gibbs) -> list[Any]:
+    return list(model.populations)
+
+
+@lru_cache(maxsize=64)
+def _written(model: Gibbs) -> tuple[GibbsProgram, Measured]:
+    """The program of a declaration and what is measured of it."""
+    writer = ProgramWriter(model)
+    program = writer.read()
+    what = measured(model, writer)
+    return replace(program, arrays="\n\n\n".join(writer.sources.values())), what
+
+
+def _route(program: GibbsProgram, what: Measured, sizes: Mapping[str, int], wanted: str | None) -> str:
+    if wanted is not None:
+        if wanted not in ROUTES:
+            raise QuenchedError(f"unknown route {wanted!r}: {nearest(str(wanted), ROUTES)}")
+        return wanted
+    functionals = {node.functional for node in what.nodes}
+    if functionals & {"Margin", "Capacity"}:
+        return "programme"
+    if program.quadratic:
+        return "gaussian"
+    if all(f.kind == "atoms" for f in program.fields):
+        states = sum(np.log(len(f.atoms)) * sizes[f.population] for f in program.fields)
+        if states <= np.log(MOST_STATES) + 1e-9:
+            return "enumerate"
+    return "monte carlo"
+
+
+#: Functionals that a route measures.
+_GIVES = {
+    "enumerate": {"Entropy", "FreeEntropy"},
+    "gaussian": {"FreeEntropy"},
+    "programme": {"Margin", "Capacity"},
+    "monte carlo": set(),
+}
+
+
+def _reason(route: str, what: Measured, name: str) -> str:
+    """Why a route does not measure an observable, empty where it does."""
+    for position in what.used[name]:
+        node = what.nodes[position]
+        if node.functional and node.functional not in _GIVES[route]:
+            return f"{node.functional} is not measured by the route {route!r}"
+        if node.products and route == "programme":
+            return "thermal averages are not what a convex programme gives"
+    return ""
+
+
+def _estimator(name: str, expression: str, route: str) -> Estimator:
+    bias = {
+        "enumerate": "none: exact sums over all states of each realisation",
+        "gaussian": "none: exact linear algebra of each realisation",
+        "programme": "none: exact optimum of each realisation",
+        "monte carlo": "finite run from the start; replicas with different starts show it (see equilibration)",
+    }[route]
+    reason = {
+        "enumerate": "quenched means of intensive quantities: corrections start at order 1/N",
+        "programme": "fluctuations of order 1/N of the optimum about its limit",
+    }.get(route, "corrections to a self-averaging mean start at order 1/N (fluctuations of the overlaps)")
+    return Estimator(name, expression, bias=bias, min_N=8 if route == "enumerate" else 32, reason=reason)
+
+
+def _equilibrium() -> Estimator:
+    return Estimator(
+        EQUILIBRIUM,
+        "exponent per unit: replicas from the prior minus those from a descent; first half minus second half",
+        bias="zero in equilibrium",
+    )
+
+
+def _settings(route: str, experiment: GibbsExperiment) -> dict[str, Any]:
+    if route != "monte carlo":
+        return {}
+    schedule = experiment.schedule
+    return {
+        "sweeps": schedule.sweeps,
+        "burn": schedule.burn,
+        "replicas": experiment.copies,
+        "temperatures": schedule.temperatures,
+    }
+
+
+@lru_cache(maxsize=1)
+def _version() -> str:
+    """Version of the package and digest of the code that realisations run."""
+    import hashlib
+    import inspect
+    from importlib.metadata import PackageNotFoundError, version
+
+    from quenched.validate import gibbs_routes, gibbs_system, sampling
+
+    code = hashlib.sha256()
+    for module in (sampling, gibbs_routes, gibbs_system):
+        code.update(inspect.getsource(module).encode())
+    try:
+        return f"{version('quenched')}+{code.hexdigest()[:16]}"
+    except PackageNotFoundError:
+        return code.hexdigest()[:16]
+
+
+#: Sizes of the tiers where a declaration gives no reason for others.
+def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, Any]:
+    """Sizes, trials and settings of `validate` for one measure at one point."""
+    program, what = _written(model)
+    small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), None)
+    if small == "enumerate" and _needs_counts(what):
+        return {"sizes": _sizes(model, values, (10, 14, 18)), "trials": 200 if quick else 400}
+    if small == "gaussian":
+        return {"sizes": _sizes(model, values, (100, 200, 400)), "trials": 60 if quick else 200}
+    if small == "programme":
+        return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 150}
+    return {"sizes": _sizes(model, values, (64, 128, 256)), "trials": 48 if quick else 160}
+
+
+def _needs_counts(what: Measured) -> bool:
+    return any(node.functional in ("Entropy", "FreeEntropy") for node in what.nodes)
+
+
+def _sizes(model: Gibbs, values: Mapping[Any, float], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes near the wanted ones at which populations have whole numbers of units, as nearly as possible."""
+    chosen: list[int] = []
+    for target in wanted:
+        near = range(max(4, target - target // 8 - 1), target + target // 8 + 2)
+        best = min((n for n in near if n not in chosen), key=lambda n: (_rounding(model, values, n), abs(n - target)))
+        chosen.append(best)
+    return tuple(chosen)
+
+
+def _rounding(model: Gibbs, values: Mapping[Any, float], n: int) -> float:
+    numbers = Numbers(dict(values), n)
+    off = [abs(numbers(p.count) - round(numbers(p.count))) for p in _populations(model)]
+    return round(max(off, default=0.0), 6)
