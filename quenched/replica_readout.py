@@ -17,6 +17,7 @@ from quenched.readout import Quantity
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
 from quenched.theory.observables import Critical, Functional, Mean
 from quenched.theory.replica_observe import AT_THE_SADDLE, SOURCE, declared_name, part_name, with_source
+from quenched.theory.spaces import N
 
 if TYPE_CHECKING:
     from quenched.numerics.replica import ReplicaBranch
@@ -36,10 +37,11 @@ class Readout:
 
     def __init__(self, theory: ReplicaTheory, values: dict[Symbol, float], branch: ReplicaBranch) -> None:
         self.theory, self.values, self.branch = theory, values, branch
+        self.model: Gibbs = theory.model  # type: ignore[assignment]
 
     def __call__(self, name: str) -> Quantity:
         """An observable with its error."""
-        declared = self.theory.model.observables
+        declared = self.model.observables
         given = declared_name(name) if name in declared else name
         if given in self.branch.values:
             return self._number(self.branch.values[given])
@@ -76,8 +78,8 @@ class Readout:
     # -- sources -----------------------------------------------------------------------------------------------------
     def by_source(self, node: Mean) -> Quantity:
         """⟨body⟩ as the slope of the free entropy in its source, the order parameters held at the saddle."""
-        problem = sourced_problem(self.theory.model, node)
-        fraction = float(node.population.fraction.subs(self.values))
+        problem = sourced_problem(self.model, node)
+        fraction = float((node.population.count / N).subs(self.values))
 
         def slope(step: float) -> float:
             return (self._tilted(problem, step) - self._tilted(problem, -step)) / (2 * step * fraction)
@@ -87,9 +89,9 @@ class Readout:
         return Quantity(value, abs(value - fine) / 10 + 1e-10 * (1 + abs(value)))
 
     def _tilted(self, problem: ReplicaProblem, step: float) -> float:
-        from quenched.numerics.replica import Evaluator
-
         import numpy as np
+
+        from quenched.numerics.replica import Evaluator
 
         ev = Evaluator(problem, self.values | {SOURCE: step})
         here = {name: q.value for name, q in self.branch.values.items()}
@@ -118,9 +120,9 @@ class Readout:
         from quenched.numerics.replica import shrinking
 
         parameter = leaf.args[0]
-        if not isinstance(parameter, Symbol) or parameter not in self.theory.model.parameters:
+        if not isinstance(parameter, Symbol) or parameter not in self.model.parameters:
             raise QuenchedError(f"{leaf}: expected a parameter of the measure")
-        if "entropy" in self.branch.values and all(law.weights() for law in self.theory.model.priors.values()):
+        if "entropy" in self.branch.values and all(law.weights() for law in self.model.priors.values()):
             from quenched.theory.observables import functional
 
             return self.critical(parameter, functional("Entropy")())

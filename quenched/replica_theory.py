@@ -44,6 +44,7 @@ class Saddle(Branch):
             list(dict.fromkeys([*names, *observables])),
             Readout(theory, values, raw),
             shared,
+            doubt="" if raw.stable else f"replicas break their symmetry (replicon eigenvalue {replicon.value:.4g} > 1)",
         )
 
     def __repr__(self) -> str:
@@ -96,7 +97,9 @@ class ReplicaTheory(Theory):
         values = self.values(params, **keywords)
         raw = solve_replica(self.problem, values)
         given = {str(k): float(v) for k, v in values.items()}
-        return Solution([Saddle.of(self, values, b) for b in raw.branches], raw.main, given, Solution.provenance_of(self))
+        return Solution(
+            [Saddle.of(self, values, b) for b in raw.branches], raw.main, given, Solution.provenance_of(self)
+        )
 
     def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
         """The replicon eigenvalue with its error, for every branch by label; replicas break their symmetry above 1."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from quenched.validate.estimators import Run
 
 
+#: Standard errors beyond which a diagnostic does not vanish.
+SUSPICIOUS = 4.5
+
+
 @dataclass(frozen=True)
 class Samples:
     """Realisations at several sizes.
@@ -42,7 +46,28 @@ class Samples:
     def names(self) -> list[str]:
         """Observables that every size has."""
         first, *rest = self.values.values()
-        return [name for name in first if all(name in other for other in rest)]
+        diagnostics = {name for name, e in self.estimators.items() if getattr(e, "vanishes", "")}
+        return [name for name in first if all(name in other for other in rest) and name not in diagnostics]
+
+    def doubts(self) -> tuple[str, ...]:
+        """Diagnostics that should vanish and do not, with the size at which they are worst."""
+        found = []
+        for name, estimator in self.estimators.items():
+            if not getattr(estimator, "vanishes", ""):
+                continue
+            worst, N = max((_deviation(row[name]), N) for N, row in self.values.items())
+            if worst > SUSPICIOUS:
+                found.append(f"{estimator.vanishes} ({name} off zero by {worst:.1f} s.e. at N = {N})")
+        return tuple(found)
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    """Largest deviation from zero of a mean over realisations, in standard errors."""
+    rows = values.reshape(len(values), -1)
+    if len(rows) < 2:
+        return 0.0
+    error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
+    return float(np.max(np.abs(rows.mean(axis=0)) / np.maximum(error, 1e-300), initial=0.0, where=error > 0))
 
 
 def simulated_samples(model: Any, point: Mapping[str, Any], design: Design | StaticDesign, **settings: Any) -> Samples:

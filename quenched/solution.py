@@ -44,6 +44,8 @@ class Branch:
         Those that are the same for all branches (where a transition lies).
     rms : function
         Of a name: root mean square of what the observable is the mean of, and what that is; None for others.
+    doubt : str
+        Why this may not be the true state although the equations hold, empty where there is no reason.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class Branch:
         get: Callable[[str], Quantity],
         shared: frozenset[str] = frozenset(),
         rms: Callable[[str], tuple[float, str] | None] = lambda name: None,
+        doubt: str = "",
     ) -> None:
         self.label, self.kind, self.stable, self.growth, self.names = label, kind, stable, growth, names
         self.shared = shared
         self.rms = rms
+        self.doubt = doubt
         self._get = get
         self._known: dict[str, Quantity] = {}
         self._reasons: dict[str, str] = {}

@@ -243,6 +243,8 @@ def _case(theory: Theory, target: Target) -> Case:
         estimators=samples.estimators,
         scales=_scales(theory, target, predicted),
         uncovered=tuple(uncovered),
+        doubts=(solution.main.doubt,) if solution.main.doubt else (),
+        unreliable=samples.doubts(),
     )
     if samples.lags is None or not isinstance(target.design, Design):
         return case
@@ -256,6 +258,8 @@ def compared(model: Any, measured: list[str]) -> list[str]:
     declared = [n for n in model.observables or getattr(model, "standard", ()) if n in measured]
     if declared:
         return declared
+    if not hasattr(model, "eqs"):
+        return measured
     standard = [n for n in measured if n.endswith("0") or n.startswith("mean_") or n == "lyapunov"]
     if not standard:
         raise QuenchedError(f"nothing to compare: the runs have {', '.join(measured)} ({nearest('', measured)})")

@@ -7,16 +7,22 @@ import pytest
 from sympy import Abs, Heaviside, Symbol, exp, log, symbols
 
 from quenched import (
+    Capacity,
+    Critical,
+    Entropy,
     Field,
+    FreeEntropy,
     Gaussian,
     Gibbs,
     Iid,
     Ising,
+    Margin,
     N,
     Normal,
     Population,
     Quenched,
     QuenchedError,
+    Replicon,
     Spherical,
     SpikeSlab,
     derive,
@@ -242,8 +248,37 @@ def test_declared_observables_are_site_averages() -> None:
     assert float(solution["twice"]) == pytest.approx(2 * 0.352528, abs=2e-6)
     assert float(solution["spread"]) == pytest.approx(1 - 0.352528**2, abs=2e-6)
     assert float(solution["square"]) == pytest.approx(1, abs=1e-12)
-    with pytest.raises(QuenchedError, match="square are covered"):
-        derive(pairs().observe(odd=mean(s**3)))
+
+
+def test_means_that_are_no_site_averages_are_slopes_in_their_source() -> None:
+    """s³ = s of ±1 states; the energy from its terms; the fraction of fields above a threshold by enumeration."""
+    energy = -mean(s * (J @ s)) / 2 - h * mean(s)
+    model = pairs().observe(odd=mean(s**3), u=energy, mixed=mean(s[1] * s[2]) * energy)
+    solution = derive(model, J_0=0).solve(beta=1 / 1.2, h=0.5)
+    assert float(solution["odd"]) == pytest.approx(0.352528, abs=1e-6)
+    assert float(solution["u"]) == pytest.approx(float(solution["energy"]), abs=1e-7)
+    assert float(solution["mixed"]) == pytest.approx(float(solution["q"]) * float(solution["energy"]), abs=1e-7)
+    assert solution.error("u") < 1e-6
+    price = Gibbs({s: Ising()}, weight=exp(-beta * Heaviside(kappa - xi @ s))).observe(
+        wrong=mean(Heaviside(kappa - xi @ s))
+    )
+    found = derive(price).solve(alpha=0.5, beta=2, kappa=0.1)
+    slope = [float(derive(price).solve(alpha=0.5, beta=b, kappa=0.1)["free_entropy"]) for b in (1.999, 2.001)]
+    assert float(found["wrong"]) == pytest.approx(-(slope[1] - slope[0]) / 0.002 / 0.5, abs=1e-6)
+
+
+def test_functionals_of_a_measure() -> None:
+    """Where entropies vanish and replicas break their symmetry, found without a bracket."""
+    model = margins().observe(S=Entropy(), f=FreeEntropy(), c=Capacity(alpha), at=Critical(alpha, Replicon() - 1))
+    solution = derive(model).solve(alpha=0.5, kappa=0)
+    assert float(solution["S"]) == pytest.approx(0.314390, abs=1e-6)
+    assert float(solution["f"]) == pytest.approx(0.314390 - np.log(2), abs=1e-6)
+    assert [float(solution[n]) for n in ("c", "at")] == pytest.approx([0.833079, 1.014654], abs=1e-6)
+    sphere = margins(prior=Spherical()).observe(c=Capacity(alpha), k=Margin(kappa))
+    solution = derive(sphere).solve(alpha=1, kappa=0.1)
+    assert float(solution["k"]) == pytest.approx(0.470655, abs=2e-5)
+    with pytest.raises(QuenchedError, match="does not vanish"):
+        float(derive(pairs().observe(T=Critical(h, Replicon() - 1))).solve(beta=0.5, h=1, J_0=0)["T"])
 
 
 def test_what_is_not_built_says_so() -> None:

@@ -374,7 +374,7 @@ class Observe(Rule):
                     yield f"{name}_{s.variable.name}", average
 
     def _declared(self, action: RSAction, known: dict[str, Expr]) -> Iterator[tuple[str, Expr]]:
-        """Observables that are site averages; means in those that are not, under names of their own, as far as they are.
+        """Observables that are site averages; of the others, those means in them that are, under names of their own.
 
         What is left is measured by sources (see `replica_observe`).
         """

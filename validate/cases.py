@@ -55,6 +55,10 @@ class Case:
         Bias by the time step from halving it; widens the comparison.
     uncovered : tuple of str
         Parts of the declaration that the theory does not cover: the verdict cannot be *agree*.
+    doubts : tuple of str
+        Why the theory's state may not be the true one: the verdict cannot be *agree*.
+    unreliable : tuple of str
+        Why the runs may not be what they should: the verdict is *inconclusive*.
     """
 
     samples: Mapping[int, Mapping[str, ArrayLike]]
@@ -67,6 +71,8 @@ class Case:
     select: Mapping[str, Sequence[int]] = field(default_factory=dict)
     time_step: Mapping[str, tuple[ArrayLike, ArrayLike]] = field(default_factory=dict)
     uncovered: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    unreliable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class Estimator:
         Power p of the leading finite-size correction b/N^p.
     reason : str
         Why that power.
+    vanishes : str
+        Of a diagnostic that is no observable: what it means that it does not vanish.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Estimator:
     max_N: int = 10**6
     power: float = 1.0
     reason: str = _POWER_ONE
+    vanishes: str = ""
 
 
 def mean_estimator(name: str, expression: str, order: int | None) -> Estimator:

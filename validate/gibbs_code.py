@@ -27,7 +27,6 @@ class log_safe(Function):
     is_extended_real = True
 
 
-
 class ScalarPrinter(ArrayPrinter):
     """Source that numba compiles, every operand one number."""
 

@@ -23,7 +23,7 @@ from quenched.theory.fields import Field, Quenched, population_of, unbind
 from quenched.theory.observables import Mean
 from quenched.theory.priors import Spherical
 from quenched.theory.spaces import Population
-from quenched.validate.gibbs_code import ArrayWriter, depends, log_of, log_safe, outer, scalar_function
+from quenched.validate.gibbs_code import ArrayWriter, depends, log_of, log_safe, log_step, outer, scalar_function
 
 if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs
@@ -45,15 +45,22 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Smooth:
+    """A function that is quadratic: its level, slopes and curvatures (row by row) at 0, as array functions."""
+
+    level: str
+    slopes: tuple[str, ...]
+    curvatures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Block:
     """Units of one population that weigh the state by a function of their local fields."""
 
     population: str
     recipes: tuple[Recipe, ...]
     labels: tuple[str, ...]
-    #: Names of ∂F/∂u_k and ∂²F/∂u_k∂u_l (row by row) at u = 0 where F is quadratic, else empty.
-    slopes: tuple[str, ...] = ()
-    curvatures: tuple[str, ...] = ()
+    smooth: Smooth | None = None
     #: (sign of the local field, offset) as array functions where F is a step: sign·u − offset > 0.
     step: tuple[str, str] | None = None
 
@@ -81,7 +88,7 @@ class StateField:
     mixed : probability of the slab where there is also an atom at zero, as an array function
     labels : array functions of the labels that the weight of a site sees
     start : array function of the declared initial state, empty where there is none
-    slope, curvature : derivatives of the weight of a site at 0 where it is quadratic, else empty
+    smooth : the weight of a site where it is quadratic
     """
 
     name: str
@@ -93,8 +100,15 @@ class StateField:
     mixed: str
     labels: tuple[str, ...]
     start: str
-    slope: str
-    curvature: str
+    smooth: Smooth | None
+
+
+@dataclass(frozen=True)
+class QuadraticMeans:
+    """A quadratic function of means over units of coefficient·field: (coefficient, field) of each mean."""
+
+    means: tuple[tuple[str, int], ...]
+    smooth: Smooth
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,7 @@ class GibbsProgram:
         ``joint(m, p)`` of numbers
     arrays : functions of (env, x) with x one array (…, units) a field
     moments : number of means that `joint` sees
+    quadratic_means : the function of means instead, where it is quadratic and they are linear
     """
 
     scalar: str
@@ -116,12 +131,13 @@ class GibbsProgram:
     blocks: tuple[Block, ...]
     moments: int
     parameters: tuple[str, ...]
+    quadratic_means: QuadraticMeans | None = None
 
     @property
     def quadratic(self) -> bool:
         """Whether the exponent is quadratic in an unbounded state."""
-        fields = all(f.kind == "continuous" and f.normal is not None and not f.mixed and f.slope for f in self.fields)
-        return fields and self.moments == 0 and all(b.slopes or not b.recipes for b in self.blocks)
+        fields = all(f.kind == "continuous" and f.normal is not None and not f.mixed and f.smooth for f in self.fields)
+        return fields and self.moments == 0 and all(b.smooth for b in self.blocks)
 
 
 class ProgramWriter:
@@ -165,11 +181,15 @@ class ProgramWriter:
             self._weight(weight)
         blocks = tuple(self._block(population, expr) for population, expr in self.rows.items())
         moments, joint = self._joint()
+        form = self._quadratic_means(moments, joint)
+        if form:
+            moments, joint = [], S.Zero
+            self._moment_terms.clear()
         states = tuple(self._field(f) for f in self.fields)
         scalar = "\n\n\n".join([self._priors(), self._sites(), self._rows(), *self._moments(moments, joint)])
         names = tuple(p.name for p in self.model.parameters)
         arrays = "\n\n\n".join(self.sources.values())
-        return GibbsProgram(scalar, arrays, states, tuple(self.pairs), blocks, len(moments), (*names, "N"))
+        return GibbsProgram(scalar, arrays, states, tuple(self.pairs), blocks, len(moments), (*names, "N"), form)
 
     def _energy(self, term: Expr) -> None:
         if term == 0:
@@ -211,7 +231,7 @@ class ProgramWriter:
 
     def _multiple(self, expr: Expr, population: Population | None = None) -> tuple[str, int]:
         """(coefficient, field) of a multiple of a field."""
-        (state,) = [n for n in outer(expr) if isinstance(n, Field)] or [None]
+        state = next((n for n in outer(expr) if isinstance(n, Field)), None)
         ratio = expr / state if state is not None else S.NaN
         if state is None or depends(ratio) or (population is not None and state.population != population):
             raise NotCovered(f"sampling {expr} at the end of a coupling: multiples of a field are covered")
@@ -252,18 +272,21 @@ class ProgramWriter:
         fields, labels = self._local(expr)
         recipes = tuple(self._recipe(f) for f in fields)
         names = tuple(self.function(label, "l") for label in labels)
-        slopes, curvatures = self._derivatives(expr, fields)
-        return Block(population.name, recipes, names, slopes, curvatures, self._step(expr, fields))
+        return Block(population.name, recipes, names, self._smooth(expr, fields), self._step(expr, fields))
 
-    def _derivatives(self, expr: Expr, fields: list[Apply]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        u = [Symbol(f"u{k}", real=True) for k in range(len(fields))]
-        plain = expr.xreplace(dict(zip(fields, u, strict=True)))
-        zero = dict.fromkeys(u, 0)
+    def _smooth(self, expr: Expr, variables: list[Any]) -> Smooth | None:
+        """The function at 0 with two derivatives, where it is quadratic."""
+        u = [Symbol(f"u{k}", real=True) for k in range(len(variables))]
+        plain = expr.xreplace(dict(zip(variables, u, strict=True)))
+        if not u or plain.has(Heaviside, log_safe, log_step):
+            return None
         second = [plain.diff(a, b) for a in u for b in u]
-        if plain.atoms(Heaviside) or plain.has(log_safe) or any(e.has(*u) for e in second) or not u:
-            return (), ()
-        first = tuple(self.function(plain.diff(a).subs(zero), "g") for a in u)
-        return first, tuple(self.function(e, "k") for e in second)
+        if any(e.has(*u) for e in second):
+            return None
+        zero = dict.fromkeys(u, 0)
+        level = self.function(plain.subs(zero), "v")
+        slopes = tuple(self.function(plain.diff(a).subs(zero), "g") for a in u)
+        return Smooth(level, slopes, tuple(self.function(e, "k") for e in second))
 
     def _step(self, expr: Expr, fields: list[Apply]) -> tuple[str, str] | None:
         if len(fields) != 1 or expr.func.__name__ != "log_step":
@@ -285,8 +308,6 @@ class ProgramWriter:
         if name == "Flat":
             normal = ("", "")
         site = self.site[f]
-        first, second = site.diff(f), site.diff(f, 2)
-        smooth = not site.has(Heaviside, log_safe) and not second.has(f)
         return StateField(
             f.name,
             f.population.name,
@@ -297,8 +318,7 @@ class ProgramWriter:
             self.function(law.args[0], "a") if isinstance(law, SpikeSlab) and not atoms else "",
             tuple(self.function(label, "l") for label in self._site_labels(f)),
             self.function(f.initial, "i") if isinstance(f.initial, Expr) else "",
-            self.function(first.subs(f, 0), "g") if smooth else "",
-            self.function(second, "k") if smooth else "",
+            self._smooth(site, [f]),
         )
 
     # -- a function of means -----------------------------------------------------------------------------------------
@@ -313,6 +333,17 @@ class ProgramWriter:
                 raise NotCovered(f"sampling {mean} inside a function of means: couplings in it are not covered")
             self._moment_terms[k, fields[0]] = body
         return means, self.joint
+
+    def _quadratic_means(self, means: list[Mean], joint: Expr) -> QuadraticMeans | None:
+        """The function of means as a quadratic form, where it is one."""
+        smooth = self._smooth(joint, list(means))
+        parts = []
+        for (_, f), body in self._moment_terms.items():
+            ratio = (body / f).expand()
+            if depends(ratio) or smooth is None:
+                return None
+            parts.append((self._coefficient(ratio), self.fields.index(f)))
+        return QuadraticMeans(tuple(parts), smooth) if smooth else None
 
     # -- scalar source -----------------------------------------------------------------------------------------------
     def _parameters(self) -> dict[Any, str]:
@@ -332,7 +363,7 @@ class ProgramWriter:
         cases = []
         for k, f in enumerate(self.fields):
             labels = {label: f"l[{j}]" for j, label in enumerate(self._site_labels(f))}
-            if self.site[f] != 0:
+            if self._smooth(self.site[f], [f]) is None:
                 cases.append((f"f == {k}", self.site[f], {f: "x", **labels, **self._parameters()}))
         return scalar_function("site", "f, x, l, p", cases)
 
@@ -340,6 +371,8 @@ class ProgramWriter:
         cases = []
         for b, expr in enumerate(self.rows.values()):
             fields, labels = self._local(expr)
+            if self._smooth(expr, fields) is not None:
+                continue
             names = {f: f"u[{k}]" for k, f in enumerate(fields)} | {q: f"l[{k}]" for k, q in enumerate(labels)}
             cases.append((f"b == {b}", expr, {**names, **self._parameters()}))
         return scalar_function("row", "b, u, l, p", cases)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
 from quenched.validate.gibbs_observables import Node
-from quenched.validate.gibbs_system import Chain, State, System, every_state, row_constant
+from quenched.validate.gibbs_system import Chain, State, System, every_state, quadratic_part
 
 Array = NDArray[np.float64]
 
@@ -74,6 +74,10 @@ def _product(system: System, product: Any, averages: Sequence[dict[str, Array]])
     return float(np.mean(value))
 
 
+class NoState(Exception):
+    """No state of a realisation has positive weight."""
+
+
 # -- all states ----------------------------------------------------------------------------------------------------
 def enumerated(system: System, nodes: Sequence[Node]) -> Array:
     """Exact averages over all states of units with finitely many values.
@@ -81,24 +85,22 @@ def enumerated(system: System, nodes: Sequence[Node]) -> Array:
     Raises
     ------
     QuenchedError
-        Too many states, or none with positive weight.
+        Too many states.
+    NoState
+        None has positive weight.
     """
     chain = Chain(system)
     sums = _Sums(system, factors_of(nodes))
     every_state(chain, sums.visit, MOST_STATES)
     if sums.top == -np.inf:
-        raise QuenchedError(
-            f"no state has positive weight at N = {system.place[1]}, realisation {system.place[2]}: ln Z is −∞, "
-            "use fewer constraints or a larger N"
-        )
+        raise NoState
     averages = {name: total / sums.z for name, total in sums.totals.items()}
     out = assemble(system, nodes, [averages])
     log_z = sums.top + np.log(sums.z)
-    states = sum(np.log(len(system.program.fields[f].atoms)) for f in chain.owner)
     named = {
         "FreeEntropy": log_z,
         # −Σ P ln P with P = prior·weight/Z, for a uniform prior
-        "Entropy": log_z - sums.exponent / sums.z - 0.0 * states,
+        "Entropy": log_z - sums.exponent / sums.z,
     }
     for k, node in enumerate(nodes):
         if node.functional in named:
@@ -148,7 +150,7 @@ def gaussian(system: System, nodes: Sequence[Node], cold: bool) -> Array:
     except np.linalg.LinAlgError:
         raise QuenchedError("the Gaussian measure is not normalisable: its quadratic form is not positive") from None
     mean = np.linalg.solve(precision, slope)
-    root = np.zeros_like(factor) if cold else np.linalg.inv(factor).T  # covariance = root rootᵀ
+    root: Array = np.zeros_like(factor) if cold else np.linalg.inv(factor).T  # covariance = root rootᵀ
     averages = {name: _second_order(system, name, mean, root) for name in factors_of(nodes)}
     out = assemble(system, nodes, [averages])
     log_z = log_norm + 0.5 * slope @ mean - np.log(np.diag(factor)).sum() + 0.5 * len(mean) * np.log(2 * np.pi)
@@ -160,29 +162,16 @@ def gaussian(system: System, nodes: Sequence[Node], cold: bool) -> Array:
 
 def quadratic_form(system: System) -> tuple[Array, Array, float]:
     """(Λ, b, c) with exponent = c + b·x − ½ x·Λx, normalised priors included."""
-    precision, slope, constant = np.zeros((system.units, system.units)), np.zeros(system.units), 0.0
-    pair = system.pair_matrix()
-    if pair.size:
-        precision -= pair
+    part = quadratic_part(system, system.units)
+    precision = np.diag(-part.diagonal) - (part.pairs if part.pairs.size else 0.0)
+    slope, constant = part.linear, part.constant
     for f, cut in zip(system.program.fields, system.slices, strict=True):
-        size = cut.stop - cut.start
-        index = np.arange(cut.start, cut.stop)
-        slope[cut] += system.per_unit(f.slope, size)
-        precision[index, index] -= system.per_unit(f.curvature, size)
         if f.normal and f.normal[0]:
+            size, index = cut.stop - cut.start, np.arange(cut.start, cut.stop)
             mean, variance = map(system.number, f.normal)
             slope[cut] += mean / variance
             precision[index, index] += 1 / variance
             constant -= 0.5 * size * (mean**2 / variance + np.log(2 * np.pi * variance))
-    for b, block in enumerate(system.program.blocks):
-        cols = system.block_columns(block)
-        rows, depth = cols.shape[1:]
-        for k, name in enumerate(block.slopes):
-            slope += cols[:, :, k] @ system.per_unit(name, rows)
-        for k, name in enumerate(block.curvatures):
-            left, right = cols[:, :, k // depth], cols[:, :, k % depth]
-            precision -= (left * system.per_unit(name, rows)) @ right.T
-        constant += row_constant(system, b, rows, depth)
     return precision, slope, constant
 
 
@@ -205,12 +194,12 @@ class Sampled:
     Attributes
     ----------
     values : array (nodes,)
-    gap : exponent per unit, first replica minus second, and first half of the run minus second
-    moved : whether the last sweep still changed the state (at zero temperature)
+    gap : what vanishes in equilibrium: exponent per unit of even replicas minus odd ones, of early times minus late
+        ones, and the overlap of early and late states within a replica minus that between replicas
     """
 
     values: Array
-    gap: tuple[float, float]
+    gap: tuple[float, float, float]
 
 
 def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedule: Schedule, copies: int) -> Sampled:
@@ -221,16 +210,33 @@ def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedu
     """
     chain = Chain(system)
     names = factors_of(nodes)
-    averages, means = [], []
+    runs = []
     for replica in range(copies):
         rng = system.stream(f"replica {replica}")
         state = chain.state(_start(chain, rng, laws, replica))
-        table, halves = _run(system, state, rng, laws, schedule, names)
-        averages.append(table)
-        means.append(halves)
-    halves = np.array(means) / system.place[1]
-    between = float(halves[::2].mean() - halves[1::2].mean()) if copies > 1 else 0.0
-    return Sampled(assemble(system, nodes, averages), (between, float(halves[:, 0].mean() - halves[:, 1].mean())))
+        runs.append(_run(system, state, rng, laws, schedule, names))
+    return Sampled(assemble(system, nodes, [r.averages for r in runs]), _gap(system, runs))
+
+
+@dataclass
+class ReplicaRun:
+    """Thermal averages of one replica; exponents and mean states of early and of late times."""
+
+    averages: dict[str, Array]
+    exponents: Array
+    states: Array
+
+
+def _gap(system: System, runs: list[ReplicaRun]) -> tuple[float, float, float]:
+    exponents = np.array([r.exponents for r in runs]) / system.place[1]
+    early, late = (np.array([r.states[k] for r in runs]) for k in (0, 1))
+    overlaps = early @ late.T / system.units
+    apart = ~np.eye(len(runs), dtype=bool)
+    return (
+        float(exponents[::2].mean() - exponents[1::2].mean()),
+        float(exponents[:, 0].mean() - exponents[:, 1].mean()),
+        float(np.diag(overlaps).mean() - overlaps[apart].mean()),
+    )
 
 
 def _start(chain: Chain, rng: np.random.Generator, laws: tuple[Any, ...], replica: int) -> Array:
@@ -239,39 +245,37 @@ def _start(chain: Chain, rng: np.random.Generator, laws: tuple[Any, ...], replic
     x = system.starting_state(rng, laws)
     if any(f.start for f in system.program.fields):
         return x
-    if any(f.kind == "sphere" for f in system.program.fields):
-        for f, cut in zip(system.program.fields, system.slices, strict=True):
-            if f.kind == "sphere":
-                x[cut] *= np.sqrt(cut.stop - cut.start) / np.linalg.norm(x[cut])
     state = chain.state(x)
     if replica % 2 and np.isfinite(state.exponent):
         state.sweep(10, rng, np.inf, laws)
     if not np.isfinite(state.exponent):
         raise QuenchedError(
-            "the starting state has no weight: declare one that has, as in Field(\"w\", initial=...), or use route="
+            'the starting state has no weight: declare one that has, as in Field("w", initial=...), or use route='
         )
     return state.x
 
 
 def _run(
     system: System, state: State, rng: np.random.Generator, laws: tuple[Any, ...], schedule: Schedule, names: list[str]
-) -> tuple[dict[str, Array], tuple[float, float]]:
-    """Thermal averages of one replica, and its exponent in the first and the second half."""
+) -> ReplicaRun:
+    """One replica; early and late times are the first and the last two fifths."""
     ladder = _Ladder(state, schedule)
     for k in range(10):
         ladder.advance(max(1, schedule.burn // 10), rng, laws)
         if k < 8:
             ladder.adapt()
-    count = max(2, schedule.sweeps // STRIDE)
+    count = max(5, schedule.sweeps // STRIDE)
     totals: dict[str, Any] = dict.fromkeys(names, 0.0)
-    halves = [0.0, 0.0]
+    exponents, states, part = np.zeros(2), np.zeros((2, system.units)), 2 * count // 5
     for k in range(count):
         ladder.advance(STRIDE, rng, laws)
         for name in names:
             totals[name] = totals[name] + system.call(name, ladder.cold.x)
-        halves[0 if k < count // 2 else 1] += ladder.cold.exponent
-    table = {name: np.asarray(total) / count for name, total in totals.items()}
-    return table, (halves[0] / (count // 2), halves[1] / (count - count // 2))
+        when = 0 if k < part else 1 if k >= count - part else None
+        if when is not None:
+            exponents[when] += ladder.cold.exponent / part
+            states[when] += ladder.cold.x / part
+    return ReplicaRun({name: np.asarray(total) / count for name, total in totals.items()}, exponents, states)
 
 
 class _Ladder:

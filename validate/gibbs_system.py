@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
-from quenched.validate.gibbs_program import Block, GibbsProgram, Pair, Recipe
+from quenched.validate.gibbs_program import Block, GibbsProgram, Pair, Recipe, Smooth
 from quenched.validate.program import load
 from quenched.validate.sampling import MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
 
@@ -61,7 +63,7 @@ class System:
         self.matrices = [drawn[m.name] for m in matrices]
         self.labels = [sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law) for v in vectors]
         edges = np.cumsum([0] + [self.sizes[f.population] for f in program.fields])
-        self.slices = [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self.slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
         self.bounds, self.units = edges.astype(np.int64), int(edges[-1])
 
     def stream(self, name: str) -> np.random.Generator:
@@ -155,7 +157,79 @@ def draw_prior(rng: np.random.Generator, size: int, law: Any) -> Array:
     """Independent draws from a prior; a flat one is not normalised, and starts as a standard normal number."""
     if law[0] == "Flat":
         return rng.standard_normal(size)
+    if law[0] == "Spherical":
+        x = rng.standard_normal(size)
+        return x * (np.sqrt(size) / np.linalg.norm(x))
     return sample_law(rng, (size,), law)
+
+
+@dataclass
+class QuadraticPart:
+    """constant + linear·x + ½ x·(pairs + low·dualᵀ + diag(diagonal)) x; `pairs` is empty where there are none."""
+
+    constant: float
+    linear: Array
+    diagonal: Array
+    pairs: Array
+    low: Array
+    dual: Array
+
+
+class _Collector:
+    """Collects the quadratic part of an exponent."""
+
+    def __init__(self, system: System, most_pairs: int) -> None:
+        n = system.units
+        self.system, self.dense = system, n <= most_pairs
+        self.out = QuadraticPart(0.0, np.zeros(n), np.zeros(n), system.pair_matrix(), *(np.zeros((n, 0)) for _ in "ab"))
+        self._sites()
+        for block in system.program.blocks:
+            if block.smooth:
+                cols = system.block_columns(block)
+                self._form(cols, block.smooth)
+        self._means()
+
+    def _sites(self) -> None:
+        for f, cut in zip(self.system.program.fields, self.system.slices, strict=True):
+            if f.smooth:
+                size = cut.stop - cut.start
+                level, slope, curvature = self._numbers(f.smooth, size, 1)
+                self.out.constant += float(level.sum())
+                self.out.linear[cut] += slope[:, 0]
+                self.out.diagonal[cut] += curvature[:, 0, 0]
+
+    def _means(self) -> None:
+        form = self.system.program.quadratic_means
+        if form is None:
+            return
+        cols = np.zeros((self.system.units, 1, len(form.means)))
+        for k, (coefficient, f) in enumerate(form.means):
+            cut = self.system.slices[f]
+            cols[cut, 0, k] = self.system.per_unit(coefficient, cut.stop - cut.start) / (cut.stop - cut.start)
+        self._form(cols, form.smooth)
+
+    def _numbers(self, smooth: Smooth, rows: int, depth: int) -> tuple[Array, Array, Array]:
+        level = self.system.per_unit(smooth.level, rows)
+        slope = np.stack([self.system.per_unit(n, rows) for n in smooth.slopes], axis=1)
+        second = np.stack([self.system.per_unit(n, rows) for n in smooth.curvatures], axis=1)
+        return level, slope, second.reshape(rows, depth, depth)
+
+    def _form(self, cols: Array, smooth: Smooth) -> None:
+        """Σ_r (level + slope·u + ½ u·curvature u) with u = cols·x."""
+        out, n = self.out, self.system.units
+        level, slope, second = self._numbers(smooth, *cols.shape[1:])
+        out.constant += float(level.sum())
+        out.linear += np.einsum("irk,rk->i", cols, slope)
+        flat, dual = cols.reshape(n, -1), np.einsum("irk,rkl->irl", cols, second).reshape(n, -1)
+        if self.dense:
+            out.pairs = (out.pairs if out.pairs.size else np.zeros((n, n))) + flat @ dual.T
+        else:
+            out.low, out.dual = np.hstack([out.low, flat]), np.hstack([out.dual, dual])
+
+
+def quadratic_part(system: System, most_pairs: int | None = None) -> QuadraticPart:
+    """The quadratic part of the exponent, as pairs up to this many units (default `MOST_PAIRS`)."""
+    return _Collector(system, MOST_PAIRS if most_pairs is None else most_pairs).out
 
 
 class Chain:
@@ -168,48 +242,30 @@ class Chain:
     def __init__(self, system: System) -> None:
         program = system.program
         self.system, self.kernel = system, kernel(program.scalar)
-        self.linear, self.constant = np.zeros(system.units), 0.0
-        pairs, self.low, self.dual = self._quadratic()
-        diagonal = np.diag(pairs).copy() if pairs.size else np.zeros(system.units)
+        part = quadratic_part(system)
+        self.linear, self.constant = part.linear, part.constant
+        self.pair, self.low, self.dual = part.pairs, np.ascontiguousarray(part.low), np.ascontiguousarray(part.dual)
+        diagonal = part.diagonal + (np.diag(part.pairs) if part.pairs.size else 0.0)
         self.diagonal = np.stack([diagonal, np.einsum("ik,ik->i", self.low, self.dual)], axis=1)
-        np.fill_diagonal(pairs, 0.0)
-        self.pair = pairs
+        np.fill_diagonal(self.pair, 0.0)
         self._rows()
         self.owner = np.repeat(np.arange(len(program.fields)), np.diff(system.bounds))
         self.l = system.site_labels()
         self.field_sizes = np.diff(system.bounds).astype(float)
         self._priors()
 
-    def _quadratic(self) -> tuple[Array, Array, Array]:
-        """Pairs, and the part of low rank."""
-        system, lows, duals = self.system, [], []
-        pairs = system.pair_matrix()
-        for index, block in enumerate(system.program.blocks):
-            if not block.slopes:
-                continue
-            cols = system.block_columns(block)
-            rows, depth = cols.shape[1:]
-            slope = np.stack([system.per_unit(n, rows) for n in block.slopes], axis=1)
-            second = np.stack([system.per_unit(n, rows) for n in block.curvatures], axis=1).reshape(rows, depth, depth)
-            self.linear += np.einsum("irk,rk->i", cols, slope)
-            self.constant += row_constant(system, index, rows, depth)
-            flat, dual = cols.reshape(system.units, -1), np.einsum("irk,rkl->irl", cols, second).reshape(system.units, -1)
-            if system.units <= MOST_PAIRS:
-                pairs = (pairs if pairs.size else np.zeros((system.units,) * 2)) + flat @ dual.T
-            else:
-                lows.append(flat)
-                duals.append(dual)
-        empty = np.zeros((system.units, 0))
-        return pairs, np.hstack([empty, *lows]), np.hstack([empty, *duals])
-
     def _rows(self) -> None:
         """Local fields of the units that weigh the state otherwise, all blocks one below the other."""
         system = self.system
-        blocks = [(k, b) for k, b in enumerate(system.program.blocks) if not b.slopes]
+        blocks = [(k, b) for k, b in enumerate(system.program.blocks) if not b.smooth]
         arrays = [system.block_columns(b) for _, b in blocks]
         rows, depth = sum(a.shape[1] for a in arrays), max((a.shape[2] for a in arrays), default=1)
         labels = max((len(b.labels) for _, b in blocks), default=0)
-        self.cols, self.rb, self.rl = np.zeros((system.units, rows, depth)), np.zeros(rows, np.int64), np.zeros((rows, labels + 1))
+        self.cols, self.rb, self.rl = (
+            np.zeros((system.units, rows, depth)),
+            np.zeros(rows, np.int64),
+            np.zeros((rows, labels + 1)),
+        )
         start = 0
         for (k, block), array in zip(blocks, arrays, strict=True):
             cut = slice(start, start + array.shape[1])
@@ -241,13 +297,6 @@ class Chain:
     def state(self, x: Array) -> State:
         """A state of the chain, ready to move."""
         return State(self, x)
-
-
-def row_constant(system: System, block: int, rows: int, depth: int) -> float:
-    """Exponent of the units of a block at vanishing local fields."""
-    row, names = kernel(system.program.scalar).row, system.program.blocks[block].labels
-    labels = np.stack([system.per_unit(n, rows) for n in names] or [np.zeros(rows)], axis=1)
-    return float(sum(row(block, np.zeros(depth), labels[r], system.p) for r in range(rows)))
 
 
 class State:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -23,11 +24,11 @@ from numpy.typing import NDArray
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.validate.estimators import Estimator
 from quenched.validate.experiment import Prepared
+from quenched.validate.generate import label
 from quenched.validate.gibbs_observables import Measured, Node, measured
 from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
-from quenched.validate.gibbs_routes import MOST_STATES, Schedule, enumerated, gaussian, sampled
+from quenched.validate.gibbs_routes import MOST_STATES, NoState, Schedule, enumerated, gaussian, sampled
 from quenched.validate.gibbs_system import System
-from quenched.validate.generate import label
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import MatrixSpec, VectorSpec
 
@@ -39,6 +40,11 @@ Arrays = dict[str, NDArray[np.float64]]
 ROUTES = ("enumerate", "gaussian", "monte carlo", "programme")
 #: Name under which a Monte Carlo run reports how far its replicas are from equilibrium.
 EQUILIBRIUM = "equilibration"
+#: Name under which an enumeration reports how many draws had no state at all and were drawn again.
+EMPTY = "empty"
+MOST_EMPTY = 20
+#: Distance of redrawn realisations.
+REDRAW = 10**6
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class GibbsExperiment:
     matrices: tuple[MatrixSpec, ...]
     vectors: tuple[VectorSpec, ...]
     laws: tuple[Any, ...]
+    row_spaces: tuple[str, ...]
+    label_spaces: tuple[str, ...]
     route: str
     schedule: Schedule
     copies: int
@@ -64,9 +72,9 @@ class GibbsExperiment:
         """The same for another realisation."""
         return replace(self, realisation=realisation)
 
-    def system(self) -> System:
-        """The drawn instance."""
-        place = (self.seed, self.N, self.realisation)
+    def system(self, redraw: int = 0) -> System:
+        """The drawn instance (a fresh one of the same realisation for every `redraw`)."""
+        place = (self.seed, self.N, self.realisation + REDRAW * redraw)
         return System(self.program, self.parameters, self.sizes, self.matrices, self.vectors, place)
 
     def realise(self) -> Arrays:
@@ -75,7 +83,7 @@ class GibbsExperiment:
         system = self.system()
         out: Arrays = {}
         if self.route == "enumerate":
-            values = enumerated(system, self.nodes)
+            system, values, out[EMPTY] = self._first_with_states()
         elif self.route == "gaussian":
             values = gaussian(system, self.nodes, np.isinf(self.schedule.scale))
         elif self.route == "programme":
@@ -89,6 +97,16 @@ class GibbsExperiment:
             out[name] = np.atleast_1d(system.functions[function](system, values))
         out["elapsed"] = np.array([time.perf_counter() - begin])
         return out
+
+    def _first_with_states(self) -> tuple[System, NDArray[np.float64], NDArray[np.float64]]:
+        """The first draw that has a state of positive weight, and how many had none."""
+        for empty in range(MOST_EMPTY):
+            system = self.system(empty)
+            with suppress(NoState):
+                return system, enumerated(system, self.nodes), np.array([float(empty)])
+        raise QuenchedError(
+            f"no state has positive weight in {MOST_EMPTY} draws at N = {self.N}: use fewer constraints or a larger N"
+        )
 
     def memory(self) -> float:
         """Bytes of the disorder and of the linear maps of one realisation."""
@@ -164,15 +182,21 @@ def prepare(
         matrices=tuple(matrix_spec(m, numbers) for m in model.matrices),
         vectors=tuple(VectorSpec(label(q), used[q.population.name], numbers.law(q.law)) for q in model.quenched),
         laws=tuple(numbers.law(law) for law in model.priors.values()),
+        row_spaces=tuple(m.rows.name for m in model.matrices),
+        label_spaces=tuple(q.population.name for q in model.quenched),
         route=chosen,
         schedule=Schedule(sweeps, burn, temperatures, np.inf if cold else 1.0),
         copies=copies,
         seed=seed,
         N=N,
     )
-    estimators = {n: (_estimator(n, str(model.observables.get(n, n)), chosen), None) for n in kept}
+    estimators: dict[str, tuple[Estimator, Any]] = {
+        n: (_estimator(n, str(model.observables.get(n, n)), chosen), None) for n in kept
+    }
     if chosen == "monte carlo":
-        estimators[EQUILIBRIUM] = (_equilibrium(), np.array([0.0, 1.0]))
+        estimators[EQUILIBRIUM] = (_equilibrium(), np.arange(3.0))
+    if chosen == "enumerate":
+        estimators[EMPTY] = (Estimator(EMPTY, "draws without a state of positive weight, drawn again"), None)
     return Prepared(
         task=experiment,
         identity={"model": model.key(), "version": _version(), "task": replace(experiment, realisation=0)},
@@ -236,7 +260,7 @@ def _reason(route: str, what: Measured, name: str) -> str:
 
 def _estimator(name: str, expression: str, route: str) -> Estimator:
     bias = {
-        "enumerate": "none: exact sums over all states of each realisation",
+        "enumerate": "none: exact sums over all states of each realisation that has one (see empty)",
         "gaussian": "none: exact linear algebra of each realisation",
         "programme": "none: exact optimum of each realisation",
         "monte carlo": "finite run from the start; replicas with different starts show it (see equilibration)",
@@ -251,8 +275,10 @@ def _estimator(name: str, expression: str, route: str) -> Estimator:
 def _equilibrium() -> Estimator:
     return Estimator(
         EQUILIBRIUM,
-        "exponent per unit: replicas from the prior minus those from a descent; first half minus second half",
+        "exponent per unit, replicas from the prior minus those from a descent, and early minus late times; overlap of "
+        "early and late states within a replica minus between replicas",
         bias="zero in equilibrium",
+        vanishes="the replicas are not in equilibrium: use more sweeps=, burn= or temperatures=",
     )
 
 
@@ -292,12 +318,17 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     program, what = _written(model)
     small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), None)
     if small == "enumerate" and _needs_counts(what):
-        return {"sizes": _sizes(model, values, (10, 14, 18)), "trials": 200 if quick else 400}
+        return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
     if small == "gaussian":
         return {"sizes": _sizes(model, values, (100, 200, 400)), "trials": 60 if quick else 200}
     if small == "programme":
         return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 150}
-    return {"sizes": _sizes(model, values, (64, 128, 256)), "trials": 48 if quick else 160}
+    if any(f.start for f in program.fields):
+        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 40 if quick else 160}
+    if all(f.kind == "atoms" for f in program.fields):
+        short = {"sweeps": 80, "burn": 40}
+        return {"sizes": _sizes(model, values, (40, 80, 160)), "trials": 600 if quick else 3000, **short}
+    return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
 
 
 def _needs_counts(what: Measured) -> bool:

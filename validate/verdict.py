@@ -56,7 +56,7 @@ def judge(
     resolution : float
         Relative error of the simulation that no realisations remove.
     **case
-        ``parameters, powers, estimators, scales, lags, select, time_step, uncovered`` of `Case`.
+        ``parameters, powers, estimators, scales, lags, select, time_step, uncovered, doubts, unreliable`` of `Case`.
 
     Raises
     ------
@@ -81,13 +81,18 @@ def judge_points(cases: Sequence[Case], options: Options | None = None) -> Agree
 
 # -- the rule ----------------------------------------------------------------------------------------------------------
 def _decide(cases: Sequence[Case], points: Sequence[Point], p: float, options: Options) -> tuple[Verdict, str]:
-    for outcome in (_out_of_range(cases, points), _not_asymptotic(points)):
+    for outcome in (_unreliable(cases), _out_of_range(cases, points), _not_asymptotic(points)):
         if outcome:
             return "inconclusive", outcome
     if p < options.level:
         return "disagree", f"rejected (p = {p:.2g} < {options.level:.2g}): {_culprit(points, options.level)}"
     kept = f"not rejected (p = {p:.2g})"
-    for outcome in (_not_covered(cases), _too_coarse(points, options.target), _only_consistent(points)):
+    for outcome in (
+        _not_covered(cases),
+        _doubtful(cases),
+        _too_coarse(points, options.target),
+        _only_consistent(points),
+    ):
         if outcome:
             return "inconclusive", outcome.replace("{kept}", kept)
     row = max((r for point in points for r in point.rows), key=lambda r: r.detectable)
@@ -133,6 +138,15 @@ def _culprit(points: Sequence[Point], level: float) -> str:
     if correction > abs(c.simulation - c.theory):
         told += f"; its finite-size term is still {correction:.2g} at N = {point.sizes[-1]}: larger N would tell more"
     return told
+
+
+def _unreliable(cases: Sequence[Case]) -> str | None:
+    return "; ".join(sorted({doubt for case in cases for doubt in case.unreliable})) or None
+
+
+def _doubtful(cases: Sequence[Case]) -> str | None:
+    doubts = sorted({doubt for case in cases for doubt in case.doubts})
+    return f"{'; '.join(doubts)}; the numbers are {{kept}}" if doubts else None
 
 
 def _not_covered(cases: Sequence[Case]) -> str | None:
