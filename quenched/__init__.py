@@ -61,9 +61,7 @@ _PLANNED: dict[str, str] = {
     **dict.fromkeys(("Layers", "FixedPoints"), "a head"),
     **dict.fromkeys(("zero_temperature", "backward", "freeze", "grad"), "a transformation"),
     **dict.fromkeys(
-        (
-            *("Fluctuation", "Growth", "Kernel", "Complexity", "Probability"),
-        ),
+        (*("Fluctuation", "Growth", "Kernel", "Complexity", "Probability"),),
         "an observable",
     ),
 }

@@ -175,7 +175,7 @@ def quadratic_form(system: System) -> tuple[Array, Array, float]:
     return precision, slope, constant
 
 
-def _second_order(system: System, name: str, mean: Array, root: Array) -> Array:
+def _second_order(system: System, name: str, mean: Any, root: Any) -> Array:
     """E f(x) = f(mean) + ½ Σ_k f″ along the columns of the root of the covariance."""
     at = system.call(name, mean)
     if not root.any():
