@@ -44,6 +44,8 @@ def derive(options: argparse.Namespace) -> int:
         print(write_text(options.output, _formatted(theory, options.form)))
     elif options.form == "text":
         out.show(theory)
+        for other in theory.companions:
+            out.show("", other, "", *(f"{line.text}    ({line.comment})" for line in other.agreement))
     else:
         print(_formatted(theory, options.form), end="")
     return SUCCESS
@@ -52,15 +54,16 @@ def derive(options: argparse.Namespace) -> int:
 def _formatted(theory: Theory, form: str) -> str:
     from quenched import rendering
 
+    derivations = [theory.derivation, *(other.derivation for other in theory.companions)]
     match form:
         case "latex":
-            return str(theory.derivation.latex()) + "\n"
+            return "\n\n".join(d.latex() for d in derivations) + "\n"
         case "markdown":
-            return rendering.derivation_markdown(theory.derivation)
+            return "\n".join(rendering.derivation_markdown(d) for d in derivations)
         case "html":
             title = f"The theory of {theory.model.name or 'the model'}"
-            return rendering.page(title, rendering.derivation_html(theory.derivation))
-    return str(theory.derivation.text()) + "\n"
+            return rendering.page(title, "".join(rendering.derivation_html(d) for d in derivations))
+    return "\n\n".join(d.text() for d in derivations) + "\n"
 
 
 def _verify(theory: Theory) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quenched.readout import Quantity
+from quenched.rendering import Lines
 from quenched.replica_theory import ReplicaTheory
 from quenched.solution import Branch, Solution
 from quenched.theory.errors import NotCovered
@@ -120,6 +121,17 @@ class InstanceTheory(ReplicaTheory):
         task = task.number(realisation)
         instance = task.instance()
         return Passing(task.run(instance), {k: float(v[0]) for k, v in task.realise().items()}, N)
+
+    @property
+    def companions(self) -> tuple[InstanceTheory, ...]:
+        return ()
+
+    @property
+    def agreement(self) -> Lines:
+        try:
+            return Lines(i.line() for i in self.identities())
+        except NotCovered:
+            return Lines(())
 
     def identities(self) -> list[Identity]:
         """What this reading and the others have to agree in, each as a difference of two derived expressions.

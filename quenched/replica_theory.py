@@ -152,6 +152,13 @@ class ReplicaTheory(Theory):
         values = self.values({**at, symbol.name: bracket[0]})
         return shrinking(self.problem, symbol, unknowns[overlap], values, bracket)
 
+    @property
+    def companions(self) -> tuple[InstanceTheory, ...]:
+        try:
+            return (self.instance(),)
+        except NotCovered:
+            return ()
+
     def instance(self) -> InstanceTheory:
         """The instance reading of the same measure: message passing on one draw of the couplings, and state evolution.
 

@@ -152,6 +152,16 @@ class Theory:
         return self
 
     @property
+    def companions(self) -> tuple[Any, ...]:
+        """Theories of the same declaration in other readings, derived apart from this one."""
+        return ()
+
+    @property
+    def agreement(self) -> Lines:
+        """What this reading and the others of its declaration have to agree in, with the difference of both sides."""
+        return Lines(())
+
+    @property
     def equations(self) -> Lines:
         """The self-consistency equations, in the last form that the derivation reached."""
         return Lines(self.derivation.equations)
