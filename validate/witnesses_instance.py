@@ -42,7 +42,7 @@ WITNESSES: dict[type[Rule], Witness] = {
         lambda b, a, s: cumulants_deviation(b, a, s.rng()),
     ),
     Onsager: Witness(
-        "fields and widths over 3 sweeps, 6 weakly coupled sites, messages against sites, relative to the Onsager terms",
+        "fields and widths over 3 sweeps of 6 weakly coupled sites against messages, relative to the Onsager terms",
         1e-2,
         lambda b, a, s: onsager_deviation(b, a, s.rng()),
     ),
