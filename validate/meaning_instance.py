@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sympy import Expr, Symbol, lambdify
 
 from quenched.numerics.replica import Evaluator
-from quenched.numerics.replica_sites import Site, make_site
+from quenched.numerics.replica_labels import make_site
 from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.instance import InstanceState, known_widths
@@ -39,6 +39,7 @@ from quenched.theory.instance_messages import (
 )
 from quenched.theory.problem_replicas import X
 from quenched.validate.generate import label
+from quenched.validate.meaning_replicas import at_labels
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import sample_law, sample_matrices
 from quenched.validate.spins import Instance
@@ -370,17 +371,20 @@ def average(
     f: FieldLaw, values: Values, point: Mapping[Symbol, float], factor: Expr, what: Callable[[Array, Array], Array]
 ) -> float:
     """E[factor · what(L₁, L₂)] over a field law: uniform grid, L by values, its derivatives by differences."""
-    site: Site = make_site(f.site.measure, dict(values))
+    site = make_site(f.site.measure, dict(values))
     z = np.linspace(-9, 9, 4001)
     weight = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
     total = 0.0
     for k, case in enumerate(site.cases):
-        numbers = {**values, **point, **case.labels}
-        centre, spread, v, c = (float(e.subs(numbers)) for e in (f.site.bias + f.mean, f.k, f.inside, factor))
-        b = centre + np.sqrt(spread) * z
+        numbers = {**values, **point}
+        centre, spread, v, c = (
+            at_labels(e.subs(numbers), case.labels) for e in (f.site.bias + f.mean, f.k, f.inside, factor)
+        )
+        b = centre + np.sqrt(spread) * z[None, :]
         h = 1e-3
         up, here, down = (site.logs(k, b + s * h, v)[0] for s in (1, 0, -1))
-        total += case.probability * c * float(weight @ what((up - down) / (2 * h), (up - 2 * here + down) / h**2))
+        inside = what((up - down) / (2 * h), (up - 2 * here + down) / h**2)
+        total += float(np.sum(case.probability * c * weight * inside))
     return total
 
 
