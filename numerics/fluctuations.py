@@ -20,7 +20,7 @@ from quenched.theory.problem_fluctuations import FluctuationProblem, UnitField
 
 from .assemble import _filon
 from .averages import Averages
-from .public import _bare, average1, average2
+from .public import average1, average2, bare_problem
 from .solver import solve
 from .timegrid import flow_grid
 from .types import Array, Branch, Number
@@ -157,7 +157,7 @@ class _State:
             if f.f.expr == U:
                 self._slopes[f.name] = Number(1.0, 0.0)
             else:
-                averages = Averages(_bare(f.f, f.f, None), None, self.values)
+                averages = Averages(bare_problem(f.f, f.f, None), None, self.values)
                 k = averages.generated.site(f.f)
                 m, v = float(self.branch.mean[f.a]), float(self.branch.variance[f.a])
                 number = averages.site_mean(k, 0, m, v, derivative=True)

@@ -22,7 +22,7 @@ Values = dict[Symbol, float]
 
 
 @lru_cache(maxsize=256)
-def _bare(f: SiteFunction, g: SiteFunction, closed: Expr | None) -> StationaryGaussian:
+def bare_problem(f: SiteFunction, g: SiteFunction, closed: Expr | None) -> StationaryGaussian:
     """A problem that holds the two functions and no dynamics."""
     zero = Integer(0)
     return StationaryGaussian(
@@ -43,7 +43,7 @@ def _bare(f: SiteFunction, g: SiteFunction, closed: Expr | None) -> StationaryGa
 
 def average1(f: SiteFunction, m: float, v: float, values: Values) -> Number:
     """⟨f(u)⟩ for u Gaussian with mean m and variance v, and its estimated absolute error."""
-    return Averages(_bare(f, f, None), None, values).one(0, float(m), max(float(v), 1e-300))
+    return Averages(bare_problem(f, f, None), None, values).one(0, float(m), max(float(v), 1e-300))
 
 
 def average2(
@@ -64,7 +64,7 @@ def average2(
     closed : Expr, optional
         The average in the slots of `theory.problem`, if it is known.
     """
-    averages = Averages(_bare(f, g, closed), None, values)
+    averages = Averages(bare_problem(f, g, closed), None, values)
     table = averages.table(0, np.array([m1, m2], dtype=float), np.array([v1, v2], dtype=float))
     c = np.asarray(c, dtype=float)
     out = np.asarray(table.at(table.theta(c)))

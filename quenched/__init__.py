@@ -29,6 +29,7 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(
         (
             *("mean", "total", "cov", "Lyapunov", "Critical", "Participation"),
+            *("Fluctuation", "Shift", "Posterior"),
             *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin"),
         ),
         "quenched.theory.observables",
@@ -37,6 +38,7 @@ _HOME: dict[str, str] = {
         ("Density", "Count", "Edge", "Radius", "Outlier", "Moment"), "quenched.theory.eigenvalue_observables"
     ),
     **dict.fromkeys(("Dynamics", "Map"), "quenched.theory.model"),
+    **dict.fromkeys(("Layers", "Overlap"), "quenched.theory.layers"),
     "Spectrum": "quenched.theory.spectrum",
     "jacobian": "quenched.theory.jacobian",
     "Gibbs": "quenched.theory.gibbs",
@@ -58,10 +60,10 @@ _PLANNED: dict[str, str] = {
     "Entrywise": "a function of the entries of a matrix",
     "Spikes": "an event train",
     **dict.fromkeys(("Flat", "Positive", "Box", "StableLaw"), "a law of one number"),
-    **dict.fromkeys(("Layers", "FixedPoints"), "a head"),
+    "FixedPoints": "a head",
     **dict.fromkeys(("zero_temperature", "backward", "freeze", "grad"), "a transformation"),
     **dict.fromkeys(
-        (*("Fluctuation", "Growth", "Kernel", "Complexity", "Probability"),),
+        (*("Growth", "Kernel", "Complexity", "Probability"),),
         "an observable",
     ),
 }

@@ -146,7 +146,7 @@ def design_of(
 
     given = {name: value for name, value in chosen.items() if value is not None}
     check_settings(model, {k: v for k, v in given.items() if k not in ("sizes", "trials")})
-    if hasattr(model, "eqs"):
+    if hasattr(model, "eqs") and model.steps is None:
         fixed = sorted(set(given) - set(inspect.signature(plan).parameters))
         if fixed:
             raise QuenchedError(f"validate chooses {fixed[0]}= by itself; simulate takes it")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
+    from quenched.theory.problem_layers import LayeredGaussian
     from quenched.theory.spectrum import Spectrum
 
 Params = Mapping[Any, float] | None
@@ -189,7 +190,21 @@ class Theory:
     @property
     def solvable(self) -> bool:
         """Whether the derivation ends in a problem that a solver takes."""
-        return self.derivation.problem is not None or self.derivation.process is not None
+        d = self.derivation
+        return any(found is not None for found in (d.problem, d.process, d.layered))
+
+    @property
+    def layered(self) -> LayeredGaussian:
+        """The recursion over layers, of a network of finitely many steps.
+
+        Raises
+        ------
+        NotCovered
+            The declaration has no number of steps, or the derivation ends before.
+        """
+        if self.derivation.layered is None:
+            raise NotCovered(str(self.derivation.refusal or "the declaration has no number of steps"))
+        return self.derivation.layered
 
     @property
     def takes_lags(self) -> bool:
@@ -252,6 +267,8 @@ class Theory:
 
         size = keywords.pop("N", None)
         values = self.values(params, **keywords)
+        if self.derivation.layered is not None:
+            return self.solve_layers(values)
         self._keep_size(values, size)
         if self.derivation.problem is None and self.derivation.process is not None:
             from quenched.sampled import solve_sampled
@@ -259,6 +276,12 @@ class Theory:
             return solve_sampled(self, values, sampling=sampling)
         options = {} if tol is None else {"tol": tol}
         return Solution.of(self, values, self.solved(values, lags=lags, **options))
+
+    def solve_layers(self, values: dict[Any, float]) -> Solution:
+        """March over the layers of a network of finitely many steps."""
+        from quenched.layered import solve_layers
+
+        return solve_layers(self, values)
 
     def _keep_size(self, values: dict[Any, float], size: float | None) -> None:
         """Give N its value where powers of N stayed in the saddle; refuse it elsewhere."""

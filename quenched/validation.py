@@ -230,6 +230,7 @@ def _case(theory: Theory, target: Target) -> Case:
 
     samples, solution = target.samples, target.solution
     assert samples is not None
+    samples = _with_shifts(theory, solution, samples)
     predicted, uncovered = {}, []
     for name in compared(theory.model, samples.names):
         try:
@@ -251,6 +252,23 @@ def _case(theory: Theory, target: Target) -> Case:
     curves = [name for name in predicted if name in samples.curves]
     tested = target.design.positions(samples.lags)
     return replace(case, lags=dict.fromkeys(curves, samples.lags), select=dict.fromkeys(curves, tested))
+
+
+def _with_shifts(theory: Theory, solution: Solution, samples: Samples) -> Samples:
+    """Runs with the observables N·(mean − limit), whose limit the theory supplies."""
+    from quenched.theory.observables import Shift
+    from quenched.validate.simulate_layers import MEAN_OF
+
+    values = {N: dict(row) for N, row in samples.values.items()}
+    estimators = dict(samples.estimators)
+    for name, expr in theory.model.observables.items():
+        measured = MEAN_OF.format(name)
+        if isinstance(expr, Shift) and measured in samples.names:
+            limit = solution.main.limit(name).value  # type: ignore[attr-defined]
+            for N, row in values.items():
+                row[name] = N * (row.pop(measured) - limit)
+            estimators[name] = estimators.pop(measured, None)
+    return replace(samples, values=values, estimators=estimators)
 
 
 def compared(model: Any, measured: list[str]) -> list[str]:

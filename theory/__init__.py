@@ -16,7 +16,7 @@ _WHERE = {
     "couplings": "Apply Gaussian Iid Matrix Transpose diag eye outer",
     "observables": (
         "Capacity Complexity Critical Entropy Evidence Fisher Fluctuation FreeEntropy Functional Growth IPR Kernel "
-        "Law_of Lyapunov Margin Mean Participation Probability RateFunction Replicon Shift cov mean total"
+        "Law_of Lyapunov Margin Mean Participation Posterior Probability RateFunction Replicon Shift cov mean total"
     ),
     "eigenvalue_observables": "Count Density Edge Moment Outlier Radius",
     "model": "Dynamics Map Model",
@@ -24,10 +24,11 @@ _WHERE = {
     "priors": "Spherical",
     "spectrum": "Spectrum",
     "jacobian": "jacobian",
+    "layers": "Layers Overlap",
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise",
     "unbuilt": (
-        "Box Data Entrywise FixedPoints Flat Landscape Layers Positive Sparse "
+        "Box Data Entrywise FixedPoints Flat Landscape Positive Sparse "
         "Spikes Stable backward freeze grad zero_temperature"
     ),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",

@@ -169,9 +169,11 @@ def _term(action: CopiedAction, populations: dict[str, Population], diagram: Dia
     if diagram.same_copy and len(firsts) > 1:
         kernels.append(("same", tuple(firsts)))
     factors = tuple(Factor(_population(action, atoms), tuple(atoms)) for atoms in vertices.values())
-    sizes = Mul(*(populations[f.population].fraction for f in factors))
+    owners = [populations[f.population] for f in factors]
+    # A site sum is fraction·N averages over an extensive population, `size` averages over a finite one.
+    sizes = Mul(*(p.fraction if p.extensive else p.size for p in owners))
     coef = Mul(*(u.coef for u in uses)) * diagram.weight * sizes * orderings(diagram) / factorial(len(uses))
-    return Term(coef, diagram.power + len(vertices) - S.One, factors, tuple(kernels))
+    return Term(coef, diagram.power + sum(p.extensive for p in owners) - S.One, factors, tuple(kernels))
 
 
 def _population(action: CopiedAction, atoms: list[Atom]) -> str:

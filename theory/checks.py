@@ -59,15 +59,20 @@ def check_rhs(field: Field, given: Any) -> Expr:
     return rhs
 
 
-def check_model(clock: str, eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix] | None = None) -> None:
-    """All checks of a complete declaration."""
+def check_model(
+    clock: str, eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix] | None = None, layered: bool = False
+) -> None:
+    """All checks of a complete declaration; `layered` for a map of finitely many steps from a declared start."""
     bonds = bonds or {}
     nodes: list[Basic] = [*eqs, *eqs.values(), *bonds, *bonds.values()]
     check_names(nodes)
-    check_redraw(clock, nodes)
+    check_redraw(clock, nodes, layered)
     for field in eqs:
-        if field.each is not None:
-            raise NotCovered(f"each={field.each} of the field {field} is not built yet: use copies(model, n)")
+        if field.each is not None and not layered:
+            raise NotCovered(
+                f"each={field.each} of the field {field} is not built yet outside of Layers (or a Map with steps=): "
+                "use copies(model, n)"
+            )
     for field, rhs in eqs.items():
         check_scope(field, rhs, eqs)
         check_times(field, rhs)
@@ -228,13 +233,13 @@ def check_noise(field: Field, rhs: Expr) -> None:
             raise QuenchedError(f"{where} contains {average}: the average of independent noises vanishes")
 
 
-def check_redraw(clock: str, nodes: Iterable[Basic]) -> None:
-    """Only the steps of a map can draw disorder afresh."""
+def check_redraw(clock: str, nodes: Iterable[Basic], layered: bool = False) -> None:
+    """Only the steps of a map can draw disorder afresh; the layers of `Layers` are its steps."""
     for node in nodes:
         for part in walk(node):
             if not isinstance(part, (RandomMatrix, Quenched)) or not part.redraw:
                 continue
-            if part.redraw != "step":
+            if part.redraw != "step" and not (layered and part.redraw == "layer"):
                 raise NotCovered(f'redraw="{part.redraw}" of {part.name} is not built yet: use a Map and redraw="step"')
             if clock == "flow":
                 raise QuenchedError(f'redraw="step" of {part.name} needs a Map: a flow has no steps')

@@ -14,11 +14,13 @@ from quenched.theory.average import Average
 from quenched.theory.closure import Close, GaussianClosure
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, TwoCopies
 from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.layered import CloseLayerAverages, CloseLayers, LayerBlocks, LayerEquations, SeparateLayers
 from quenched.theory.linear import NeedsTrajectories, SolveUnits, why_not_gaussian
 from quenched.theory.lower import CopiedAction, Declaration, Lower
 from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
+from quenched.theory.problem_layers import LayeredGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
 from quenched.theory.record import Form, Line, Rule, Step, row
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
@@ -86,6 +88,12 @@ class Derivation:
         return found.problem if found else None
 
     @property
+    def layered(self) -> LayeredGaussian | None:
+        """The recursion over layers, of a map with a declared number of steps."""
+        found = self.find(LayerBlocks)
+        return found.problem if found else None
+
+    @property
     def potential(self) -> PotentialProblem | None:
         """The conservative form, if there is one."""
         found = self.find(ConservativeForm)
@@ -94,7 +102,7 @@ class Derivation:
     @property
     def refusal(self) -> str | None:
         """Why there is no solvable problem, or None if there is one."""
-        if self.problem is not None or self.process is not None:
+        if self.problem is not None or self.process is not None or self.layered is not None:
             return None
         return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
 
@@ -106,7 +114,7 @@ class Derivation:
     @property
     def equations(self) -> list[Line]:
         """The self-consistency equations, in the last form reached."""
-        for kind in (StationaryState, GaussianClosure, EffectiveProcess, CopiedAction):
+        for kind in (StationaryState, GaussianClosure, LayerEquations, EffectiveProcess, CopiedAction):
             found = self.find(kind)
             if found is not None:
                 extra = self.find(ConservativeForm)
@@ -145,6 +153,16 @@ class Derivation:
     def units(self) -> Derivation:
         """Solve affine units for their transfer functions."""
         return self.apply(SolveUnits(), self._need(EffectiveProcess, "units"))
+
+    def layers(self) -> Derivation:
+        """Follow Gaussian units from their declared start over all layers and samples."""
+        from quenched.theory.layers import Layers, sample_count
+
+        if not isinstance(self.model, Layers):
+            raise QuenchedError("layers needs a map with a declared number of steps: Layers or Map(..., steps=)")
+        before = self._need(EffectiveProcess, "layers")
+        closed = self.apply(CloseLayers(self.model.steps or 0, sample_count(self.model)), before)
+        return closed.apply(CloseLayerAverages()).apply(SeparateLayers())
 
     def close(self) -> Derivation:
         """Close on means and covariances, and evaluate Gaussian averages by the rule table."""
@@ -238,6 +256,11 @@ def derive(model: Model, values: Mapping[object, object] | None = None, **fixed:
     d = start(model, values, **fixed).average().order_parameters().saddle().largest_time().read_off()
     process = d.find(EffectiveProcess)
     assert process is not None
+    if model.steps is not None:
+        try:
+            return d.layers()
+        except NotCovered as stop:
+            return d.refuse(CloseLayers.title, str(stop))
     try:
         reason = why_not_gaussian(process)
     except NotCovered as stop:

@@ -41,6 +41,8 @@ class Law(Basic):
         return obj
 
     parameter_names: tuple[str, ...] = ()
+    #: False for vectors of which only overlaps are known.
+    has_moments: bool = True
 
     def _check(self) -> None:
         """Refuse parameters that are decidedly outside their domain."""

@@ -240,14 +240,16 @@ class Quenched(UnitSymbol):
     over : Population, default `units`
     redraw : "step" or "layer", optional
         Drawn afresh at every step or layer.
+    each : Population, optional
+        Extra copy index (samples): one number per unit and sample, as inputs have. Without it all samples share it.
     """
 
-    def __new__(cls, name: Any, law: Any, over: Any = units, redraw: str | None = None) -> Quenched:
+    def __new__(cls, name: Any, law: Any, over: Any = units, redraw: str | None = None, each: Any = None) -> Quenched:
         text = as_name(name, "Quenched")
         law = as_law(law, f"law of {text!r}")
         population = as_population(over, f"over of {text!r}")
-        details = (law, as_redraw(redraw, text))
-        return cls._make(text, population, None, False, details)
+        space = NOTHING if each is None else as_population(each, f"each of {text!r}")
+        return cls._make(text, population, None, False, (law, as_redraw(redraw, text), space))
 
     @property
     def law(self) -> Law:
@@ -259,18 +261,30 @@ class Quenched(UnitSymbol):
         """When it is drawn afresh, ``None`` for once and for all."""
         return self._details[1].name or None
 
+    @property
+    def each(self) -> Population | None:
+        """Extra copy index, or ``None``."""
+        return None if self._details[2] == NOTHING else self._details[2]
+
 
 class WhiteNoise(UnitSymbol):
     """Gaussian white noise, independent between units; the same name is the same noise.
 
-    Of unit intensity in a flow, ⟨ξ(t)ξ(t')⟩ = δ(t−t'), and of unit variance at every step of a map.
+    Of unit intensity in a flow, ⟨ξ(t)ξ(t')⟩ = δ(t−t'), and of unit variance at every step of a map. With ``each=`` it
+    is independent for every sample, without it all samples share it.
     """
 
-    def __new__(cls, name: Any, over: Any = units) -> WhiteNoise:
+    def __new__(cls, name: Any, over: Any = units, each: Any = None) -> WhiteNoise:
         if not isinstance(name, (str, Str)):
             raise QuenchedError(f'WhiteNoise is named, equal names are the same noise: WhiteNoise("xi"), got {name!r}')
         text = as_name(name, "WhiteNoise")
-        return cls._make(text, as_population(over, f"over of noise {text!r}"), None, False, ())
+        details = () if each is None else (as_population(each, f"each of noise {text!r}"),)
+        return cls._make(text, as_population(over, f"over of noise {text!r}"), None, False, details)
+
+    @property
+    def each(self) -> Population | None:
+        """Extra copy index, or ``None``."""
+        return self._details[0] if self._details else None
 
 
 class At(Compared, Expr):

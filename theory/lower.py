@@ -82,6 +82,7 @@ class CopiedAction(Form):
     parameters : free symbols of the declaration
     bonds : dynamic couplings, until they are integrated out
     terms : parts of the exponent per N that need no average (what integrated bonds leave)
+    starts : (state name, start value), of a map that runs finitely many steps from its declared start
     """
 
     name: ClassVar[str] = "copied action"
@@ -93,6 +94,7 @@ class CopiedAction(Form):
     parameters: tuple[Symbol, ...] = ()
     bonds: tuple[Bond, ...] = field(default=(), kw_only=True)
     terms: tuple[Term, ...] = field(default=(), kw_only=True)
+    starts: tuple[tuple[str, Expr], ...] = field(default=(), kw_only=True)
 
     def __hash__(self) -> int:
         return hash((self.clock, self.equations, self.uses))
@@ -137,6 +139,9 @@ class CopiedAction(Form):
                     f"{tex.format(latex(Symbol(name)))} = {latex(shown)}",
                 )
             )
+        for name, start in self.starts:
+            shown = start.xreplace(names)
+            out.append(Line(f"{name}(0) = {text(shown)}", f"{latex(Symbol(name))}(0) = {latex(shown)}", "start"))
         for f in self.of_role("output"):
             if f.definition is not None:
                 out.append(equation_line(f.symbol, f.definition.xreplace(names), "output"))
@@ -168,6 +173,11 @@ class CopiedAction(Form):
         for k, bond in enumerate(self.bonds):
             for label, changed in bond_mutants(bond):
                 yield f"{label} of {bond.name}", replace(self, bonds=(*self.bonds[:k], changed, *self.bonds[k + 1 :]))
+        for k, (name, start) in enumerate(self.starts):
+            for j, piece in enumerate(start.as_ordered_terms()):
+                for label, value in (("dropped", start - piece), ("× 1.1", start + piece / 10)):
+                    starts = (*self.starts[:k], (name, value), *self.starts[k + 1 :])
+                    yield f"start term {j + 1} of {name} {label}", replace(self, starts=starts)
         yield from self._law_mutants()
         yield from self._output_mutants()
 
@@ -234,8 +244,10 @@ def lower(model: Model) -> CopiedAction:
     NotCovered
         For constructs without a place in the action (finite populations, several copies in one expression).
     """
+    copies = {x.each for x in model.eqs}
+    sources = {q.population for q in model.quenched if not q.law.has_moments}
     for pop in model.populations:
-        if pop.size is not None:
+        if pop.size is not None and pop not in copies | sources:
             raise NotCovered(
                 f"population {pop.name!r} has a finite size: a mean-field limit needs fraction=, not size="
             )
@@ -257,12 +269,18 @@ class _Lowering:
             self.fields[name] = SiteField(name, "state", fld.population, fld)
         nodes = applications(self.model)
         self.stem = self._stem()
-        outputs = {(o.body, o.population): self._unused(o.name) for o in coupling_outputs(self.model)}
+        given = {q.name for q in self.model.quenched if not q.law.has_moments}
+        outputs = {
+            (o.body, o.population): o.name if o.name in given else self._unused(o.name)
+            for o in coupling_outputs(self.model)
+        }
         for k, node in enumerate(nodes):
             label = self.stem if len(nodes) == 1 else f"{self.stem}_{k + 1}"
             self._couple(node, label, outputs[unbind(node.body), node.cols])
         bonds = tuple(self._bond(equation, outputs) for equation in bond_equations(self.model.bonds))
-        equations = tuple((field_names(self.model)[f], self._site(rhs, f)) for f, rhs in self.model.eqs.items())
+        names = field_names(self.model)
+        equations = tuple((names[f], self._site(rhs, f)) for f, rhs in self.model.eqs.items())
+        starts = tuple((names[f], self._site(start, f)) for f, start in self.model.starts.items())
         return CopiedAction(
             self.model.clock,
             self.fields,
@@ -271,6 +289,7 @@ class _Lowering:
             tuple(self.laws.values()),
             tuple(self.model.parameters),
             bonds=bonds,
+            starts=starts,
         )
 
     def _bond(self, equation: BondEquation, outputs: dict[tuple[Expr, Population], str]) -> Bond:

@@ -61,6 +61,8 @@ class Model:
     """
 
     clock: ClassVar[Clock]
+    #: Number of steps of a map that runs from a declared start (see `Layers`), None where time has no end.
+    steps: int | None = None
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Model:
         self.name = name
         self.dt: Expr | None = None
         self.observables: dict[str, Expr] = {}
-        check_model(self.clock, self.eqs, self.bonds)
+        check_model(self.clock, self.eqs, self.bonds, self.steps is not None)
         self._collect()
         self.defaults: dict[Symbol, Any] = {}
         self.defaults = self._assignment(defaults or {}, "default")
@@ -107,13 +109,21 @@ class Model:
         equations = [f"{canonical(x)}:{canonical(rhs)}" for x, rhs in self.equations.items()]
         observed = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
         step = "" if self.dt is None else canonical(self.dt)
-        return content_key(self.clock, step, *equations, "observables", *observed)
+        length = [] if self.steps is None else [f"steps:{self.steps}"]
+        return content_key(self.clock, step, *length, *equations, "observables", *observed)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Model) and self.key() == other.key()
 
     def __hash__(self) -> int:
         return int(self.key()[:15], 16)
+
+    @property
+    def starts(self) -> dict[Field, Expr]:
+        """Start values that are declared as expressions, of a map with a declared number of steps."""
+        if self.steps is None:
+            return {}
+        return {x: x.initial for x in self.eqs if isinstance(x.initial, Expr)}
 
     # -- observables -----------------------------------------------------------------------------------------------
     def observe(self, **named: Any) -> Model:
@@ -186,7 +196,7 @@ class Model:
 
         kept = {k: e for k, e in self.observables.items() if not any(c.parameter in chosen for c in e.atoms(Critical))}
         eqs = {put(x): put(rhs) for x, rhs in self.equations.items()}
-        check_model(self.clock, *split_bonds(eqs))
+        check_model(self.clock, *split_bonds(eqs), self.steps is not None)
         return rebuild(
             type(self),
             eqs,
@@ -194,6 +204,7 @@ class Model:
             {s: v for s, v in self.defaults.items() if s not in chosen},
             {k: put(e) for k, e in kept.items()},
             put(self.dt),
+            self.steps,
         )
 
     def values(self, params: Mapping[Any, Any] | None = None, **named: Any) -> dict[Symbol, float]:
@@ -233,7 +244,7 @@ class Model:
         return indexed_latex(self)
 
     def __reduce__(self) -> Any:
-        return rebuild, (type(self), self.equations, self.name, self.defaults, self.observables, self.dt)
+        return rebuild, (type(self), self.equations, self.name, self.defaults, self.observables, self.dt, self.steps)
 
 
 class Dynamics(Model):
@@ -243,9 +254,19 @@ class Dynamics(Model):
 
 
 class Map(Model):
-    """A map: ``Map({x: rhs})`` reads x(t+1) = rhs, all fields updated together."""
+    """A map: ``Map({x: rhs})`` reads x(t+1) = rhs, all fields updated together.
+
+    ``Map({x: rhs}, steps=4)`` runs four steps from the declared start: it is the head `Layers` with ``depth=4``.
+    """
 
     clock = "map"
+
+    def __new__(cls, *args: Any, steps: int | None = None, **keywords: Any) -> Map:
+        if cls is Map and steps is not None:
+            from quenched.theory.layers import Layers
+
+            return object.__new__(Layers)
+        return object.__new__(cls)
 
 
 def split_bonds(eqs: Any) -> tuple[Any, dict[BondField, Matrix]]:
@@ -263,11 +284,12 @@ def rebuild(
     defaults: Mapping[Symbol, Any] | None = None,
     observables: Mapping[str, Expr] | None = None,
     dt: Expr | None = None,
+    steps: int | None = None,
 ) -> Model:
     """A model from equations that a transformation or a pickle has made."""
     model = object.__new__(head)
     units, model.bonds = split_bonds(eqs)
-    model.eqs, model.name, model.dt = dict(units), name, dt
+    model.eqs, model.name, model.dt, model.steps = dict(units), name, dt, steps
     model.observables = dict(observables or {})
     model.defaults = dict(defaults or {})
     model._collect()

@@ -35,7 +35,7 @@ def unbind(expr: Expr) -> Expr:
 def applications(model: Model) -> list[Apply]:
     """Every distinct `J @ ψ` of the declaration, inner ones first, in a reproducible order."""
     found: dict[Apply, None] = {}
-    for rhs in model.eqs.values():
+    for rhs in (*model.eqs.values(), *model.starts.values()):
         for node in sorted(rhs.atoms(Apply), key=lambda a: (_depth(a), default_sort_key(a))):
             found.setdefault(node, None)
     return list(found)
@@ -55,8 +55,15 @@ def coupling_outputs(model: Model) -> list[Output]:
         bodies.setdefault((unbind(node.body), node.cols), None)
     for equation in bond_equations(model.bonds):
         bodies |= dict.fromkeys(endpoints(equation))
-    names = ["phi"] if len(bodies) == 1 else [f"phi_{k + 1}" for k in range(len(bodies))]
-    return [Output(name, body, pop) for name, (body, pop) in zip(names, bodies, strict=True)]
+    given = {key: key[0].name for key in bodies if _is_given(key[0])}
+    rest = [key for key in bodies if key not in given]
+    names = given | {key: "phi" if len(rest) == 1 else f"phi_{k + 1}" for k, key in enumerate(rest)}
+    return [Output(names[key], *key) for key in bodies]
+
+
+def _is_given(body: Expr) -> bool:
+    """Whether an output is a vector of which only the overlaps are known."""
+    return isinstance(body, Quenched) and not body.law.has_moments
 
 
 def field_names(model: Model) -> dict[Field, str]:

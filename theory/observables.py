@@ -167,12 +167,36 @@ class Critical(Functional):
         return self.args[1]
 
 
+class Fluctuation(Functional):
+    """N times the variance, over realisations of the network, of an expression in averages over units."""
+
+    def __new__(cls, expression: Any) -> Fluctuation:
+        return Expr.__new__(cls, cls._argument(expression))
+
+
+class Shift(Functional):
+    """N times the difference of the mean of an expression in averages over units to its limit N → ∞."""
+
+    def __new__(cls, expression: Any) -> Shift:
+        return Expr.__new__(cls, cls._argument(expression))
+
+
+class Posterior(Functional):
+    """The mean of an expression over realisations that are weighted by a likelihood (both of averages over units).
+
+    A prediction by networks conditioned on data: ``Posterior(prediction, evidence)``.
+    """
+
+    def __new__(cls, expression: Any, evidence: Any) -> Posterior:
+        return Expr.__new__(cls, cls._argument(expression), cls._argument(evidence))
+
+
 _NAMES = """
-    Participation Fluctuation Shift Replicon Entropy FreeEntropy Complexity Capacity Margin Probability IPR Kernel
+    Participation Replicon Entropy FreeEntropy Complexity Capacity Margin Probability IPR Kernel
     Fisher Evidence Growth RateFunction Law_of
 """
 #: Functionals that can be written down; only `Lyapunov` and `Critical` have a meaning so far.
-NAMED = tuple(_NAMES.split())
+NAMED = (*_NAMES.split(), "Fluctuation", "Posterior", "Shift")
 
 
 def functional(name: str) -> type[Functional]:
@@ -183,5 +207,5 @@ def functional(name: str) -> type[Functional]:
     raise QuenchedError(f"unknown functional {name!r}: {nearest(name, ['Lyapunov', 'Critical', *NAMED])}")
 
 
-for _name in NAMED:
+for _name in _NAMES.split():
     globals()[_name] = type(_name, (Functional,), {"__doc__": f"Named functional {_name}.", "__module__": __name__})

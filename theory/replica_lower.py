@@ -146,7 +146,7 @@ class _Lowering:
             tuple(self.uses),
             tuple(self.laws.values()),
             self.model.parameters,
-            sites,
+            sites=sites,
         )
 
     def _sites(self) -> tuple[SiteWeight, ...]:

@@ -206,6 +206,8 @@ def saddle(functional: Functional) -> SiteProblem:
     sums: dict[tuple[object, ...], SiteTerm] = {}
     for term in functional.terms:
         for k, own in enumerate(term.factors):
+            if fractions[own.population] is None:
+                continue  # a finite population holds given vectors: it has no site that feels the others
             others = term.factors[:k] + term.factors[k + 1 :]
             new = _site_term(own, others, term.kernels, term.coef / fractions[own.population], term.power)
             key = (new.population, str(new.power), new.refs, new.atoms, new.kernels)

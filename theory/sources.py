@@ -210,6 +210,37 @@ SOURCES: dict[str, dict[str, str]] = {
         "year": "2022",
         "eprint": "2111.13302",
     },
+    "lee2018": {
+        "author": "Lee, J. and Bahri, Y. and Novak, R. and Schoenholz, S. S. and Pennington, J. and Sohl-Dickstein, J.",
+        "title": "Deep neural networks as Gaussian processes",
+        "journal": "International Conference on Learning Representations",
+        "year": "2018",
+        "eprint": "1711.00165",
+    },
+    "jacot2018": {
+        "author": "Jacot, A. and Gabriel, F. and Hongler, C.",
+        "title": "Neural tangent kernel: convergence and generalization in neural networks",
+        "journal": "Advances in Neural Information Processing Systems",
+        "volume": "31",
+        "year": "2018",
+        "eprint": "1806.07572",
+    },
+    "schoenholz2017": {
+        "author": "Schoenholz, S. S. and Gilmer, J. and Ganguli, S. and Sohl-Dickstein, J.",
+        "title": "Deep information propagation",
+        "journal": "International Conference on Learning Representations",
+        "year": "2017",
+        "eprint": "1611.01232",
+    },
+    "segadlo2022": {
+        "author": "Segadlo, K. and Epping, B. and van Meegen, A. and Dahmen, D. and Krämer, M. and Helias, M.",
+        "title": "Unified field theoretical approach to deep and recurrent neuronal networks",
+        "journal": "Journal of Statistical Mechanics: Theory and Experiment",
+        "volume": "2022",
+        "pages": "103401",
+        "year": "2022",
+        "eprint": "2112.05589",
+    },
 }
 
 

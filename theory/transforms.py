@@ -82,7 +82,7 @@ def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
         renamed = _copy_names(model, k, shared)
         eqs.update({x[k]: substitute(rhs, renamed) for x, rhs in model.eqs.items()})
         eqs.update({renamed[bond]: substitute(rhs, renamed) for bond, rhs in model.bonds.items()})
-    return rebuild(type(model), eqs, model.name, model.defaults, None, model.dt)
+    return rebuild(type(model), eqs, model.name, model.defaults, None, model.dt, model.steps)
 
 
 def _copy_names(model: Model, k: int, shared: list[Any]) -> Mapping[Basic, Any]:

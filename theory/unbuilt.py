@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 from quenched.theory.errors import NotCovered
 
 _KINDS = {
-    "head": "Layers FixedPoints",
+    "head": "FixedPoints",
     "coupling": "Sparse Stable Landscape Data Entrywise",
     "transformation": "zero_temperature backward freeze",
     "law": "Flat Positive Box",
     "unit quantity": "Spikes grad",
 }
 _INSTEAD = {
-    "head": "the heads Dynamics, Map and Spectrum are",
+    "head": "the heads Dynamics, Map, Layers, Spectrum and Gibbs are",
     "coupling": "the couplings Gaussian, Iid and Circulant are",
     "transformation": "copies and discretise are",
     "law": "Normal, Uniform, Ising, Bernoulli, Laplace, HalfNormal, Exponential and SpikeSlab are",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: Class of a declaration → module with ``prepare(model, N, seed, params, **settings)``.
 SIMULATORS: dict[str, str] = {
+    "quenched.theory.layers.Layers": "quenched.validate.simulate_layers",
     "quenched.theory.model.Model": "quenched.validate.simulate_dynamics",
     "quenched.theory.spectrum.Spectrum": "quenched.validate.simulate_spectrum",
     "quenched.theory.gibbs.Gibbs": "quenched.validate.simulate_gibbs",

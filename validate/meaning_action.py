@@ -45,9 +45,10 @@ def action_rates(action: CopiedAction, world: World) -> dict[str, Array]:
             field = pending.pop(name)
             numbers[field.symbol] = _site_values(action, name, numbers, world)
     rhs = {}
-    for name, expr in action.equations:
+    starts = [(f"{name}(0)", name, start) for name, start in action.starts]
+    for key, name, expr in [*((name, name, rhs) for name, rhs in action.equations), *starts]:
         sites = world.sites[action.fields[name].population]
-        rhs[name] = np.broadcast_to(np.asarray(evaluate(expr, {**world.values, **numbers}), dtype=float), (sites,))
+        rhs[key] = np.broadcast_to(np.asarray(evaluate(expr, {**world.values, **numbers}), dtype=float), (sites,))
     return rhs
 
 
@@ -100,7 +101,7 @@ def lowering_deviation(model: Model, action: CopiedAction, values: Values, rng: 
     if set(world.couplings) - {law.name for law in action.laws} - {bond.name for bond in action.bonds}:
         return float("inf")
     through = action_rates(action, world)
-    declared = [world.evaluate(rhs, f.population) for f, rhs in model.eqs.items()]
+    declared = [world.evaluate(e, f.population) for part in (model.eqs, model.starts) for f, e in part.items()]
     if len(declared) != len(through):
         return float("inf")
     rates = max(relative(a, b) for a, b in zip(declared, through.values(), strict=True))
@@ -198,7 +199,8 @@ class Entries:
 
     def __init__(self, model: Model, values: Values, sites: int, copies: int) -> None:
         self.values = values
-        self.variance = {m.name: self._number(self._declared_variance(m)) / SIZE for m in model.matrices}
+        self.scale = {m.name: SIZE if m.cols.extensive else 1.0 for m in model.matrices}
+        self.variance = {m.name: self._number(self._declared_variance(m)) / self.scale[m.name] for m in model.matrices}
         self.symmetry = {m.name: self._number(getattr(m, "symmetry", 0)) for m in model.matrices}
         self.correlation = {
             pair: self._number(rho)
@@ -225,8 +227,8 @@ class Entries:
 
     def _mean(self, m: Gaussian | Iid) -> float:
         if isinstance(m, Gaussian):
-            return self._number(m.mean) / SIZE
-        return self._number(m.law.mean_()) / SIZE**0.5
+            return self._number(m.mean) / self.scale[m.name]
+        return self._number(m.law.mean_()) / self.scale[m.name] ** 0.5
 
     def _declared_variance(self, m: Gaussian | Iid) -> Expr:
         return m.variance if isinstance(m, Gaussian) else m.law.variance_()
@@ -252,7 +254,7 @@ def exact_exponent(
     entries = Entries(model, values, sites, copies)
     weights = np.zeros(len(entries.index), dtype=complex)
     certain = 0j
-    fractions = {law.name: number(law.cols.fraction, values) for law in action.laws}
+    fractions = {law.name: number(law.cols.fraction, values) for law in action.laws if law.cols.extensive}
     redrawn = {m.name: bool(m.redraw) for m in model.matrices}
     for use in action.uses:
         coef = number(use.coef, values)
@@ -325,7 +327,7 @@ def term_value(term: Term, fields: Instances, weights: Mapping[str, Array], valu
 
 def site_weights(action: CopiedAction, values: Values, sites: int) -> dict[str, Array]:
     """Weights that turn a sum over sites into an average over a population of f·N of them."""
-    return {p.name: np.full(sites, 1 / (number(p.fraction, values).real * SIZE)) for p in action.populations}
+    return {p.name: np.full(sites, 1 / number(p.count, {**values, N: SIZE}).real) for p in action.populations}
 
 
 def functional_value(
@@ -412,5 +414,5 @@ def _names(atoms: tuple[Atom, ...]) -> list[str]:
 
 
 def fractions_of(populations: tuple[Population, ...], values: Values) -> dict[str, float]:
-    """Fractions of the populations as numbers."""
-    return {p.name: number(p.fraction, values).real for p in populations}
+    """Fractions of the extensive populations as numbers."""
+    return {p.name: number(p.fraction, values).real for p in populations if p.extensive}

@@ -17,7 +17,7 @@ import numpy as np
 from quenched.theory.errors import QuenchedError
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Rule, Step
-from quenched.validate import witnesses_instance, witnesses_paths
+from quenched.validate import witnesses_instance, witnesses_layers, witnesses_paths
 from quenched.validate.meaning import draw_parameters
 from quenched.validate.meaning_steps import few_steps, suitable_values
 from quenched.validate.witness_types import Scene, Tick, Witness
@@ -30,7 +30,11 @@ STANDARD_ERRORS = 5.0
 
 
 #: The witnesses of all readings, one per rule.
-WITNESSES: dict[type[Rule], Witness] = {**witnesses_paths.WITNESSES, **witnesses_instance.WITNESSES}
+WITNESSES: dict[type[Rule], Witness] = {
+    **witnesses_paths.WITNESSES,
+    **witnesses_layers.WITNESSES,
+    **witnesses_instance.WITNESSES,
+}
 
 
 def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
@@ -99,7 +103,11 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
     ticks += [tick for other in witnesses_instance.companions(derivation) for tick in verify(other, seed)]
     ticks += witnesses_instance.identity_ticks(derivation)
     process = derivation.find(EffectiveProcess)
-    if simulate and process is not None:
+    if simulate and getattr(derivation, "layered", None) is not None:
+        ticks.append(
+            witnesses_layers.check_kernels(derivation.model, derivation.layered, strong_scene(derivation, seed))
+        )
+    elif simulate and process is not None:
         ticks.append(check_chain(derivation.model, process, strong_scene(derivation, seed)))
     return ticks
 
