@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq
@@ -20,6 +19,7 @@ from quenched.theory.errors import ConvergenceError, QuenchedError
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage
 
 from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
+from .replica_cold import VARIANCE, Z, by_parts, cold_nodes
 from .replica_labels import make_site
 from .replica_sites import Site
 from .types import Array, Number
@@ -109,6 +109,8 @@ class Evaluator:
         """A function that evaluates one site average."""
         site = self.sites[node.site]
         labels = list(node.labels)
+        if site.cold:
+            return self._cold_average(node, site)
         fields = compiled((*self.names, *labels), node.field, "math")
         poly = compiled((*L[:3], *labels), node.poly, "numpy")
 
@@ -124,12 +126,44 @@ class Evaluator:
 
         return call
 
-    def _logs(self, site: Site, case: int, b: Any, k: Any, v: Any) -> tuple[tuple[Array, ...], Array]:
-        b, k, v = (_scalar(a) for a in (b, k, v))
+    def _cold_average(self, node: SiteAverage, site: Site) -> Callable[[dict[Symbol, float]], float]:
+        """A function that evaluates one site average at zero temperature."""
+        labels = list(node.labels)
+        fields = compiled((*self.names, *labels), node.field, "math" if not labels else "numpy")
+        plain = compiled((*L[:3], *labels), node.poly, "numpy")
+        parts = compiled((*L[:3], Z, VARIANCE, *labels), by_parts(node.poly), "numpy")
+        curved = node.poly.has(L[2] ** 2)
+
+        def call(at: dict[Symbol, float]) -> float:
+            total = 0.0
+            for k, case in enumerate(site.cases):
+                own = [case.labels[q] for q in labels]
+                b, variance, v = (_scalar(a) for a in fields(*(at[s] for s in self.names), *own))
+                self._check(site, b, variance, v)
+                key = (site.name, k, *(a.tobytes() if isinstance(a, np.ndarray) else a for a in (b, variance, v)))
+                if key not in self.cache:
+                    self.cache[key] = cold_nodes(site.kind, case.parts, b, variance, v, site.name, self.fine)
+                z, w, found, jumps = cast(Any, self.cache[key])
+                if curved and jumps:
+                    return np.inf
+                arrays = (found.value, found.first, found.second)
+                flat = np.all(np.asarray(variance) <= 0)
+                inside = plain(*arrays, *own) if flat else parts(*arrays, z, variance, *own)
+                total += float(np.sum(case.probability * w * inside))
+            return total
+
+        return call
+
+    @staticmethod
+    def _check(site: Site, b: Any, k: Any, v: Any) -> None:
         if not np.isfinite(b + k + v).all():
             raise ConvergenceError(f"the field of site {site.name} is not finite")
         if np.any(k < -1e-12):
             raise ConvergenceError(f"the field of site {site.name} has a negative variance {np.min(k):.3g}")
+
+    def _logs(self, site: Site, case: int, b: Any, k: Any, v: Any) -> tuple[tuple[Array, ...], Array]:
+        b, k, v = (_scalar(a) for a in (b, k, v))
+        self._check(site, b, k, v)
         key = (site.name, case, *(a.tobytes() if isinstance(a, np.ndarray) else a for a in (b, k, v)))
         if key not in self.cache:
             z, w = self._nodes(site, case, b, np.maximum(k, 0.0), v)
@@ -256,12 +290,15 @@ def starts(problem: ReplicaProblem, levels: tuple[float, ...] = STARTS) -> Itera
     """Starting points: weak to strong overlaps, means of either sign."""
     for level in levels:
         for sign in (1.0, -1.0) if "mean" in problem.kinds else (1.0,):
-            at = {"mean": sign * np.sqrt(level), "overlap": level, "norm": 1.0, "response": 0.0}
-            yield np.array([at[kind] for kind in problem.kinds])
+            yield np.array([_start(kind, level, sign) for kind in problem.kinds])
     if "mean" in problem.kinds:
         for level in levels[1:]:
-            at = {"mean": 0.0, "overlap": level, "norm": 1.0, "response": 0.0}
-            yield np.array([at[kind] for kind in problem.kinds])
+            yield np.array([_start(kind, level, 0.0) for kind in problem.kinds])
+
+
+def _start(kind: str, level: float, sign: float) -> float:
+    at = {"mean": sign * np.sqrt(level), "overlap": level, "norm": 1.0, "response": 0.0, "susceptibility": 1 - level}
+    return float(at[kind])
 
 
 def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: Array | None = None) -> ReplicaSolution:
@@ -279,6 +316,11 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
     ConvergenceError
         No start converged.
     """
+    if problem.bare:
+        raise QuenchedError(
+            "at zero temperature without an energy solutions have no theory but where their volume shrinks to a point: "
+            "use capacity(parameter, bracket=…)"
+        )
     ev, coarse = Evaluator(problem, values), Evaluator(problem, values, 0.7)
     found: list[tuple[Array, float, int, Array]] = []
     failures: list[ConvergenceError] = []
@@ -314,7 +356,9 @@ def _branch(
 ) -> ReplicaBranch:
     here = ev.observe(x)
     there = coarse.observe(newton(coarse, x, 6)[0])
-    values = {k: Number(v, abs(v - there[k]) + residual * (1 + abs(v))) for k, v in here.items()}
+    values = {
+        k: Number(v, abs(v - there[k]) + residual * (1 + abs(v)) if np.isfinite(v) else 0.0) for k, v in here.items()
+    }
     means = [abs(v) for v, kind in zip(x, problem.kinds, strict=True) if kind == "mean"]
     overlaps = [abs(v) for v, kind in zip(x, problem.kinds, strict=True) if kind == "overlap"]
     label = "ordered" if max(means, default=0.0) > 1e-6 else "overlap" if max(overlaps, default=0.0) > 1e-6 else "zero"
@@ -376,37 +420,3 @@ def _follow(problem: ReplicaProblem, values: dict[Symbol, float], seen: list[Rep
     state = solve_replica(problem, values).state
     seen.append(state)
     return state
-
-
-def shrinking(
-    problem: ReplicaProblem,
-    parameter: Symbol,
-    overlap: Symbol,
-    values: dict[Symbol, float],
-    bracket: tuple[float, float],
-) -> Number:
-    """The parameter at which an overlap reaches 1, where the volume of solutions shrinks to a point.
-
-    The saddle is solved for the parameter at overlaps 1 − ε, and extrapolated to ε → 0.
-    """
-    index = [s for s, _ in problem.equations].index(overlap)
-    found = []
-    for eps in (4e-4, 2e-4, 1e-4):
-
-        def gap(p: float, eps: float = eps) -> float:
-            ev = Evaluator(problem, values | {parameter: p})
-            x = next(starts(problem))
-            for _ in range(200):
-                x[index] = 1 - eps
-                new = ev.update(x)
-                done = np.delete(np.abs(new - x) / (1 + np.abs(x)), index)
-                x = new
-                if np.max(done, initial=0.0) < 1e-13:
-                    break
-            return float(new[index] - (1 - eps)) / eps
-
-        if not gap(bracket[0]) * gap(bracket[1]) < 0:
-            raise QuenchedError(f"{overlap} does not reach 1 for {parameter} in {bracket}: give a wider bracket")
-        found.append(float(brentq(gap, *bracket, xtol=1e-12)))
-    first = [2 * b - a for a, b in pairwise(found)]
-    return Number(first[-1], abs(first[-1] - first[0]))

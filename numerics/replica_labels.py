@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +13,12 @@ from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem_replicas import Piece, ReplicaSite, X
 
 from .quadrature import legendre
+from .replica_cold import cold_parts
 from .replica_parts import Part, arguments, middle_of, parts_of, resolve, roots
 from .replica_sites import Case, Site
 from .types import Array
+
+_Label = tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr]
 
 
 def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
@@ -23,15 +27,15 @@ def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
     Labels that the measure does not depend on only enlarge its cases; of the others, those with atoms give one case a
     value, and continuous ones are split where the measure changes its form.
     """
-    pieces = [Piece(p.value, p.weight.xreplace(values)) for p in site.pieces]
-    inside = [q for q, _, _ in site.labels if any(p.weight.has(q) for p in pieces)]
+    pieces = [Piece(p.value, p.weight.xreplace(values), p.energy.xreplace(values)) for p in site.pieces]
+    inside = [q for q, _, _ in site.labels if any(p.weight.has(q) or p.energy.has(q) for p in pieces)]
     axes = {q: (atoms, density.xreplace(values)) for q, atoms, density in site.labels}
-    cases = _cases(pieces, [(q, *axes[q]) for q in inside], values, site.name)
+    cases = _Cases(values, site.name, site.cold).of(pieces, [(q, *axes[q]) for q in inside])
     for q, atoms, density in site.labels:
         if q not in inside:
             nodes, p = label_nodes(q, atoms, density.xreplace(values), values, [])
             cases = [_enlarged(case, q, nodes, p) for case in cases]
-    return Site(site.kind, tuple(_merged(cases)), site.name)
+    return Site(site.kind, tuple(_merged(cases)), site.name, site.cold)
 
 
 def _merged(cases: list[Case]) -> list[Case]:
@@ -53,73 +57,80 @@ def _joined(cases: list[Case]) -> Case:
     return Case(labels, np.concatenate([c.probability for c in cases]), cases[0].parts)
 
 
-_Label = tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr]
+@dataclass(frozen=True)
+class _Cases:
+    """Cases of the labels that a measure depends on, at given parameter values."""
 
+    values: dict[Symbol, float]
+    name: str
+    cold: bool
 
-def _cases(pieces: list[Piece], labels: list[_Label], values: dict[Symbol, float], name: str) -> list[Case]:
-    """Cases of the labels that the measure depends on."""
-    if not labels:
-        parts = [part for piece in pieces for part in piece_parts(piece, values)]
-        if not parts:
-            raise ConvergenceError(f"the weight of site {name} vanishes everywhere at these parameters")
-        return [Case({}, np.ones((1, 1)), tuple(parts))]
-    (q, atoms, density), rest = labels[0], labels[1:]
-    weights = [p.weight for p in pieces]
-    out: list[Case] = []
-    if atoms or rest:
-        corners = [] if atoms else label_kinks(weights, q)
-        nodes, p = label_nodes(q, atoms, density, values, corners)
+    def of(self, pieces: list[Piece], labels: list[_Label]) -> list[Case]:
+        if not labels:
+            parts = [part for piece in pieces for part in self.parts(piece)]
+            if not parts:
+                raise ConvergenceError(f"the weight of site {self.name} vanishes everywhere at these parameters")
+            return [Case({}, np.ones((1, 1)), tuple(parts))]
+        (q, atoms, density), rest = labels[0], labels[1:]
+        corners = [] if atoms else label_kinks([e for p in pieces for e in (p.weight, p.energy)], q)
+        nodes, p = label_nodes(q, atoms, density, self.values, corners)
+        if atoms or rest:
+            return self._one_by_one(pieces, q, nodes, p, rest)
+        out: list[Case] = []
+        for lo, hi in pairwise([-np.inf, *corners, np.inf]):
+            here = (nodes > lo) & (nodes < hi)
+            if here.any():
+                out += self._interval(pieces, q, nodes[here], p[here])
+        return out
+
+    def _one_by_one(self, pieces: list[Piece], q: Symbol, nodes: Array, p: Array, rest: list[_Label]) -> list[Case]:
+        out = []
         for value, probability in zip(nodes, p, strict=True):
-            fixed = [Piece(a.value, a.weight.xreplace({q: Float(value)})) for a in pieces]
-            for case in _cases(fixed, rest, values, name):
+            for case in self.of([_put(a, {q: Float(value)}) for a in pieces], rest):
                 own = np.full_like(case.probability, value)
                 out.append(Case(case.labels | {q: own}, case.probability * probability, case.parts))
         return out
-    corners = label_kinks(weights, q)
-    nodes, p = label_nodes(q, atoms, density, values, corners)
-    bounds = [-np.inf, *corners, np.inf]
-    for lo, hi in pairwise(bounds):
-        here = (nodes > lo) & (nodes < hi)
-        if here.any():
-            out += _interval_cases(pieces, q, nodes[here], p[here], values, name)
-    return out
 
-
-def _interval_cases(
-    pieces: list[Piece], q: Symbol, nodes: Array, p: Array, values: dict[Symbol, float], name: str
-) -> list[Case]:
-    """Cases of one continuous label between two of its kinks: one if the parts vary smoothly, else one a node."""
-    middle = float(nodes[len(nodes) // 2])
-    fixed = [Piece(a.value, resolve(a.weight, {q: middle}, only=q)) for a in pieces]
-    own = {q: nodes[:, None]}
-    if not any(a.weight.has(q) for a in fixed):
-        parts = _cases(fixed, [], values, name)[0].parts
-        return [Case(own, p[:, None], parts)]
-    varying: list[Part] = []
-    for a in fixed:
-        found = smooth_parts(a, q, nodes, values)
-        if found is None:
-            break
-        varying += found
-    else:
+    def _interval(self, pieces: list[Piece], q: Symbol, nodes: Array, p: Array) -> list[Case]:
+        """Cases of one continuous label between two of its kinks: one if the parts vary smoothly, else one a node."""
+        at = {q: float(nodes[len(nodes) // 2])}
+        fixed = [Piece(a.value, resolve(a.weight, at, only=q), resolve(a.energy, at, only=q)) for a in pieces]
+        own = {q: nodes[:, None]}
+        if not any(a.weight.has(q) or a.energy.has(q) for a in fixed):
+            return [Case(own, p[:, None], self.of(fixed, [])[0].parts)]
+        varying: list[Part] = []
+        for a in fixed:
+            found = smooth_parts(a, q, nodes, self.values, self.cold)
+            if found is None:
+                return self._one_by_one(pieces, q, nodes, p, [])
+            varying += found
         return [Case(own, p[:, None], tuple(varying))]
-    single = []
-    for value, probability in zip(nodes, p, strict=True):
-        at = [Piece(a.value, a.weight.xreplace({q: Float(value)})) for a in pieces]
-        (case,) = _cases(at, [], values, name)
-        single.append(Case({q: np.full((1, 1), value)}, np.full((1, 1), probability), case.parts))
-    return single
+
+    def parts(self, piece: Piece) -> list[Part]:
+        """The parts of one piece of a base measure."""
+        if piece.value is None:
+            return cold_parts(piece.weight, piece.energy) if self.cold else parts_of(piece.weight)
+        size, at = float(piece.weight), float(piece.value.xreplace(self.values))
+        exponent = -float(piece.energy) if self.cold else np.log(size) if size > 0 else 0.0
+        return [Part(at, at, (float(exponent), 0.0, 0.0))] if size > 0 else []
 
 
-def smooth_parts(piece: Piece, q: Symbol, nodes: Array, values: dict[Symbol, float]) -> list[Part] | None:
+def _put(piece: Piece, at: dict[Symbol, Float]) -> Piece:
+    return Piece(piece.value, piece.weight.xreplace(at), piece.energy.xreplace(at))
+
+
+def smooth_parts(
+    piece: Piece, q: Symbol, nodes: Array, values: dict[Symbol, float], cold: bool = False
+) -> list[Part] | None:
     """Parts of a weight that depends smoothly on a label: arrays over its nodes, None where that does not suffice."""
     if piece.value is not None:
-        size = lambdify(q, piece.weight.xreplace(values), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1))
-        at = float(piece.value.xreplace(values))
+        exponent = -piece.energy if cold else log(piece.weight)
         with np.errstate(divide="ignore"):
-            return [Part(at, at, (np.log(size), 0.0, 0.0))]
+            size = lambdify(q, exponent.xreplace(values), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1))
+        at = float(piece.value.xreplace(values))
+        return [Part(at, at, (size, 0.0, 0.0))]
     roots_of: list[Expr] = []
-    for argument in arguments(piece.weight):
+    for argument in arguments(piece.weight) | arguments(piece.energy):
         if not argument.has(X):
             return None
         poly = Poly(argument, X) if argument.is_polynomial(X) else None
@@ -127,18 +138,19 @@ def smooth_parts(piece: Piece, q: Symbol, nodes: Array, values: dict[Symbol, flo
             return None
         roots_of.append(-poly.coeff_monomial(1) / poly.coeff_monomial(X))
     ends = [lambdify(q, e, "numpy")(nodes) + np.zeros(len(nodes)) for e in dict.fromkeys(roots_of)]
-    order = sorted(range(len(ends)), key=lambda k: ends[k][len(nodes) // 2])
-    ends = [ends[k] for k in order]
-    if any((np.diff(np.stack(ends), axis=0) < 0).any() for _ in [0] if len(ends) > 1):
+    at_middle = len(nodes) // 2
+    ends = sorted(ends, key=lambda e: float(e[at_middle]))
+    if len(ends) > 1 and (np.diff(np.stack(ends), axis=0) < 0).any():
         return None
     edges = [np.full(len(nodes), -np.inf), *ends, np.full(len(nodes), np.inf)]
     out: list[Part] = []
-    at = len(nodes) // 2
     for lo, hi in pairwise(edges):
-        inside = resolve(piece.weight, {q: float(nodes[at]), X: middle_of(lo[at], hi[at])})
+        at_here = {q: float(nodes[at_middle]), X: middle_of(lo[at_middle], hi[at_middle])}
+        inside = resolve(piece.weight, at_here)
         if inside == 0:
             continue
-        exponent = expand_log(log(inside), force=True).expand()
+        exponent = -resolve(piece.energy, at_here) if cold else expand_log(log(inside), force=True)
+        exponent = exponent.expand()
         if not exponent.is_polynomial(X) or Poly(exponent, X).degree() > 2:
             return None
         c = [lambdify(q, exponent.coeff(X, k), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1)) for k in range(3)]
@@ -219,15 +231,6 @@ def label_kinks(weights: list[Expr], q: Symbol) -> list[float]:
                 if lead.has(q) and lead.is_polynomial(q):
                     found |= roots(lead.xreplace({q: X}))
     return sorted(found)
-
-
-def piece_parts(piece: Piece, values: dict[Symbol, float]) -> list[Part]:
-    """The parts of one piece of a base measure."""
-    if piece.value is None:
-        return parts_of(piece.weight)
-    size = float(piece.weight.xreplace(values))
-    at = float(piece.value.xreplace(values))
-    return [Part(at, at, (float(np.log(size)), 0.0, 0.0))] if size > 0 else []
 
 
 def _reach(part: Part) -> tuple[float, float]:

@@ -18,7 +18,8 @@ from .types import Array
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a base measure: an atom (lo = hi), exp(c0 + c1 u + c2 u²/2), or a smooth log density.
+    """A piece of a base measure: an atom (lo = hi), exp(c0 + c1 u + c2 u²/2), or a smooth log density
+    (with two derivatives in `slopes`, at zero temperature).
 
     Numbers are arrays (labels, 1) where they differ between the labels of a case.
     """
@@ -27,6 +28,7 @@ class Part:
     hi: Any
     c: tuple[Any, Any, Any] | None
     smooth: Callable[[Array], Array] | None = None
+    slopes: tuple[Callable[[Array], Array], ...] = ()
 
 
 def parts_of(weight: Expr) -> list[Part]:

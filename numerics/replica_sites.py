@@ -41,6 +41,7 @@ class Site:
     kind: str
     cases: tuple[Case, ...]
     name: str
+    cold: bool = False
 
     def edges(self, case: int) -> tuple[float, ...]:
         """Finite ends of the pieces of a weight."""

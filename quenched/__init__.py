@@ -42,8 +42,8 @@ _HOME: dict[str, str] = {
     "Spectrum": "quenched.theory.spectrum",
     "jacobian": "quenched.theory.jacobian",
     "Gibbs": "quenched.theory.gibbs",
-    "Spherical": "quenched.theory.priors",
-    **dict.fromkeys(("copies", "discretise"), "quenched.theory.transforms"),
+    **dict.fromkeys(("Spherical", "Flat", "Positive", "Box"), "quenched.theory.priors"),
+    **dict.fromkeys(("copies", "discretise", "zero_temperature"), "quenched.theory.transforms"),
     **dict.fromkeys(
         ("QuenchedError", "AmbiguousExpression", "NotCovered", "ConvergenceError"), "quenched.theory.errors"
     ),
@@ -59,9 +59,9 @@ _PLANNED: dict[str, str] = {
     **dict.fromkeys(("Sparse", "Stable", "Landscape", "Data"), "a law of couplings"),
     "Entrywise": "a function of the entries of a matrix",
     "Spikes": "an event train",
-    **dict.fromkeys(("Flat", "Positive", "Box", "StableLaw"), "a law of one number"),
+    **dict.fromkeys(("StableLaw",), "a law of one number"),
     "FixedPoints": "a head",
-    **dict.fromkeys(("zero_temperature", "backward", "freeze", "grad"), "a transformation"),
+    **dict.fromkeys(("backward", "freeze", "grad"), "a transformation"),
     **dict.fromkeys(
         (*("Growth", "Kernel", "Complexity", "Probability"),),
         "an observable",

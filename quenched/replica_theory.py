@@ -138,19 +138,51 @@ class ReplicaTheory(Theory):
     def capacity(self, parameter: Any, overlap: str = "q", *, bracket: tuple[float, float], **at: Any) -> Number:
         """Where the overlap of two solutions reaches 1: their volume shrinks to a point.
 
+        At zero temperature the point itself is solved for, else it is approached.
+
         Raises
         ------
         QuenchedError
             The overlap does not reach 1 inside the bracket.
         """
-        from quenched.numerics.replica import shrinking
+        from quenched.numerics.replica_curves import shrinking
 
         symbol = self._symbol(parameter)
         unknowns = {s.name: s for s, _ in self.problem.equations}
+        if self.problem.cold and overlap.split("_")[0] == "q":
+            overlap = "chi" + overlap[1:]
         if overlap not in unknowns:
             raise QuenchedError(f"no order parameter {overlap!r}: {nearest(overlap, unknowns)}")
         values = self.values({**at, symbol.name: bracket[0]})
         return shrinking(self.problem, symbol, unknowns[overlap], values, bracket)
+
+    def fold(self, parameter: Any, branch: str = "ordered", *, bracket: tuple[float, float], **at: Any) -> Number:
+        """Where a branch is lost, as one parameter varies from the first end of a bracket towards the other.
+
+        Parameters
+        ----------
+        parameter : symbol or name
+        branch : label of the branch at the first end, or how it begins
+        **at : values of the other parameters
+
+        Raises
+        ------
+        QuenchedError
+            No such branch at the first end, or it reaches the other one.
+        """
+        import numpy as np
+
+        from quenched.numerics.replica_curves import fold
+
+        symbol = self._symbol(parameter)
+        values = self.values({**at, symbol.name: bracket[0]})
+        found = self.solved(values).branches
+        start = next((b for b in found if b.label.startswith(branch)), None)
+        if start is None:
+            raise QuenchedError(
+                f"no branch {branch!r} at {symbol} = {bracket[0]:g}: choose from {', '.join(b.label for b in found)}"
+            )
+        return fold(self.problem, symbol, values, np.array(start.x), bracket)[0]
 
     @property
     def companions(self) -> tuple[InstanceTheory, ...]:

@@ -21,16 +21,13 @@ _WHERE = {
     "eigenvalue_observables": "Count Density Edge Moment Outlier Radius",
     "model": "Dynamics Map Model",
     "gibbs": "Gibbs",
-    "priors": "Spherical",
+    "priors": "Box Flat Positive Spherical",
     "spectrum": "Spectrum",
     "jacobian": "jacobian",
     "layers": "Layers Overlap",
     "indices": "indexed indexed_latex",
-    "transforms": "copies discretise",
-    "unbuilt": (
-        "Box Data Entrywise FixedPoints Flat Landscape Positive Sparse "
-        "Spikes Stable backward freeze grad zero_temperature"
-    ),
+    "transforms": "copies discretise zero_temperature",
+    "unbuilt": ("Data Entrywise FixedPoints Landscape Sparse Spikes Stable backward freeze grad"),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}

@@ -40,6 +40,8 @@ class Gibbs:
     beta : expression in parameters, default 1
         Inverse temperature. It multiplies the energy only.
     name, defaults : as for `Dynamics`
+    cold : bool, default False
+        Zero temperature: all weight on the states of lowest energy. Made by `zero_temperature`.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Gibbs:
         beta: Any = 1,
         name: str | None = None,
         defaults: Mapping[Any, Any] | None = None,
+        cold: bool = False,
     ) -> None:
         if not isinstance(priors, Mapping) or not priors:
             raise QuenchedError(f"Gibbs takes a dict of fields to laws, as in Gibbs({{s: Ising()}}), got {priors!r}")
@@ -68,6 +71,7 @@ class Gibbs:
         self.weights = tuple(_factor(w) for w in (weight if isinstance(weight, (tuple, list)) else (weight,)))
         self.beta = as_scalar(beta, "beta of Gibbs")
         self.name = name
+        self.cold = cold
         self.observables: dict[str, Expr] = {}
         self._check()
         self._collect()
@@ -105,7 +109,7 @@ class Gibbs:
         priors = [f"{canonical(x)}:{canonical(law)}" for x, law in self.priors.items()]
         rest = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
         rest += [canonical(self.energy), *(canonical(w) for w in self.weights), canonical(self.beta)]
-        return content_key("gibbs", *priors, "exponent", *rest)
+        return content_key("gibbs" if not self.cold else "gibbs at T = 0", *priors, "exponent", *rest)
 
     # -- observables -----------------------------------------------------------------------------------------------
     def observe(self, **named: Any) -> Gibbs:
@@ -154,6 +158,7 @@ class Gibbs:
             put(self.beta),
             self.name,
             {s: v for s, v in self.defaults.items() if s not in chosen},
+            self.cold,
         )
         return fixed.observe(**{name: put(expr) for name, expr in self.observables.items()})
 
@@ -187,9 +192,11 @@ class Gibbs:
         printer = TextPrinter(len(self.populations) > 1)
         parts = [f"Π_i prior({printer.unit(x, 'i')})" for x in self.fields]
         if self.energy != 0:
-            parts.append(f"exp[−({printer.tidy(self.beta)}) ({printer.tidy(self.energy)})]")
+            beta = "β" if self.cold else printer.tidy(self.beta)
+            parts.append(f"exp[−({beta}) ({printer.tidy(self.energy)})]")
         parts += [f"Π_i [{printer.tidy(w)}]" for w in self.weights]
-        lines = [f"P = (1/Z) {' '.join(parts)}"]
+        head = "P = lim_{β→∞} (1/Z)" if self.cold else "P = (1/Z)"
+        lines = [f"{head} {' '.join(parts)}"]
         lines += [f"{printer.unit(x, 'i')} ~ {printer.law(law)} a priori" for x, law in self.priors.items()]
         lines += [entry_law(m, printer.tagged) for m in self.matrices]
         lines += [f"{printer.unit(q, 'i')} ~ {printer.law(q.law)}" for q in self.quenched]
@@ -204,11 +211,11 @@ class Gibbs:
         printer = TexPrinter(len(self.populations) > 1)
         parts = [rf"\prod_i \mathrm{{prior}}\left({printer.unit(x, 'i')}\right)" for x in self.fields]
         if self.energy != 0:
-            parts.append(
-                rf"\exp\left[-\left({printer._print(self.beta)}\right)\left({printer._print(self.energy)}\right)\right]"
-            )
+            beta = r"\beta" if self.cold else printer._print(self.beta)
+            parts.append(rf"\exp\left[-\left({beta}\right)\left({printer._print(self.energy)}\right)\right]")
         parts += [rf"\prod_i \left[{printer._print(w)}\right]" for w in self.weights]
-        rows = [rf"P &= \frac{{1}}{{Z}} {' '.join(parts)}"]
+        limit = r"\lim_{\beta\to\infty} " if self.cold else ""
+        rows = [rf"P &= {limit}\frac{{1}}{{Z}} {' '.join(parts)}"]
         rows += [rf"{printer.unit(x, 'i')} &\sim {printer.law(law)}" for x, law in self.priors.items()]
         laws = [entry_law_latex(m, printer.tagged) for m in self.matrices]
         rows += [law.replace(r" \sim ", r" &\sim ", 1) for law in laws]

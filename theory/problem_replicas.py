@@ -113,10 +113,14 @@ def heat(poly: Expr) -> Expr:
 
 @dataclass(frozen=True)
 class Piece:
-    """A site's base measure is a sum of these: atoms ``(value, weight)`` or a density in `X` on the real line."""
+    """A site's base measure is a sum of these: atoms ``(value, weight)`` or a density in `X` on the real line.
+
+    At zero temperature a weight is where the variable may be, and `energy` in `X` what is minimised there.
+    """
 
     value: Expr | None
     weight: Expr
+    energy: Expr = S.Zero
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,15 @@ class ReplicaSite:
     kind : "state" (x is the state) or "channel" (x = −iû of a local field with weight f)
     pieces : base measure of the state, or the weight f of the local field as a single piece in `X`
     labels : (symbol, atoms of its law, its density in `X` where there are none)
+    cold : at zero temperature: L(b; V) = max_x [b x + V x²/2 − energy(x)] of a state, and
+        max_u [−energy(u) − (u − b)²/2V] of a local field
     """
 
     name: str
     kind: Literal["state", "channel"]
     pieces: tuple[Piece, ...]
     labels: tuple[tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr], ...] = ()
+    cold: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,9 @@ class ReplicaProblem:
     replicon : matrix P″Σ of the replicon sector, rows of expressions
     observables : further named expressions
     kinds : of every unknown: "mean" (⟨x⟩, of either sign), "overlap" (of two replicas), "norm" (of one), "response"
-        (⟨x²⟩ of a conjugate field)
+        (⟨x²⟩ of a conjugate field), "susceptibility" (β times norm minus overlap, at zero temperature)
+    cold : at zero temperature; the free entropy is then minus the energy of the ground state
+    bare : at zero temperature without an energy: solutions only have a theory where their volume shrinks to a point
     """
 
     parameters: tuple[Symbol, ...]
@@ -163,3 +172,5 @@ class ReplicaProblem:
     replicon: tuple[tuple[Expr, ...], ...]
     observables: tuple[tuple[str, Expr], ...] = ()
     kinds: tuple[str, ...] = ()
+    cold: bool = False
+    bare: bool = False

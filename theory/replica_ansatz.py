@@ -21,7 +21,7 @@ from quenched.theory.distributions import Law, Normal, SpikeSlab
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched
 from quenched.theory.lower import SiteField
-from quenched.theory.priors import Spherical, fixed_norm
+from quenched.theory.priors import Restricted, Spherical, fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, Piece, ReplicaSite, X, site_average, slope
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
@@ -230,7 +230,7 @@ class _Ansatz:
         extra = v * norm / 2
         if v.has(*(q for q in weight.labels)):
             raise NotCovered(f"the quadratic field of {variable.name} depends on the labels of its site")
-        if isinstance(weight.prior[1], Spherical):  # type: ignore[index]
+        if on_sphere(weight.prior[1]):  # type: ignore[index]
             lam = self._fresh("lambda", variable.name)
             self.multipliers[variable.population] = lam
             return SiteInField(variable, b, off, -lam), extra + lam * norm / 2
@@ -481,6 +481,9 @@ def prior_pieces(law: Law) -> tuple[Piece, ...]:
     """A law of one number as atoms and densities; of a sphere the flat measure, its volume divided out."""
     if isinstance(law, Spherical):
         return (Piece(None, exp(-S.Half) / sqrt(2 * pi)),)
+    if isinstance(law, Restricted):
+        inside = law.indicator(X) * law.scale
+        return tuple(Piece(p.value, p.weight * inside) for p in prior_pieces(law.law))
     if law.weights():
         return tuple(Piece(value, p) for value, p in law.weights())
     if isinstance(law, SpikeSlab):

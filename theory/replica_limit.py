@@ -15,7 +15,7 @@ from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Rational, S, Symb
 
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.observables import Mean
-from quenched.theory.priors import Spherical, fixed_norm
+from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, site_average
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
@@ -334,8 +334,9 @@ class Observe(Rule):
         named = {"free_entropy": free.value, "replicon": before.eigenvalue}
         seen = tuple(self._states(action)) + tuple(self._thermodynamics(free))
         seen += tuple(self._declared(action, dict(seen) | named))
-        equations = closure(state, [free.value, before.eigenvalue, *(e for _, e in seen)])
-        kinds = {v: self._kind(action, o) for o, v in action.values.items() if isinstance(v, Symbol)}
+        used = [free.value, before.eigenvalue, *(e for _, e in seen)]
+        equations = closure(state.equations, state.constraints, used)
+        kinds = {v: orbit_kind(action, o) for o, v in action.values.items() if isinstance(v, Symbol)}
         return ReplicaState(
             ReplicaProblem(
                 replicated.parameters,
@@ -348,16 +349,6 @@ class Observe(Rule):
                 tuple(kinds[s] for s, _ in equations),
             )
         )
-
-    @staticmethod
-    def _kind(action: RSAction, orbit: Orbit) -> str:
-        fields = action.problem.action.fields
-        if len([a for a, _ in orbit.atoms if not fields[a].single]) == 1:
-            return "mean"
-        if orbit.copies == 2:
-            return "overlap"
-        hat = action.problem.action.fields[orbit.atoms[0][0]].role == "hat"
-        return "response" if hat else "norm"
 
     def _states(self, action: RSAction) -> Iterator[tuple[str, Expr]]:
         """Mean, overlap of two replicas, and second moment of every declared state."""
@@ -409,7 +400,7 @@ class Observe(Rule):
         """
         assert site.variable.weight.prior is not None
         law = site.variable.weight.prior[1]
-        if isinstance(law, Spherical):
+        if on_sphere(law):
             return S.Zero
         weights = law.weights()
         even = weights and all(p == weights[0][1] for _, p in weights) and site.variable.weight.factor == 1
@@ -421,14 +412,27 @@ def indicator(weight: Expr) -> bool:
     return all(f.func is Heaviside for f in Mul.make_args(weight))
 
 
-def closure(state: SaddleEquations, used: list[Expr]) -> tuple[tuple[Symbol, Expr], ...]:
+def orbit_kind(action: RSAction, orbit: Orbit) -> str:
+    """What kind of unknown an order parameter is (see `ReplicaProblem.kinds`)."""
+    fields = action.problem.action.fields
+    if len([a for a, _ in orbit.atoms if not fields[a].single]) == 1:
+        return "mean"
+    if orbit.copies == 2:
+        return "overlap"
+    hat = action.problem.action.fields[orbit.atoms[0][0]].role == "hat"
+    return "response" if hat else "norm"
+
+
+def closure(
+    equations: dict[Symbol, Expr], constraints: dict[Symbol, tuple[Expr, Expr]], used: list[Expr]
+) -> tuple[tuple[Symbol, Expr], ...]:
     """The equations of all unknowns that the used expressions need, and those that their equations need."""
     wanted: list[Symbol] = []
-    pending = [*used, *(a for a, _ in state.constraints.values())]
+    pending = [*used, *(a for a, _ in constraints.values())]
     while pending:
         expr = pending.pop()
-        for s in state.equations:
+        for s in equations:
             if s in expr.free_symbols and s not in wanted:
                 wanted.append(s)
-                pending.append(state.equations[s])
-    return tuple((s, state.equations[s]) for s in state.equations if s in wanted)
+                pending.append(equations[s])
+    return tuple((s, equations[s]) for s in equations if s in wanted)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs
 
 
+#: The inverse temperature of a measure at zero temperature, before its limit is taken.
+COLD = Symbol("beta", positive=True)
+
+
 @dataclass(frozen=True)
 class SiteWeight:
     """Weight of one site and one copy: prior of its state, exp(exponent), and factors.
@@ -132,7 +136,12 @@ class _Lowering:
                 raise NotCovered(f"two fields are called {fld.name!r}: give them different names")
             self.fields[fld.name] = SiteField(fld.name, "state", fld.population, fld)
             self.outputs[fld, fld.population] = fld.name
-        for term in Add.make_args((-self.model.beta * self.model.energy).expand()):
+        beta = self.model.beta
+        if self.model.cold:
+            beta = COLD
+            if any(p.name == COLD.name for p in self.model.parameters):
+                raise NotCovered(f"a parameter called {COLD.name!r} at zero temperature: give it another name")
+        for term in Add.make_args((-beta * self.model.energy).expand()):
             self._energy(term)
         for weight in self.model.weights:
             over = population_of(weight, "weight")

@@ -92,6 +92,8 @@ def part_name(node: Mean) -> str:
 def with_source(model: Gibbs, node: Mean) -> Gibbs:
     """The measure times exp(ε Σ body): its free entropy has the slope fraction·⟨body⟩ in ε.
 
+    At zero temperature the source is part of the energy, and minus the energy of the ground state has that slope.
+
     Raises
     ------
     NotCovered
@@ -101,7 +103,7 @@ def with_source(model: Gibbs, node: Mean) -> Gibbs:
     if any(f.copy is not None for f in body.atoms(Field)):
         raise NotCovered(f"{node} mixes copies of the system beyond products of a state and of its square")
     tilt = model.beta * model.energy - SOURCE * total(body, node.population)
-    return type(model)(model.priors, tilt, model.weights, 1)
+    return type(model)(model.priors, tilt, model.weights, 1, cold=model.cold)
 
 
 __all__ = ["AT_THE_SADDLE", "SOURCE", "declared", "declared_name", "of_mean", "part_name", "with_source"]

@@ -13,6 +13,7 @@ from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import ReplicaProblem
 from quenched.theory.record import Form, Line
 from quenched.theory.replica_ansatz import ReplicaSymmetry, RSAction
+from quenched.theory.replica_cold import ColdForm, ObserveCold, ZeroTemperature
 from quenched.theory.replica_limit import (
     Extremise,
     FewReplicas,
@@ -84,8 +85,14 @@ class ReplicaDerivation(Derivation):
     def replicon(self) -> ReplicaDerivation:
         return self._take(Replicon(), SaddleEquations, "replicon")
 
+    def zero_temperature(self) -> ReplicaDerivation:
+        """β → ∞ (of a measure declared at zero temperature)."""
+        return self._take(ZeroTemperature(), RepliconForm, "zero_temperature")
+
     def observables(self) -> ReplicaDerivation:
         model = self.declaration.model
+        if model.cold:
+            return self._take(ObserveCold(tuple(model.observables.items())), ColdForm, "observables")
         return self._take(Observe(model.beta, tuple(model.observables.items())), RepliconForm, "observables")
 
     def _take(self, rule: Any, kind: Any, verb: str) -> ReplicaDerivation:
@@ -110,6 +117,8 @@ def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed:
     d = start(model, values, **fixed).average().order_parameters().saddle()
     try:
         d = d.ansatz().few_replicas().stationarity().replicon()
+        if model.cold:
+            d = d.zero_temperature()
     except NotCovered as stop:
         return d.refuse(ReplicaSymmetry.title, str(stop))  # type: ignore[return-value]
     return d.observables()

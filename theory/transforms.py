@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sympy import Basic, sqrt
 
@@ -15,6 +15,9 @@ from quenched.theory.fields import UnitSymbol
 from quenched.theory.model import Map, Model, rebuild
 from quenched.theory.spaces import as_scalar
 from quenched.theory.substitute import substitute
+
+if TYPE_CHECKING:
+    from quenched.theory.gibbs import Gibbs
 
 
 def discretise(model: Model, dt: Any) -> Model:
@@ -121,3 +124,27 @@ def _renamed(matrix: RandomMatrix, k: int) -> RandomMatrix:
 
 
 __all__ = ["copies", "discretise"]
+
+
+def zero_temperature(model: Gibbs) -> Gibbs:
+    """The measure on the states of lowest energy: β → ∞ (after N → ∞ in the theory).
+
+    Without an energy, a measure under constraints is taken to where the volume of its solutions shrinks to a point.
+
+    Parameters
+    ----------
+    model : Gibbs
+        Its inverse temperature is dropped, and with it a parameter that occurs nowhere else.
+
+    Raises
+    ------
+    QuenchedError
+        For a model that is no Gibbs measure.
+    """
+    from quenched.theory.gibbs import Gibbs
+
+    if not isinstance(model, Gibbs):
+        raise QuenchedError(f"zero_temperature takes a Gibbs measure, got {type(model).__name__}")
+    cold = Gibbs(model.priors, model.energy, model.weights, 1, model.name, None, cold=True)
+    cold.defaults = {s: v for s, v in model.defaults.items() if s in cold.parameters}
+    return cold.observe(**model.observables)

@@ -10,15 +10,13 @@ from quenched.theory.errors import NotCovered
 _KINDS = {
     "head": "FixedPoints",
     "coupling": "Sparse Stable Landscape Data Entrywise",
-    "transformation": "zero_temperature backward freeze",
-    "law": "Flat Positive Box",
+    "transformation": "backward freeze",
     "unit quantity": "Spikes grad",
 }
 _INSTEAD = {
     "head": "the heads Dynamics, Map, Layers, Spectrum and Gibbs are",
     "coupling": "the couplings Gaussian, Iid and Circulant are",
-    "transformation": "copies and discretise are",
-    "law": "Normal, Uniform, Ising, Bernoulli, Laplace, HalfNormal, Exponential and SpikeSlab are",
+    "transformation": "copies, discretise and zero_temperature are",
     "unit quantity": "Field, Quenched and WhiteNoise are",
 }
 
