@@ -117,7 +117,7 @@ class Readout:
 
     def capacity(self, leaf: Functional) -> Number:
         """Where the solutions of all constraints shrink to a point, or, of units with finitely many values, run out."""
-        from quenched.numerics.replica import shrinking
+        from quenched.numerics.replica_curves import shrinking
 
         parameter = leaf.args[0]
         if not isinstance(parameter, Symbol) or parameter not in self.model.parameters:
@@ -127,8 +127,9 @@ class Readout:
 
             return self.critical(parameter, functional("Entropy")())
         problem = self.theory.problem
-        overlaps = [s for (s, _), kind in zip(problem.equations, problem.kinds, strict=True) if kind == "overlap"]
-        states = [s for s in overlaps if s.name.startswith("q")]
+        kinds = ("susceptibility",) if problem.cold else ("overlap",)
+        overlaps = [s for (s, _), kind in zip(problem.equations, problem.kinds, strict=True) if kind in kinds]
+        states = [s for s in overlaps if s.name[0] == "q" or problem.cold]
         if len(states) != 1:
             raise NotCovered(f"{leaf}: the capacity of a measure with one overlap is covered")
         here = self.values[parameter]
