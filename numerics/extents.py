@@ -99,13 +99,13 @@ class Extents:
         return Number(-float(found.fun), 1e-7 * reach)
 
     # -- radii -----------------------------------------------------------------------------------------------------
-    def radius(self, centre: complex = 0.0, inner: bool = False, rays: int = 16) -> Number:
+    def radius(self, centre: complex = 0.0, inner: bool = False, rays: int = 16, round_only: bool = False) -> Number:
         """Largest distance of the support from a point, or the smallest one (0 if the point is inside).
 
         Raises
         ------
         NotCovered
-            Nothing to find: an empty support.
+            Nothing to find: an empty support; with `round_only`, one that is no disc or annulus about the point.
         """
         if self.solver.problem.hermitian:
             ends = [Number(abs(e.value - centre), e.error) for e in self.solver.edges()]
@@ -128,6 +128,8 @@ class Extents:
         if not found:
             raise NotCovered("the support does not surround the centre of a radius")
         best = min(found, key=lambda a: sign * found[a].value)
+        if round_only and (np.ptp([n.value for n in found.values()]) > 1e-6 * reach or len(found) < rays):
+            raise NotCovered("the support is no disc or annulus about the centre of a Radius: ask for an Edge")
         if np.ptp([n.value for n in found.values()]) < 1e-8 * reach and len(found) == rays:
             return found[best]  # a disc or annulus
         return self._refined(along, best, 2 * np.pi / rays, sign, found[best])

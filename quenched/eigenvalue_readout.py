@@ -101,7 +101,7 @@ class Reader:
 
     def _radius(self, it: Radius) -> Number:
         centre = complex(it.centre)
-        found = self.extents.radius(centre, it.inner)
+        found = self.extents.radius(centre, it.inner, round_only=True)
         beyond = [o for o in self._outliers() if (abs(o.value - centre) > found.value + 1e-9) is not it.inner]
         if beyond:
             raise NotCovered(f"{it}: an outlier at {beyond[0].value:.6g} lies beyond the radius {found.value:.6g}")

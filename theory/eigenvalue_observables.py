@@ -148,7 +148,7 @@ class Edge(OfEigenvalues):
 
 
 class Radius(OfEigenvalues):
-    """Largest distance of the support of the density from a point; with ``inner=True`` the smallest one.
+    """Radius of a support that is a disc or an annulus about a point; with ``inner=True`` that of its hole.
 
     Parameters
     ----------
