@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sympy import Abs, Expr, I, Matrix, S, Symbol, simplify, zeros
+from sympy import Abs, Add, Expr, I, Matrix, S, Symbol, simplify, zeros
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import open_leaves
@@ -193,10 +193,31 @@ def pair(pencil: Pencil) -> DysonProblem:
         heads=pencil.heads,
         bare=pencil.bare,
         unknowns=unknowns,
-        feedback=tuple(Feedback(i, l, c * o, u) for (i, l, o, u), c in feedback.items() if c != 0),
+        feedback=tuple(Feedback(i, l, k * o, u) for (i, l, o, u), c in feedback.items() if (k := in_the_limit(c)) != 0),
         half=pencil.half,
         ranks=(*pencil.ranks, *means),
     )
+
+
+def in_the_limit(coefficient: Expr) -> Expr:
+    """A coefficient of the self-energy as N → ∞: negative powers of N (from finite-rank parts in products) vanish.
+
+    Raises
+    ------
+    NotCovered
+        For a positive power: the spectrum does not stay finite.
+    """
+    if N not in coefficient.free_symbols:
+        return coefficient
+    kept = S.Zero
+    for term in Add.make_args(coefficient.expand()):
+        rest, power = term.as_independent(N, as_Add=False)
+        exponent = power.as_base_exp()[1]
+        if power == 1:
+            kept += rest
+        elif power.as_base_exp()[0] != N or not exponent.is_negative:
+            raise NotCovered(f"the self-energy contains {term}, which does not stay finite as N → ∞")
+    return kept
 
 
 def second_cumulant(a: Occurrence, b: Occurrence) -> Expr:
