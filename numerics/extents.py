@@ -54,16 +54,13 @@ class Extents:
             raise NotCovered("the eigenvalues of this matrix are real: its edges are 'left' and 'right'")
         ends = self.solver.edges()
         pick = ends[1::2] if unit.real > 0 else ends[::2]
+        bound = below if unit.real > 0 else above
+        if np.isfinite(bound) and self.solver.inside(np.array([bound]))[0]:
+            raise NotCovered(f"the bound {bound:g} of an edge lies inside the support: put it into a gap")
         inside = [e for e in pick if above < e.value < below]
-        other = [e.value for e in (ends[::2] if unit.real > 0 else ends[1::2])]
         if not inside:
             raise NotCovered(f"no edge of the support between {above:g} and {below:g}")
-        best = max(inside, key=lambda e: e.value * unit.real)
-        bound = below if unit.real > 0 else above
-        cut = any((x - best.value) * unit.real > 0 and (bound - x) * unit.real > 0 for x in other)
-        if cut:
-            raise NotCovered(f"the bound {bound:g} of an edge lies inside the support: put it into a gap")
-        return best
+        return max(inside, key=lambda e: e.value * unit.real)
 
     def _direct(self, unit: complex, reach: float) -> Number | None:
         """The edge on the axis itself, if the support reaches nowhere farther in this direction."""
@@ -99,7 +96,7 @@ class Extents:
         return Number(-float(found.fun), 1e-7 * reach)
 
     # -- radii -----------------------------------------------------------------------------------------------------
-    def radius(self, centre: complex = 0.0, inner: bool = False, rays: int = 16, round_only: bool = False) -> Number:
+    def radius(self, centre: complex = 0.0, inner: bool = False, rays: int = 8, round_only: bool = False) -> Number:
         """Largest distance of the support from a point, or the smallest one (0 if the point is inside).
 
         Raises

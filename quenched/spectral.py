@@ -105,6 +105,18 @@ class SpectralTheory(Theory):
         """Points of the real axis at which the support begins and ends, in order."""
         return self.solve(params, **keywords).edges()
 
+    def own(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the values that the derivation has; a mistake may have lost a parameter."""
+        kept = super().own(values)
+        names = {s.name for s in self.model.parameters}
+        return {k: v for k, v in kept.items() if k in names} if self.mutant else kept
+
+    def mutate(self, name: str) -> Theory:
+        """The same theory with a deliberate mistake (see `quenched.spectral_mutants.SPECTRAL_MUTANTS`)."""
+        from quenched.spectral_mutants import mutate
+
+        return mutate(self, name)
+
     def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
         """Largest real part of the spectrum, the growth rate of dx/dt = M x, with its error."""
         branch = self.solve(params, **keywords).main
@@ -134,7 +146,7 @@ class SpectralBranch(Branch):
         self.label, self.kind = "spectrum", "real" if model.hermitian else "complex"
         self.observed = model.observables or model.standard
         self.names = [*self.observed, *(["density"] if model.hermitian else [])]
-        self.shared = frozenset()
+        self.shared, self.doubt = frozenset(), ""
         self.rms = lambda name: reader.scale(self.observed[name]) if name in self.observed else None
         self._get = lambda name: self._curve() if name not in self.observed else reader.quantity(self.observed[name])
         self._known, self._reasons = {}, {}

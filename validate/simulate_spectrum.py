@@ -16,8 +16,7 @@ from typing import Any
 
 from sympy import Dummy, Expr, Symbol
 
-from quenched.theory import algebra
-from quenched.theory.algebra import Diag, Matrix, Outer, Transpose
+from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose
 from quenched.theory.couplings import RandomMatrix
 from quenched.theory.eigenvalue_observables import (
     SIDES,
@@ -138,7 +137,7 @@ class Writer:
             return Factor("transpose", label(factor.matrix))
         if isinstance(factor, Diag):
             return Factor("diag", vectors=(self.vector(factor.vector),))
-        if isinstance(factor, getattr(algebra, "Inverse", ())):
+        if isinstance(factor, Inverse):
             return Factor("inverse", inner=self.expression(factor.matrix))
         if isinstance(factor, Outer):
             sizes = (str(self.numbers.size(p)[1]) for p in (factor.rows, factor.cols))
