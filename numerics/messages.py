@@ -251,8 +251,8 @@ class Instance:
         state: MessageState,
         rng: np.random.Generator,
         size: float = 1e-6,
-        drop: int = 2,
-        count: int = 10,
+        drop: int = 1,
+        count: int = 4,
         damping: float = 0.0,
     ) -> float:
         """Geometric mean growth a sweep of the mean square difference of two copies that differ by small noise.

@@ -30,7 +30,7 @@ _HOME: dict[str, str] = {
         (
             *("mean", "total", "cov", "Lyapunov", "Critical", "Participation"),
             *("Fluctuation", "Shift", "Posterior"),
-            *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin"),
+            *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin", "Growth"),
         ),
         "quenched.theory.observables",
     ),
@@ -63,7 +63,7 @@ _PLANNED: dict[str, str] = {
     "FixedPoints": "a head",
     **dict.fromkeys(("backward", "freeze", "grad"), "a transformation"),
     **dict.fromkeys(
-        (*("Growth", "Kernel", "Complexity", "Probability"),),
+        (*("Kernel", "Complexity", "Probability"),),
         "an observable",
     ),
 }

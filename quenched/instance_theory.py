@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quenched.readout import Quantity
 from quenched.rendering import Lines
-from quenched.replica_theory import ReplicaTheory
-from quenched.solution import Branch, Solution
+from quenched.replica_theory import ReplicaTheory, Saddle
 from quenched.theory.errors import NotCovered
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from sympy import Expr
 
     from quenched.numerics.message_code import MessageProgram
     from quenched.numerics.messages import MessageRun
-    from quenched.numerics.replica import ReplicaBranch
     from quenched.theory.instance import InstanceDerivation
     from quenched.theory.instance_identities import Identity
     from quenched.theory.problem_messages import MessageProblem
@@ -27,15 +25,11 @@ if TYPE_CHECKING:
 Params = Mapping[Any, float] | None
 
 
-class FixedPoint(Branch):
+class FixedPoint(Saddle):
     """One fixed point of state evolution, always shown with the growth of perturbed messages."""
 
-    @classmethod
-    def of(cls, raw: ReplicaBranch) -> FixedPoint:
-        """A fixed point as the solver returns it."""
-        numbers = {name: Quantity(v.value, v.error) for name, v in raw.values.items()}
-        growth = Quantity(numbers["replicon"].value - 1, numbers["replicon"].error)
-        return cls(raw.label, "state evolution", raw.stable, growth, list(numbers), numbers.__getitem__)
+    kind_of_state = "state evolution"
+    doubtful = "messages do not converge on instances (growth {:.4g} > 1)"
 
     def __repr__(self) -> str:
         state = "messages converge" if self.stable else "UNSTABLE: messages do not converge on instances"
@@ -76,17 +70,10 @@ class InstanceTheory(ReplicaTheory):
 
         return message_program(self.messages)
 
-    def solve(self, params: Params = None, **keywords: Any) -> Solution:
-        """Fixed points of state evolution: overlaps, Bethe free entropy, growth of perturbed messages (``replicon``).
+    branch = FixedPoint
 
-        Parameters and errors are those of `ReplicaTheory.solve`.
-        """
-        from quenched.numerics.replica import solve_replica
-
-        values = self.values(params, **keywords)
-        raw = solve_replica(self.problem, values)
-        given = {str(k): float(v) for k, v in values.items()}
-        return Solution([FixedPoint.of(b) for b in raw.branches], raw.main, given, Solution.provenance_of(self))
+    def growth_expression(self) -> Expr:
+        return dict(self.problem.observables)["replicon"]
 
     def run(
         self,

@@ -65,6 +65,8 @@ class Readout:
         name = type(leaf).__name__
         if name in AT_THE_SADDLE and AT_THE_SADDLE[name] in self.branch.values:
             return self._number(self.branch.values[AT_THE_SADDLE[name]])
+        if name == "Growth":
+            return self.growth()
         if isinstance(leaf, Critical):
             return self._number(self.critical(leaf.parameter, leaf.condition))
         if name in ("Capacity", "Margin"):
@@ -74,6 +76,21 @@ class Readout:
     @staticmethod
     def _number(found: Number) -> Quantity:
         return Quantity(found.value, found.error)
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+    def growth(self) -> Quantity:
+        """Growth of perturbed messages a sweep: the expression of the instance reading, at this saddle."""
+        import numpy as np
+
+        from quenched.numerics.replica import Evaluator
+
+        expr = self.theory.growth_expression()
+        numbers = []
+        for fine in (1.0, 0.7):
+            ev = Evaluator(self.theory.problem, self.values, fine)
+            at = ev.point(np.array([self.branch.values[s.name].value for s in ev.unknowns]))
+            numbers.append(ev.number(expr, at))
+        return Quantity(numbers[0], abs(numbers[0] - numbers[1]) + 1e-10)
 
     # -- sources -----------------------------------------------------------------------------------------------------
     def by_source(self, node: Mean) -> Quantity:
@@ -194,3 +211,16 @@ def sourced_problem(model: Gibbs, node: Mean) -> ReplicaProblem:
     if found is None:
         raise NotCovered(f"a measure with a source for {node} has no solvable theory")
     return found
+
+
+def growth_at_saddle(theory: ReplicaTheory) -> Expr:
+    """Growth of perturbed messages, as derived for instances, in the order parameters of replicas."""
+    from quenched.theory.instance import derive
+    from quenched.theory.instance_evolution import GrowthForm
+    from quenched.theory.instance_identities import common_symbols
+    from quenched.theory.replica_ansatz import RSAction
+
+    growth, action = derive(theory.model).find(GrowthForm), theory.derivation.find(RSAction)  # type: ignore[arg-type]
+    if growth is None or action is None:
+        raise NotCovered("Growth() is of messages on an instance, and this measure has none")
+    return growth.eigenvalue.xreplace(common_symbols(action, growth.evolution))

@@ -13,7 +13,7 @@ from quenched.theory.observables import Critical, functional
 from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
-    from sympy import Symbol
+    from sympy import Expr, Symbol
 
     from quenched.instance_theory import InstanceTheory
     from quenched.numerics.replica import ReplicaBranch
@@ -29,6 +29,9 @@ SEARCHED = (functional("Capacity"), functional("Margin"))
 class Saddle(Branch):
     """One replica-symmetric saddle, always shown with its replicon eigenvalue."""
 
+    kind_of_state = "replica symmetric"
+    doubtful = "replicas break their symmetry (replicon eigenvalue {:.4g} > 1)"
+
     @classmethod
     def of(cls, theory: ReplicaTheory, values: dict[Symbol, float], raw: ReplicaBranch) -> Saddle:
         """A saddle as the solver returns it, with the declared observables."""
@@ -40,11 +43,11 @@ class Saddle(Branch):
         names = [n for n in raw.values if not n.startswith("_")]
         shared = frozenset(n for n, e in observables.items() if e.atoms(Critical, *SEARCHED))
         return cls(
-            *(raw.label, "replica symmetric", raw.stable, growth),
+            *(raw.label, cls.kind_of_state, raw.stable, growth),
             list(dict.fromkeys([*names, *observables])),
             Readout(theory, values, raw),
             shared,
-            doubt="" if raw.stable else f"replicas break their symmetry (replicon eigenvalue {replicon.value:.4g} > 1)",
+            doubt="" if raw.stable else cls.doubtful.format(replicon.value),
         )
 
     def __repr__(self) -> str:
@@ -56,6 +59,7 @@ class ReplicaTheory(Theory):
     """The N → ∞ theory of one Gibbs measure, replicas being equivalent."""
 
     derivation: ReplicaDerivation
+    branch: type[Saddle] = Saddle
 
     @property
     def problem(self) -> ReplicaProblem:  # type: ignore[override]
@@ -98,7 +102,7 @@ class ReplicaTheory(Theory):
         raw = solve_replica(self.problem, values)
         given = {str(k): float(v) for k, v in values.items()}
         return Solution(
-            [Saddle.of(self, values, b) for b in raw.branches], raw.main, given, Solution.provenance_of(self)
+            [self.branch.of(self, values, b) for b in raw.branches], raw.main, given, Solution.provenance_of(self)
         )
 
     def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
@@ -217,6 +221,18 @@ class ReplicaTheory(Theory):
         from quenched.numerics.replica import solve_replica
 
         return solve_replica(self.problem, values, **options)
+
+    def growth_expression(self) -> Expr:
+        """Growth of perturbed messages a sweep, as derived for instances, in the order parameters of this theory.
+
+        Raises
+        ------
+        NotCovered
+            The measure has no messages.
+        """
+        from quenched.replica_readout import growth_at_saddle
+
+        return growth_at_saddle(self)
 
     def fluctuations(self) -> Any:
         """Fluctuations of order 1/N about a saddle of replicas: only their stability is built."""

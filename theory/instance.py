@@ -13,7 +13,7 @@ from sympy import Add, Expr, Heaviside, Mul, Poly, S, Symbol, log
 
 from quenched.theory.derivation import Derivation
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import unbind
+from quenched.theory.fields import Field, unbind
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.instance_evolution import EvolutionForm, FieldLaw, GrowthForm, LineariseMessages, StateEvolution
 from quenched.theory.instance_graph import OneInstance, PairGraph
@@ -31,13 +31,14 @@ from quenched.theory.instance_messages import (
     NodeEquations,
     Onsager,
 )
-from quenched.theory.observables import Mean
+from quenched.theory.observables import Functional, Mean
 from quenched.theory.problem_messages import MessageBlock, MessageProblem, MessageSite
 from quenched.theory.problem_replicas import L, ReplicaProblem
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, text
 from quenched.theory.replica_ansatz import moment
 from quenched.theory.replica_lower import GibbsDeclaration
+from quenched.theory.replica_observe import AT_THE_SADDLE, declared_name
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ObserveInstance(Rule):
         evolution = before.evolution
         seen = [("free_entropy", evolution.free_entropy), ("replicon", before.eigenvalue)]
         seen += list(_states(evolution)) + list(_entropy(evolution))
-        seen += [(name, _declared(name, expr, evolution)) for name, expr in self.declared]
+        seen += list(self._declared(evolution, dict(seen)))
         known = known_widths(evolution)
         seen = [(name, expr.xreplace(known)) for name, expr in seen]
         constraints = tuple((lam, a.xreplace(known), value) for lam, (a, value) in evolution.constraints.items())
@@ -90,6 +91,14 @@ class ObserveInstance(Rule):
             tuple(kinds[s] for s, _ in equations),
         )
         return InstanceState(problem, message_problem(evolution))
+
+    def _declared(self, evolution: EvolutionForm, known: Mapping[str, Expr]) -> Iterator[tuple[str, Expr]]:
+        """The declared observables that are averages at the fixed point (the others take more than one point)."""
+        for name, expr in self.declared:
+            try:
+                yield declared_name(name), declared(expr, evolution, known)
+            except NotCovered:
+                continue
 
 
 def known_widths(evolution: EvolutionForm) -> dict[Expr, Expr]:
@@ -192,22 +201,39 @@ def _count(f: FieldLaw) -> Expr | None:
     return log(len(pieces)) if even else None
 
 
-def _declared(name: str, expr: Expr, evolution: EvolutionForm) -> Expr:
-    """An expression in means of a state and of its square, times labels."""
-    swap = {}
-    for node in expr.atoms(Mean):
-        f = evolution.law(node.population.name)
-        inside = unbind(node.body)
-        body = Poly(inside, f.site.symbol) if inside.is_polynomial(f.site.symbol) else None
-        if (
-            body is None
-            or body.degree() > 2
-            or f.site.kind != "state"
-            or body.free_symbols_in_domain - set(f.site.labels)
-        ):
-            raise NotCovered(f"observable {name!r}: means of a state and of its square are covered, got {node}")
-        swap[node] = f.average(Add(*(c * moment(p) for (p,), c in body.terms())))
+def declared(expr: Expr, evolution: EvolutionForm, known: Mapping[str, Expr]) -> Expr:
+    """A declared observable: means of products of a state's copies and of labels, and functionals of the fixed point.
+
+    Raises
+    ------
+    NotCovered
+        Something else in it.
+    """
+    swap: dict[Expr, Expr] = {node: _mean(node, evolution) for node in expr.atoms(Mean)}
+    for node in expr.atoms(Functional):
+        name = {**AT_THE_SADDLE, "Growth": "replicon"}.get(type(node).__name__, "")
+        if name not in known:
+            raise NotCovered(f"{node} is not given by the fixed point of state evolution")
+        swap[node] = known[name]
     return expr.xreplace(swap)
+
+
+def _mean(node: Mean, evolution: EvolutionForm) -> Expr:
+    """Copies of the system share the instance, so that they are independent given the field of a site."""
+    f = evolution.law(node.population.name)
+    total = []
+    for term in Add.make_args(unbind(node.body).expand()):
+        powers = []
+        for x in sorted(term.atoms(Field), key=lambda x: x.copy or 0):
+            if x.name != f.site.symbol.name or f.site.kind != "state" or not term.is_polynomial(x):
+                raise NotCovered(f"{node} is no mean of moments of a state")
+            power = Poly(term, x).degree()
+            if power > 2:
+                raise NotCovered(f"means of a state and of its square are covered, got {node}")
+            powers.append(power)
+            term = (term / x**power).expand()
+        total.append(term * Mul(*(moment(p) for p in powers)))
+    return f.average(Add(*total))
 
 
 @dataclass(frozen=True)

@@ -91,17 +91,21 @@ class MessageExperiment:
         out["free_entropy"] = instance.free_entropy(state, self.N)
         if all(s.weight is not None for s in states):
             out["entropy"] = instance.entropy(state, self.N)
-        out["growth"] = self._growth(instance, run)
+        out["growth"] = self.growth(instance, run)
         if not run.converged:
             out = {name: value if name == "growth" else np.nan for name, value in out.items()}
         return {k: np.array([v]) for k, v in {**out, "converged": float(run.converged), "sweeps": run.sweeps}.items()}
 
-    def _growth(self, instance: Instance, run: MessageRun) -> float:
-        """Growth after a warm-up."""
+    def growth(self, instance: Instance, run: MessageRun) -> float:
+        """Growth of the difference of two copies, after a warm-up; NaN where it leaves the linear regime.
+
+        Over its first sweeps: later ones see the modes of a finite matrix that grow fastest, an effect of relative
+        order sweeps²/N.
+        """
         if run.behaviour == "diverged":
             return float("nan")
         warm = run.state
-        for _ in range(max(0, WARM_UP - run.sweeps)):
+        for _ in range(0 if run.converged else max(0, WARM_UP - run.sweeps)):
             warm = instance.sweep(warm, self.damping)
         try:
             return instance.growth(warm, self.stream("growth"), damping=self.damping)

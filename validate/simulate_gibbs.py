@@ -1,10 +1,12 @@
 """Simulation of a Gibbs measure at finite N, from the declaration alone.
 
-Four routes, chosen by what the declaration is and what is observed of it:
+Five routes, chosen by what the declaration is and what is observed of it:
 
 - *enumerate*: all states by a Gray code, for units with finitely many values and small N; gives ln Z exactly,
 - *gaussian*: linear algebra, for a quadratic exponent,
 - *programme*: convex programmes, for the largest margin and the number of constraints that can be met,
+- *messages*: message passing on the instance, where fixed points of messages or the growth of their perturbations are
+  asked for (see `messages_route`),
 - *monte carlo*: heat bath (finite sets), Metropolis (densities), rotations of pairs (spheres), replicas of one disorder
   from different starts, on request with parallel tempering.
 """
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[np.float64]]
 
-ROUTES = ("enumerate", "gaussian", "monte carlo", "programme")
+ROUTES = ("enumerate", "gaussian", "monte carlo", "programme", "messages")
 #: Name under which a Monte Carlo run reports how far its replicas are from equilibrium.
 EQUILIBRIUM = "equilibration"
 #: Name under which an enumeration reports how many draws had no state at all and were drawn again.
@@ -147,7 +149,7 @@ def prepare(
     Parameters
     ----------
     model, N, seed, values : as for `quenched.simulate`
-    route : "enumerate", "gaussian", "programme" or "monte carlo", optional
+    route : "enumerate", "gaussian", "programme", "messages" or "monte carlo", optional
         How averages are obtained; default: what suits the declaration, its observables and N.
     sweeps, burn : int
         Monte Carlo sweeps (one proposal a unit) that are measured, and that are left out, per replica.
@@ -167,6 +169,10 @@ def prepare(
     sizes = {p.name: numbers.size(p) for p in _populations(model)}
     used = {name: n for name, (_, n) in sizes.items()}
     chosen = _route(program, what, used, route)
+    if chosen == "messages":
+        from quenched.validate.messages_route import prepare_messages
+
+        return prepare_messages(model, N, seed, values, {})
     missing = {n: _reason(chosen, what, n) for n in what.formulas if _reason(chosen, what, n)}
     kept = {name: function for name, function in what.formulas.items() if name not in missing}
     if not kept:
@@ -229,6 +235,8 @@ def _route(program: GibbsProgram, what: Measured, sizes: Mapping[str, int], want
     functionals = {node.functional for node in what.nodes}
     if functionals & {"Margin", "Capacity"}:
         return "programme"
+    if "Growth" in functionals:
+        return "messages"
     if program.quadratic:
         return "gaussian"
     if all(f.kind == "atoms" for f in program.fields):
@@ -317,6 +325,8 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     """Sizes, trials and settings of `validate` for one measure at one point."""
     program, what = _written(model)
     small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), None)
+    if small == "messages":
+        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 160 if quick else 640, "route": "messages"}
     if small == "enumerate" and _needs_counts(what):
         return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
     if small == "gaussian":
