@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Independence = Literal["nothing", "declaration", "theory"]
-Statistic = Literal["mean", "function of means", "slope"]
+Statistic = Literal["mean", "function of means", "slope", "ratio of means"]
 
 _POWER_ONE = "corrections to a self-averaging mean start at order 1/N (fluctuations of the order parameters)"
 
@@ -28,8 +28,9 @@ class Estimator:
         Name of the observable.
     expression : str
         What is averaged, in the notation of the declaration.
-    statistic : "mean", "function of means" or "slope"
-        Kind of the statistic that one realisation yields.
+    statistic : "mean", "function of means", "slope" or "ratio of means"
+        Kind of the statistic that one realisation yields. A ratio of means takes the means over realisations; its
+        realisations enter a verdict as jackknife pseudo-values.
     bias : str
         Known sources of bias other than finite N.
     assumes : "nothing", "declaration" or "theory"
@@ -81,6 +82,34 @@ def lyapunov_estimator(name: str, order: int | None) -> Estimator:
     )
 
 
+_BLOCKS = (
+    "; unbiased by estimation noise: only products of different trajectories (or blocks of time), each less another so "
+    "that means drop out"
+)
+
+
+def participation_estimator(name: str, expression: str, order: int | None) -> Estimator:
+    """(Tr C)²/(n Tr C²) of the covariances between n units."""
+    return Estimator(
+        name,
+        f"(Tr C)²/(n Tr C²), C_ij = cov of {expression} of units i and j",
+        "ratio of means",
+        _step_bias(order) + _BLOCKS,
+        reason="Tr C and Tr C² are sums over units; their averages over networks have an expansion in 1/N",
+    )
+
+
+def variance_estimator(name: str, expression: str, order: int | None) -> Estimator:
+    """n·mean over i ≠ j of C_ij² of the covariances between n units."""
+    return Estimator(
+        name,
+        f"n·mean over i ≠ j of C_ij², C_ij = cov of {expression} of units i and j",
+        "mean",
+        _step_bias(order) + _BLOCKS,
+        reason="the mean of C_ij² over pairs and networks has an expansion in 1/N that starts with ψ/N",
+    )
+
+
 def _step_bias(order: int | None) -> str:
     if order is None:
         return "none (the map is iterated exactly); finite burn-in"
@@ -94,15 +123,30 @@ class Sample:
     Attributes
     ----------
     values : array (R, k)
-        k = number of lags, or 1.
+        k = number of lags, or 1. For a ratio of means these are jackknife pseudo-values: their mean is the ratio of
+        means less its bias of order 1/R, their scatter its error.
     lags : array (k,) or None
         Lags τ, in the time unit of the declaration (steps for a map).
     estimator : Estimator
+    parts : array (R, k, 2) or None
+        Numerator and denominator of each realisation, for a ratio of means.
     """
 
     values: NDArray[np.float64]
     lags: NDArray[np.float64] | None
     estimator: Estimator
+    parts: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float64], lags: NDArray[np.float64] | None, estimator: Estimator) -> Sample:
+        """The sample of raw realisations, (R, k), or (R, 2) for a ratio of means."""
+        if estimator.statistic != "ratio of means":
+            return cls(rows, lags, estimator)
+        from quenched.validate.statistics import pseudo_values, ratio_of_means
+
+        parts = rows[:, None, :]
+        values = pseudo_values(ratio_of_means, parts) if len(rows) > 1 else ratio_of_means(parts)[None]
+        return cls(values, lags, estimator, parts)
 
     @property
     def mean(self) -> NDArray[np.float64]:

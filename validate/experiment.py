@@ -80,7 +80,7 @@ class Prepared:
         """The run of finished realisations."""
         return Run(
             {
-                name: Sample(np.array([np.atleast_1d(r[name]) for r in results]), at, estimator)
+                name: Sample.of(np.array([np.atleast_1d(r[name]) for r in results]), at, estimator)
                 for name, (estimator, at) in self.observables.items()
             },
             self.task.N,

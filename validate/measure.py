@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from math import gcd
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quenched.validate.program import Moment
+from quenched.validate.dimension import CrossMoments, independent_blocks, moments_of_blocks
+from quenched.validate.program import Crossing, Moment
 
 if TYPE_CHECKING:
     from quenched.validate.realise import Network
@@ -37,17 +39,28 @@ class Lags:
     behind: int
 
     @classmethod
-    def of(cls, steps: tuple[int, ...], offsets: tuple[int, ...], stride: int, moments: tuple[Moment, ...]) -> Lags:
-        """The lags with the reach of the given moments."""
-        times = [
-            f.sign * lag + offsets[f.offset] for m in moments for f in m.factors for lag in (steps if f.sign else (0,))
-        ]
+    def of(
+        cls,
+        steps: tuple[int, ...],
+        offsets: tuple[int, ...],
+        stride: int,
+        moments: tuple[Moment, ...],
+        crossings: Iterable[Crossing] = (),
+    ) -> Lags:
+        """The lags with the reach of what is measured."""
+        factors = [f for m in moments for f in m.factors] + [x.second for x in crossings]
+        times = [f.sign * lag + offsets[f.offset] for f in factors for lag in (steps if f.sign else (0,))]
         return cls(steps, offsets, stride, max([0, *times]), max([0, *(-s for s in times)]))
 
     @property
     def spacing(self) -> int:
         """Recording interval: divides everything."""
         return reduce(gcd, (*self.steps, *self.offsets, self.stride, self.behind, self.ahead)) or 1
+
+    @property
+    def kept(self) -> int:
+        """Interval at which what covariances between units need is kept: divides all lags."""
+        return reduce(gcd, (*self.steps, *self.offsets)) or self.stride
 
 
 class Recorder:
@@ -65,6 +78,7 @@ class Recorder:
         self._moments = [(m.combine, self._places(m)) for m in moments]
         self._series: list[list[Array]] = [[] for _ in moments]
         self._times: list[float] = []
+        self.paths = Paths(lags, net.task.crossings.values(), net.dtype)
 
     def _places(self, moment: Moment) -> list[list[tuple[int, int]]]:
         """For every lag, the factors of a product as (channel, slots after the base time)."""
@@ -80,7 +94,9 @@ class Recorder:
         if step % self._spacing:
             return
         slot = (step // self._spacing) % self._length
-        for past, values in zip(self._past, self._channels(self._net, now, y), strict=True):
+        channels = self._channels(self._net, now, y)
+        self.paths.record(step, channels)
+        for past, values in zip(self._past, channels, strict=True):
             past[slot] = values
         base, lead = step - self._lags.ahead, self._lags.ahead * self._net.task.advance
         if base >= self._lags.behind and (base - self._lags.behind) % self._lags.stride == 0:
@@ -111,3 +127,31 @@ class Recorder:
     def series(self) -> list[Array]:
         """The moments at every measured time, each of shape (times, lags) or (times, 1)."""
         return [np.array(series) for series in self._series]
+
+
+class Paths:
+    """Keeps the values of some channels in single or double precision, for covariances between units.
+
+    Memory: trajectories × kept times × units for every channel.
+    """
+
+    def __init__(self, lags: Lags, crossings: Iterable[Crossing], dtype: Any) -> None:
+        self._lags, self._dtype = lags, dtype
+        self._values: dict[int, list[NDArray[Any]]] = {c: [] for x in crossings for c in (x.first, x.second.channel)}
+
+    def record(self, step: int, channels: Sequence[Array]) -> None:
+        """Note the channels at a step that is due."""
+        if step % self._lags.kept == 0:
+            for c, values in self._values.items():
+                values.append(np.array(channels[c], self._dtype))
+
+    def moments(self, crossing: Crossing) -> CrossMoments:
+        """Moments of the covariances between units, at every lag (or the one of a fixed offset)."""
+        lags, offset = self._lags, self._lags.offsets[crossing.second.offset]
+        steps = [lag + offset for lag in (lags.steps if crossing.second.sign else (0,))]
+        first = self._blocks(crossing.first)
+        second = first if crossing.second.channel == crossing.first else self._blocks(crossing.second.channel)
+        return moments_of_blocks(first, second, np.array(steps) // lags.kept)
+
+    def _blocks(self, channel: int) -> NDArray[Any]:
+        return independent_blocks(np.stack(self._values[channel], axis=1))

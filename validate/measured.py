@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sympy import Add, Expr, Mul, S, Symbol, expand
 
+from quenched.theory.cross import CrossCovariance, between_units
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, UnitSymbol, unbind
 from quenched.theory.naming import Output, standard_names
@@ -25,8 +26,10 @@ from quenched.validate.estimators import (
     function_estimator,
     lyapunov_estimator,
     mean_estimator,
+    participation_estimator,
+    variance_estimator,
 )
-from quenched.validate.program import Factor, Moment
+from quenched.validate.program import Crossing, Factor, Moment
 
 if TYPE_CHECKING:
     from quenched.theory.model import Model
@@ -48,6 +51,7 @@ class Plan:
     moments : list; `Factor.offset` of each is a position in `offsets`
     offsets : constant time offsets, expressions in the parameters
     observables : name → (source of its formula, curve or number)
+    crossings : name → what is formed of covariances between units
     estimators : name → function (order of the time step) → Estimator
     unmeasured : name → reason
     functions : sources of the inseparable moments and of ``observables``
@@ -58,10 +62,17 @@ class Plan:
     moments: list[Moment] = field(default_factory=list)
     offsets: list[Expr] = field(default_factory=lambda: [S.Zero])
     observables: dict[str, tuple[Expr, bool]] = field(default_factory=dict)
+    crossings: dict[str, Crossing] = field(default_factory=dict)
     estimators: dict[str, ForOrder] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
     autonomous: bool = True
+
+    @property
+    def curves(self) -> dict[str, bool]:
+        """Everything measured → curve or number."""
+        plain = {name: curve for name, (_, curve) in self.observables.items()}
+        return plain | {name: bool(x.second.sign) for name, x in self.crossings.items()}
 
     def channel(self, expr: Expr, population: Population | None) -> int:
         """Position of a channel."""
@@ -127,6 +138,10 @@ def _standard(plan: Plan, name: str, kind: str, thing: Field | Output) -> None:
 
 def _declared(plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, each_time: bool) -> None:
     """One declared observable; a reason as `QuenchedError` where it cannot be measured."""
+    crossed = between_units(expr)
+    if crossed is not None:
+        _crossed(plan, name, crossed)
+        return
     functionals = sorted(expr.atoms(Functional), key=str)
     for functional in functionals:
         if not isinstance(functional, Lyapunov):
@@ -145,6 +160,16 @@ def _declared(plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, 
     used = [k for k in range(len(plan.moments)) if moment_symbol(k) in formula.free_symbols]
     plan.observables[name] = formula, any(plan.moments[k].lagged for k in used)
     plan.estimators[name] = _estimator(name, expr, formula, used, each_time)
+
+
+def _crossed(plan: Plan, name: str, what: CrossCovariance) -> None:
+    """Covariances between units of two channels at two times."""
+    if what.scale != 1:
+        raise QuenchedError(f"write the factor {what.scale} outside: Fluctuation(cov(…)) of unscaled quantities")
+    later = plan.factor(what.second, what.population, _key(t + what.lag))
+    plan.crossings[name] = Crossing(what.statistic, plan.channel(what.first, what.population), later)
+    make = participation_estimator if what.statistic == "participation" else variance_estimator
+    plan.estimators[name] = partial(make, name, f"{what.first}(t), {what.second}(t + {what.lag})")
 
 
 def _estimator(name: str, expr: Expr, formula: Expr, used: list[int], each_time: bool) -> ForOrder:

@@ -36,6 +36,21 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """Covariances C_ij(τ) = ⟨a_i(t) b_j(t+τ)⟩ between units, and what is formed of them.
+
+    Attributes
+    ----------
+    statistic : "participation" ((Tr C)² and Tr C², kept apart) or "variance" (mean over i ≠ j of n C_ij², n units)
+    first, second : channels a and b, at times t and t + sign·τ + offset
+    """
+
+    statistic: Literal["participation", "variance"]
+    first: int
+    second: Factor
+
+
+@dataclass(frozen=True)
 class Program:
     """Generated source and its tables.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ from quenched.theory.errors import QuenchedError
 from quenched.validate.bonds import Bond, BondSpec
 from quenched.validate.integrators import SCHEMES, Scratch
 from quenched.validate.measure import Lags, Recorder
-from quenched.validate.program import Moment, Program, load
+from quenched.validate.program import Crossing, Moment, Program, load
 from quenched.validate.sampling import Law, MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
 
 Array = NDArray[Any]
@@ -52,6 +52,7 @@ class Task:
     N: int
     realisation: int = 0
     substeps: int = 1
+    crossings: dict[str, Crossing] = field(default_factory=dict)
 
     def number(self, realisation: int) -> Task:
         """The same task for another realisation."""
@@ -362,6 +363,9 @@ def observables(
             array = array.mean(axis=0)
         width = len(task.lags.steps) if task.curves[name] else 1
         out[name] = np.array(np.broadcast_to(np.atleast_1d(array), (width,)))
+    for name, crossing in task.crossings.items():
+        found = recorder.paths.moments(crossing)
+        out[name] = found.ratio if crossing.statistic == "participation" else found.variance
     return out
 
 

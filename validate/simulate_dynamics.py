@@ -48,8 +48,8 @@ class Problem:
         order = SCHEMES[task.scheme].order
         lags = np.array(task.lags.steps) * self.unit
         observables = {
-            name: Sample(np.array([r[name] for r in results]), lags if curve else None, plan.estimators[name](order))
-            for name, (_, curve) in plan.observables.items()
+            name: Sample.of(np.array([r[name] for r in results]), lags if curve else None, plan.estimators[name](order))
+            for name, curve in plan.curves.items()
         }
         names = ("scheme", "dtype", "trajectories", "substeps", "clock")
         settings = {n: getattr(task, n) for n in names} | {"stride": task.lags.stride * self.unit}
@@ -122,7 +122,7 @@ def prepare(
     values, declared = model.values(params), model
     model = without_silent_noise(declared, values)
     program, tables, plan = generate(model, lyapunov)
-    missing = [name for name in declared.observables if name not in plan.observables]
+    missing = [name for name in declared.observables if name not in plan.curves]
     plan.unmeasured = {name: "it is not read off one simulation" for name in missing} | plan.unmeasured
     numbers = Numbers(values, N)
     scheme = choose_scheme(model, program, tables, scheme, free_step=dt is None)
@@ -153,13 +153,14 @@ def prepare(
         advance=clock.advance,
         burn=clock.burn,
         window=clock.window,
-        lags=Lags.of(steps, offsets, clock.stride, moments),
+        lags=Lags.of(steps, offsets, clock.stride, moments, plan.crossings.values()),
         delays=tuple(clock.delay_steps(numbers(d), d) for d in tables.delays),
         trajectories=trajectories,
         dtype=dtype,
         seed=seed,
         N=N,
         substeps=substeps,
+        crossings=plan.crossings,
     )
     parameters = {p.name: v for p, v in values.items()}
     identity = {"model": declared.key(), "version": package_version(), "task": replace(task, realisation=0)}

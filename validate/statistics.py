@@ -305,6 +305,12 @@ def slopes(runs: Array, law: Extrapolation) -> Array:
     return _combine(runs, law.slope)
 
 
+def ratio_of_means(parts: Array) -> Array:
+    """Mean numerator over mean denominator of realisations (R, ..., 2), shape (...)."""
+    mean = parts.mean(axis=0)
+    return np.asarray(mean[..., 0] / mean[..., 1])
+
+
 def pseudo_values(statistic: Callable[..., Any], *arrays: ArrayLike) -> Array:
     """Jackknife pseudo-values (R, ...) of a statistic of R realisations, such as a ratio of means.
 
