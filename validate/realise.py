@@ -63,12 +63,20 @@ class Task:
         return realise(self)
 
     def memory(self) -> float:
-        """Bytes that the couplings of one realisation take while they are drawn."""
+        """Bytes that the couplings of one realisation take while they are drawn, and the paths that are kept."""
         drawn = sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in self.matrices)
-        return drawn + 8.0 * self.trajectories * (2 if self.program.tangent else 1) * self._bond_entries()
+        times, units = self.kept_paths()
+        plastic = 8.0 * self.trajectories * (2 if self.program.tangent else 1) * self._bond_entries()
+        return drawn + plastic + 16.0 * times * units
 
     def _bond_entries(self) -> int:
         return sum(self.sizes[p] * self.sizes[q] for _, p, q, _ in self.program.bonds)
+
+    def kept_paths(self) -> tuple[int, int]:
+        """Times, over all trajectories, at which covariances between units keep the state; units of their channels."""
+        channels = {c for x in self.crossings.values() for c in (x.first, x.second.channel)}
+        units = sum(self.sizes[self.program.channels[c]] for c in channels)
+        return self.trajectories * (self.window // self.lags.kept + 1), units
 
     def work(self) -> float:
         """Rough number of elementary operations of one realisation."""
@@ -78,7 +86,8 @@ class Task:
         )
         units = sum(self.sizes[p] for _, p in self.program.fields)
         columns = self.trajectories * (2 if self.program.tangent else 1)
-        return (steps + 20) * columns * (entries + 30 * units + 20000)
+        times, kept = self.kept_paths()
+        return (steps + 20) * columns * (entries + 30 * units + 20000) + times**2 * kept / 2
 
 
 class Network:

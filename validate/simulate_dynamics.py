@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
-from quenched.validate import integrators, measure, realise, sampling
+from quenched.validate import dimension, integrators, measure, realise, sampling
 from quenched.validate.estimators import Run, Sample
 from quenched.validate.experiment import check_counts
 from quenched.validate.generate import Tables, generate, label
@@ -184,7 +184,7 @@ def without_silent_noise(model: Model, values: Values) -> Model:
 def package_version() -> str:
     """Version of the installed package and digest of the code that realisations run: part of every stored key."""
     code = hashlib.sha256()
-    for module in (sampling, integrators, measure, realise):
+    for module in (sampling, integrators, measure, realise, dimension):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"
