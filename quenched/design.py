@@ -11,12 +11,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quenched.theory.cross import observed_between_units
 from quenched.theory.errors import QuenchedError
+from quenched.theory.observables import Lyapunov
 
 if TYPE_CHECKING:
     from sympy import Symbol
@@ -26,8 +29,13 @@ if TYPE_CHECKING:
 
 QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 112, "trajectories": 8}
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
+#: Where covariances between units are observed: one network scatters several times more than a mean over units (one
+#: large eigenvalue is enough), so more and smaller networks pay, and at those sizes the 1/N law already holds.
+CROSSED_QUICK: dict[str, Any] = {"sizes": (100, 200, 400), "trials": 320, "trajectories": 8}
+CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "trajectories": 8}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
 QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
+CROSSED_LAGS = (0.0, 2.0, 4.0)
 #: Steps of a flow in its shortest relaxation time: of a smooth flow, of one driven by white noise.
 QUICK_STEPS, FULL_STEPS = (5, 10), (10, 20)
 #: Relative error of a variance by Heun steps of h relaxation times is this times h²: for smooth signals as slow as a
@@ -59,6 +67,8 @@ class Design:
         Lags at which curves are tested, in relaxation times.
     resolution : float
         Relative error that the time step leaves in the simulation.
+    lyapunov : bool
+        Whether tangent vectors are carried.
     """
 
     sizes: tuple[int, ...]
@@ -71,6 +81,7 @@ class Design:
     relaxation: float
     tested: tuple[float, ...]
     resolution: float
+    lyapunov: bool = True
 
     def with_trials(self, trials: int) -> Design:
         """The same with another number of realisations."""
@@ -85,7 +96,8 @@ class Design:
     def simulation(self) -> dict[str, Any]:
         """Settings of `simulate`, sizes and seeds apart."""
         how: dict[str, Any] = {"burn": self.burn, "duration": self.duration, "dt": self.dt, "lags": self.lags}
-        return how | {"trials": self.trials, "trajectories": self.trajectories, "dtype": "float32"}
+        how |= {"trials": self.trials, "trajectories": self.trajectories, "dtype": "float32"}
+        return how | {"lyapunov": self.lyapunov}
 
     def settings(self) -> dict[str, Any]:
         """For the report."""
@@ -171,26 +183,30 @@ def plan(
     burn: float | None = None,
 ) -> Design:
     """The design of a tier for one parameter point; what is given overrides the tier."""
-    tier: dict[str, Any] = QUICK if quick else FULL
+    crossed = bool(observed_between_units(model.observables))
+    tier: dict[str, Any] = (CROSSED_QUICK if quick else CROSSED_FULL) if crossed else QUICK if quick else FULL
     fast, slow = _relaxation(model, dict(values))
     noisy = bool(model.fix(values).noises)
+    grows = not model.observables or any(e.atoms(Lyapunov) for e in model.observables.values())
     steps = (QUICK_STEPS if quick else FULL_STEPS)[noisy]
     step = _step(model, dict(values), fast / steps) if dt is None else dt
     correlation = _correlation_time(solution)
     # A map's step is as cheap as a tenth of a flow's shortest time, so it can afford more of them.
     shortest = 100 * step if model.clock == "map" else 25 * fast
-    tested = QUICK_LAGS if quick else FULL_LAGS
+    transient = shortest / 2 if crossed else shortest  # no tangent vector has to find its direction
+    tested = CROSSED_LAGS if crossed else QUICK_LAGS if quick else FULL_LAGS
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
         trials=trials or tier["trials"],
         trajectories=trajectories or tier["trajectories"],
-        burn=burn or _rounded(max(shortest, _BURN * slow, _BURN * correlation), step),
+        burn=burn or _rounded(max(transient, _BURN * slow, _BURN * correlation), step),
         duration=duration or _rounded(max(1.5 * shortest, _WINDOW * slow, _WINDOW * correlation), step),
         dt=None if model.clock == "map" else step,
-        lags=_lags(correlation, [k * fast for k in tested], step),
+        lags=_lags(correlation, [k * fast for k in tested], step, nested=crossed),
         relaxation=fast,
         tested=tested,
         resolution=_resolution(model, step / fast, noisy),
+        lyapunov=grows,
     )
 
 
@@ -239,10 +255,17 @@ def _decay(at: NDArray[np.float64], curve: NDArray[np.float64]) -> float:
     return float(at[fallen[0]] - at[0]) if fallen.size else float(at[-1] - at[0])
 
 
-def _lags(correlation: float, tested: list[float], step: float) -> NDArray[np.float64]:
-    """Multiples of the time step: the tested lags, and some up to a few correlation times for the figure."""
+def _lags(correlation: float, tested: list[float], step: float, nested: bool = False) -> NDArray[np.float64]:
+    """Multiples of the time step: the tested lags, and some up to a few correlation times for the figure.
+
+    With `nested` the tested lags are multiples of the spacing of the others, so that all share a coarse grid.
+    """
     stride = max(1, round(_SPAN * correlation / (_LAGS - 1) / step))
-    counts = {k * stride for k in range(_LAGS)} | {max(1, round(lag / step)) for lag in tested}
+    wanted = [round(lag / step) for lag in tested]
+    if nested:
+        common = gcd(*wanted)
+        stride = min((k for k in range(1, common + 1) if common % k == 0), key=lambda k: abs(k - stride))
+    counts = {k * stride for k in range(_LAGS)} | {max(int(lag > 0), n) for lag, n in zip(tested, wanted, strict=True)}
     return np.array(sorted(counts), dtype=np.float64) * step
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from quenched.readout import Quantity
 from quenched.rendering import Lines
+from quenched.theory.cross import CrossCovariance
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.fluctuations import CrossCovariances, PropagateUnits, QuadraticAction, SitePropagators
+from quenched.theory.spaces import tau
 
 if TYPE_CHECKING:
     from quenched.numerics.fluctuations import Fluctuation
+    from quenched.numerics.propagators import GaussianPropagators, Propagators
     from quenched.theory.derivation import Derivation
-    from quenched.theory.fluctuations import CrossCovariances
     from quenched.theory.problem import SiteFunction
-    from quenched.theory.problem_fluctuations import FluctuationProblem, UnitField
+    from quenched.theory.problem_fluctuations import FluctuationProblem
     from quenched.theory.record import Step
     from quenched.theory_object import Theory
 
@@ -31,38 +36,23 @@ class Fluctuations:
     """
 
     def __init__(self, theory: Theory) -> None:
-        from quenched.theory.average import Functional
-        from quenched.theory.fluctuations import ExpandBetweenCopies, InvertQuadraticAction, PropagateUnits
-        from quenched.theory.linear import LinearUnits
-
         self.theory = theory
         own = theory.derivation
-        functional, units = own.find(Functional), own.find(LinearUnits)
-        assert functional is not None  # the average is the second step of every derivation
-        derivation = own.apply(ExpandBetweenCopies(), functional)
-        self._uncovered = own.refusal or ""
-        if units is not None and own.problem is not None:
-            try:
-                derivation = derivation.apply(PropagateUnits(units, own.problem))
-            except NotCovered as stop:
-                derivation = derivation.refuse(PropagateUnits.title, str(stop))
-                self._uncovered = str(stop)
-        elif not self._uncovered:
-            self._uncovered = "units are not Gaussian: their spectra and responses have to be sampled, not built yet"
-        self.derivation: Derivation = derivation.apply(InvertQuadraticAction())
+        self.derivation: Derivation = own if own.find(CrossCovariances) else own.fluctuations()
+        self._known: dict[tuple[tuple[str, float], ...], GaussianPropagators] = {}
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The steps beyond the theory's own."""
-        return self.derivation.steps[len(self.theory.derivation.steps) :]
+        """The steps from the quadratic action on."""
+        steps = self.derivation.steps
+        first = next(k for k, step in enumerate(steps) if isinstance(step.after, QuadraticAction))
+        return steps[first:]
 
     @property
     def result(self) -> CrossCovariances:
         """The last form: the variance of cross-covariances of every output and state."""
-        from quenched.theory.fluctuations import CrossCovariances
-
         found = self.derivation.find(CrossCovariances)
-        assert found is not None
+        assert found is not None  # every path through `__init__` ends in it
         return found
 
     @property
@@ -72,19 +62,39 @@ class Fluctuations:
 
     @cached_property
     def problem(self) -> FluctuationProblem:
-        """What the solver gets.
+        """What the solver gets where units are Gaussian.
 
         Raises
         ------
         NotCovered
             If units are not Gaussian, differ from each other, or have frozen inputs.
         """
-        from quenched.theory.fluctuations import SitePropagators
-
         found = self.derivation.find(SitePropagators)
         if found is None:
             raise NotCovered(f"no numbers for these fluctuations: {self._uncovered}")
-        return found.problem
+        return self.theory.fluctuation_problem(replace(found.problem, full=self.theory.problem))
+
+    @property
+    def _uncovered(self) -> str:
+        reasons = [reason for title, reason in self.derivation.refusals if title == PropagateUnits.title]
+        return reasons[-1] if reasons else self.derivation.refusal or "units are not Gaussian"
+
+    def propagators(self, values: dict[Any, float]) -> GaussianPropagators:
+        """Spectra and responses of one unit in the state that the dynamics reaches.
+
+        Raises
+        ------
+        QuenchedError
+            Nothing fluctuates at these parameters.
+        NotCovered
+            Means or a frozen part of the covariances do not vanish.
+        """
+        from quenched.numerics.propagators import GaussianPropagators
+
+        key = tuple(sorted((str(k), float(v)) for k, v in values.items()))
+        if key not in self._known:
+            self._known = {key: GaussianPropagators(self.problem, self.theory.potential, values)}
+        return self._known[key]
 
     def solve(
         self, params: Any = None, *, lags: Any = None, tol: float = 1e-6, **keywords: float
@@ -109,29 +119,56 @@ class Fluctuations:
         ConvergenceError
             The integrals do not converge (too close to a transition).
         """
+        from quenched.numerics.fluctuations import fluctuation
+
         values = self.theory.values(params, **keywords)
-        found = self.of(self.problem.fields, values, lags=lags, tol=tol)
+        state = self.propagators(values)
+        names = self.result.observed
+        found = {name: fluctuation(state, name, lags, tol=tol) for name in names}
         return FluctuationSolution(found, {str(k): float(v) for k, v in values.items()})
 
-    def of(
-        self, fields: Iterable[UnitField], values: dict[Any, float], lags: Any = None, tol: float = 1e-6
-    ) -> dict[str, Fluctuation]:
-        """The same of any functions of one argument each."""
-        from quenched.numerics.fluctuations import fluctuations
+    def observed(
+        self, what: CrossCovariance, sites: Sequence[tuple[SiteFunction, int]], values: dict[Any, float], lags: Any
+    ) -> Quantity:
+        """An observable of covariances between units, of two functions of one Gaussian argument each.
 
-        return fluctuations(self.problem, self.theory.potential, values, tuple(fields), lags=lags, tol=tol)
-
-    def of_function(self, f: SiteFunction, a: int, values: dict[Any, float], tol: float = 1e-6) -> Fluctuation:
-        """The same of a function of argument `a`."""
-        like = next(unit for unit in self.problem.fields if unit.a == a)
-        observed = replace(like, name=f"observed {f.expr}", f=f)
-        return self.of([observed], values, tol=tol)[observed.name]
+        Parameters
+        ----------
+        what : which number or curve
+        sites : the two functions with their arguments
+        values : of all parameters
+        lags : array (k,), of a curve
+        """
+        state = self.propagators(values)
+        names = []
+        for f, a in sites:
+            like = next(unit for unit in self.problem.fields if unit.a == a)
+            observed = replace(like, name=f"observed {f.expr} of {a}", f=f)
+            if observed.name not in state.fields:
+                state.add(observed)
+            names.append(observed.name)
+        return between(state, what, names, lags)
 
     def __repr__(self) -> str:
         return "\n".join(step.text() for step in self.steps)
 
     def _repr_html_(self) -> str:
         return self.lines._repr_html_()
+
+
+def between(state: Propagators, what: CrossCovariance, names: Sequence[str], lags: Any) -> Quantity:
+    """The number or curve that is observed, of two fields that the state knows."""
+    from quenched.numerics.fluctuations import cross_variance, fluctuation
+
+    if what.statistic == "participation":
+        ratio = fluctuation(state, names[0]).participation
+        return Quantity(float(ratio.value), float(ratio.error))
+    curve = what.lag == tau
+    at = np.asarray(lags, float) if curve else np.array([float(what.lag.xreplace(dict(state.values)))])
+    value, error, _ = cross_variance(state, names[0], names[1], np.concatenate([[0.0], at]))
+    scale = float(what.scale.xreplace(dict(state.values)))
+    value, error = scale * value[1:], abs(scale) * error[1:]
+    return Quantity(value, error, "tau", at) if curve else Quantity(float(value[0]), float(error[0]))
 
 
 @dataclass(frozen=True)

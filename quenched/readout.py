@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sympy import Add, Dummy, Expr, Float, Mul, Symbol, expand, lambdify
 
+from quenched.theory.cross import CrossCovariance, between_units
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, UnitSymbol
 from quenched.theory.naming import Output, field_names, standard_names, unbind
-from quenched.theory.observables import Critical, Lyapunov, Mean, cov, functional
+from quenched.theory.observables import Critical, Functional, Lyapunov, Mean
 from quenched.theory.problem import PotentialProblem, SiteFunction, StationaryGaussian, U
 from quenched.theory.spaces import t, tau
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 #: Names of scalar observables that every solved state has besides its standard curves.
 GROWTH = "lyapunov"
 _ROUNDING = 1e-12
-PARTICIPATION = functional("Participation")
+#: At most so many lags of a curve are computed where no lags were asked for and each is expensive.
+_FEW_LAGS = 64
 #: Solvers keep variances positive; below this there is none.
 _NOTHING = 1e-200
 
@@ -57,8 +59,8 @@ class Quantity:
 class State:
     """One branch together with what is needed to evaluate observables on it; `at_lags` is the branch at other lags.
 
-    `participation` gives the participation ratio per unit of a function of one argument, in the state that the dynamics
-    reaches.
+    `between` gives observables of covariances between units, in the state that the dynamics reaches, from two functions
+    of one argument each and lags.
     """
 
     model: Model
@@ -67,7 +69,7 @@ class State:
     values: Mapping[Symbol, float]
     branch: Branch
     at_lags: Callable[[NDArray[np.float64]], Branch]
-    participation: Callable[[SiteFunction, int], Any] | None = None
+    between: Callable[[CrossCovariance, list[tuple[SiteFunction, int]], Any], Quantity] | None = None
 
     def argument(self, name: str) -> int:
         """Index of the Gaussian argument that is the field printed as `name`."""
@@ -286,23 +288,31 @@ def _declared(state: State, expr: Expr) -> Quantity:
         return _number(state.branch.growth)
     if isinstance(expr, Critical):
         return _critical(state, expr)
-    if isinstance(expr, PARTICIPATION):
-        return _participation(state, expr)
+    crossed = _between_units(expr)
+    if crossed is not None:
+        return _crossed(state, crossed, expr)
     means = sorted(expr.atoms(Mean), key=str)
-    if expr.atoms(Lyapunov, Critical) or not means:
+    if expr.atoms(Functional) or not means:
         raise NotCovered(f"no theory formula for the observable {expr}")
     return combine(state.values, expr, {node: _mean_node(state, node) for node in means})
 
 
-def _participation(state: State, expr: Expr) -> Quantity:
-    """Participation(cov(f(x))) of the covariance matrix between units, divided by their number."""
-    bodies = [unbind(node.body) for node in expr.args[0].atoms(Mean)]
-    body = next((b for b in bodies if PARTICIPATION(cov(b)) == expr), None)
-    if body is None:
-        raise NotCovered(f"no theory formula for {expr}: expected Participation(cov(f)) of one quantity f")
-    if state.participation is None:
+def _between_units(expr: Expr) -> CrossCovariance | None:
+    try:
+        return between_units(expr)
+    except NotCovered:
+        raise
+    except QuenchedError as malformed:
+        raise NotCovered(f"no theory formula: {malformed}") from None
+
+
+def _crossed(state: State, what: CrossCovariance, expr: Expr) -> Quantity:
+    """A number or curve formed of the covariances between units."""
+    if state.between is None:
         raise NotCovered(f"{expr}: fluctuations are built for the state that the dynamics reaches only")
-    return _number(state.participation(*_site_or_refuse(state, body, expr)))
+    sites = [_site_or_refuse(state, body, expr) for body in (what.first, what.second)]
+    lags = np.asarray(state.branch.tau)
+    return state.between(what, sites, lags[:: -(-len(lags) // _FEW_LAGS)])
 
 
 def _critical(state: State, expr: Critical) -> Quantity:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from quenched.numerics import Branch as RawBranch
     from quenched.numerics import RawSolution
+    from quenched.theory.cross import CrossCovariance
     from quenched.theory.problem import SiteFunction
     from quenched.theory_object import Theory
 
@@ -240,13 +241,13 @@ def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, in
         again = theory.solved(dict(values), lags=lags).branches
         return tidied(next(b for b in again if b.label == raw.label))
 
-    def participation(f: SiteFunction, a: int) -> Any:
-        return theory.fluctuations().of_function(f, a, dict(values)).participation
+    def between(what: CrossCovariance, sites: list[tuple[SiteFunction, int]], lags: Any) -> Quantity:
+        return theory.fluctuations().observed(what, sites, dict(values), lags)
 
     main = index == solved.main
     state = State(
         *(theory.model, theory.problem, theory.potential, values, tidied(raw), at_lags),
-        participation=participation if main else None,
+        between=between if main else None,
     )
     growth = Quantity(float(raw.growth.value), float(raw.growth.error))
     names = names_of(state)

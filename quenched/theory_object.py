@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
+    from quenched.theory.problem_fluctuations import FluctuationProblem
     from quenched.theory.problem_layers import LayeredGaussian
     from quenched.theory.spectrum import Spectrum
 
@@ -135,6 +136,7 @@ class Theory:
         self.mutant = mutant
         self.fixed = frozenset(fixed)
         self._right: Theory | None = None
+        self._fluctuations: Fluctuations | None = None
 
     @property
     def model(self) -> Model:
@@ -336,7 +338,13 @@ class Theory:
         """
         from quenched.fluctuations import Fluctuations
 
-        return Fluctuations(self)
+        if self._fluctuations is None:
+            self._fluctuations = Fluctuations(self)
+        return self._fluctuations
+
+    def fluctuation_problem(self, derived: FluctuationProblem) -> FluctuationProblem:
+        """What the solver of fluctuations gets: as derived, unless this theory carries a mistake in it."""
+        return derived
 
     def export(self, path: str | Path) -> Path:
         """Write a standalone solver (numpy and scipy) that a person can read and run."""

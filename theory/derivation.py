@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from quenched.theory.average import Average
+from quenched.theory.average import Average, Functional
 from quenched.theory.closure import Close, GaussianClosure
+from quenched.theory.cross import observed_between_units
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, TwoCopies
 from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.fluctuations import ExpandBetweenCopies, InvertQuadraticAction, PropagateUnits
 from quenched.theory.layered import CloseLayerAverages, CloseLayers, LayerBlocks, LayerEquations, SeparateLayers
-from quenched.theory.linear import NeedsTrajectories, SolveUnits, why_not_gaussian
+from quenched.theory.linear import LinearUnits, NeedsTrajectories, SolveUnits, why_not_gaussian
 from quenched.theory.lower import CopiedAction, Declaration, Lower
 from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
@@ -170,8 +172,6 @@ class Derivation:
         return ready.apply(CloseAverages(), ready._need(GaussianClosure, "close"))
 
     def _has_units(self) -> bool:
-        from quenched.theory.linear import LinearUnits
-
         return isinstance(self.form, LinearUnits)
 
     def ansatz(self, rule: Rule | None = None) -> Derivation:
@@ -192,6 +192,23 @@ class Derivation:
 
     def fixed_points(self) -> Derivation:
         return self.apply(FindFixedPoints(), self._need(StationaryState, "fixed_points"))
+
+    def fluctuations(self) -> Derivation:
+        """Expand about the saddle in what connects two copies with the same couplings.
+
+        Raises
+        ------
+        NotCovered
+            For couplings whose quadratic action is not built.
+        """
+        d = self.apply(ExpandBetweenCopies(), self._need(Functional, "fluctuations"))
+        units = d.find(LinearUnits)
+        if units is not None and d.problem is not None:
+            try:
+                d = d.apply(PropagateUnits(units, d.problem))
+            except NotCovered as stop:
+                d = d.refuse(PropagateUnits.title, str(stop))
+        return d.apply(InvertQuadraticAction())
 
     def sample(self, reason: str) -> Derivation:
         """Leave the units to a sampler of trajectories, for the reason given."""
@@ -253,6 +270,17 @@ def derive(model: Model, values: Mapping[object, object] | None = None, **fixed:
     NotCovered
         If the declaration has no place in the copied action at all.
     """
+    d = _to_the_state(model, values, **fixed)
+    if not observed_between_units(d.model.observables):
+        return d
+    try:
+        return d.fluctuations()
+    except NotCovered as stop:
+        return d.refuse(ExpandBetweenCopies.title, str(stop))
+
+
+def _to_the_state(model: Model, values: Mapping[object, object] | None = None, **fixed: object) -> Derivation:
+    """The path to the state that the dynamics reaches, and its stability."""
     d = start(model, values, **fixed).average().order_parameters().saddle().largest_time().read_off()
     process = d.find(EffectiveProcess)
     assert process is not None

@@ -36,7 +36,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.linear import LinearUnits
 from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.problem import DT, SiteFunction, StationaryGaussian, U
-from quenched.theory.problem_fluctuations import FluctuationProblem, UnitField
+from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticProblem, UnitField
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
 from quenched.theory.terms import Atom, Term
@@ -319,9 +319,13 @@ def fluctuation_problem(q: QuadraticAction, units: LinearUnits, problem: Station
     for state in q.action.of_role("state"):
         a = names.index(state.name)
         fields.append(UnitField(state.name, state.population.name, SiteFunction(state.name, U), a, transfers[a]))
-    return FluctuationProblem(
-        problem,
-        tuple(fields),
+    own = quadratic_problem(q)
+    return FluctuationProblem(own.conjugates, own.fractions, own.modes, own.hessian, problem, tuple(fields))
+
+
+def quadratic_problem(q: QuadraticAction) -> QuadraticProblem:
+    """The quadratic action as solvers take it."""
+    return QuadraticProblem(
         {f"hat_{h.name}": h.name for h in q.action.of_role("local")},
         fractions_of(q.action),
         tuple((m.population, m.first, m.second) for m in q.modes),

@@ -30,7 +30,7 @@ class UnitField:
 
 
 @dataclass(frozen=True)
-class FluctuationProblem:
+class QuadraticProblem:
     """Gaussian fluctuations of the order parameters between two copies that share their couplings.
 
     A *mode* (A, a, b) is O_ab(t, s) = ⟨a¹(t) b²(s)⟩ of population A. Its fluctuations about 0 have, for every pair of
@@ -39,20 +39,30 @@ class FluctuationProblem:
 
     Attributes
     ----------
-    full : the stationary problem of one copy
-    fields : what may be observed: the outputs that couplings read, then the states
     conjugates : name of a conjugate field → name of its local field
     fractions : population → share of all units
     modes : (population, first, second), the modes that the couplings correlate
     hessian : P'' between them
     """
 
-    full: StationaryGaussian
-    fields: tuple[UnitField, ...]
     conjugates: dict[str, str]
     fractions: dict[str, Expr]
     modes: tuple[tuple[str, str, str], ...]
     hessian: tuple[tuple[Expr, ...], ...]
+
+
+@dataclass(frozen=True)
+class FluctuationProblem(QuadraticProblem):
+    """The same where units are Gaussian, so that spectra and responses follow from the stationary problem.
+
+    Attributes
+    ----------
+    full : the stationary problem of one copy
+    fields : what may be observed: the outputs that couplings read, then the states
+    """
+
+    full: StationaryGaussian
+    fields: tuple[UnitField, ...]
 
     def field(self, name: str) -> UnitField:
         """The field of this name."""

@@ -1,12 +1,12 @@
 """Estimators of covariances between units: participation ratio and ψ from trajectories. No sympy.
 
 Estimation noise of a covariance matrix adds about N·(correlation time)/(duration) to Tr Ĉ², as large as the signal. It
-averages to zero in products of estimates from disjoint blocks of data, so only pairs of different blocks are used; and
-half the difference of two blocks has the same covariances with mean zero, so that means need not be known. The
+averages to zero in products of estimates from disjoint blocks of data, so only pairs of different blocks are used; the
+means that are subtracted come from further blocks, a different group for each factor, so that they leave no bias. The
 participation ratio is a ratio of averages over networks: the mean of ratios is biased, as Tr C² has a heavy tail.
 
-Tr C_a(τ)C_b(τ)ᵀ is a sum over pairs of times of (x(t+τ)·x(s+τ))(x(t)·x(s)): one matrix of scalar products (times × times)
-serves all lags, and no matrix over pairs of units is ever held.
+Tr C_a(τ)C_b(τ)ᵀ is a sum over pairs of times of (x(t+τ)·x(s+τ))(x(t)·x(s)): one matrix of scalar products, times ×
+times, serves all lags, and no matrix over pairs of units is ever held.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from quenched.theory.errors import QuenchedError
 
 Array = NDArray[np.float64]
 
-#: Time blocks of one trajectory where there are fewer trajectories than `ENOUGH`, and the share of each that is left
-#: out at its beginning, so that neighbouring blocks do not touch.
-BLOCKS, GUARD, ENOUGH = 8, 0.25, 4
+Pair = tuple[NDArray[Any], NDArray[Any]]
+
+#: Least number of blocks, and the share of a block of time that is left out at its beginning.
+BLOCKS, GUARD = 8, 0.25
 
 
 @dataclass(frozen=True)
@@ -77,67 +78,73 @@ def cross_moments(samples: ArrayLike, lags: ArrayLike = (0,), blocks: int = 8) -
     if blocks < 2:
         raise QuenchedError(f"{blocks} blocks: products of different blocks need at least 2")
     parts = values[: blocks * length].reshape(blocks, length, -1)
-    return moments_of_blocks(parts, parts, np.asarray(lags, dtype=int))
+    return moments_of_blocks(parts, parts, np.asarray(lags, dtype=int), centred=True)
 
 
 def independent_blocks(paths: NDArray[Any]) -> NDArray[Any]:
-    """Blocks of mean zero with the covariances of the paths, (blocks, times, units).
+    """Independent stretches of the paths of one network, (blocks, times, units).
 
     Parameters
     ----------
     paths : array (trajectories, times, units)
-        Of one network. Four trajectories or more are the blocks; fewer are cut into blocks of time.
+        Eight trajectories or more are the blocks; fewer are cut into blocks of time that do not touch.
     """
-    if len(paths) < ENOUGH:
-        length = paths.shape[1] // BLOCKS
-        cut = paths[:, : BLOCKS * length].reshape(len(paths), BLOCKS, length, paths.shape[2])
-        cut = cut[:, :, round(GUARD * length) :]
-        return _differences(np.moveaxis(cut, 1, 0)).reshape(-1, *cut.shape[2:])
-    return _differences(paths)
+    parts = -(-BLOCKS // len(paths))
+    if parts == 1:
+        return paths
+    length = paths.shape[1] // parts
+    cut = paths[:, : parts * length].reshape(len(paths) * parts, length, paths.shape[2])
+    return cut[:, round(GUARD * length) :]
 
 
-def _differences(parts: NDArray[Any]) -> NDArray[Any]:
-    half = len(parts) // 2
-    return (parts[:half] - parts[half : 2 * half]) * parts.dtype.type(np.sqrt(0.5))
-
-
-def moments_of_blocks(first: NDArray[Any], second: NDArray[Any], lags: NDArray[Any]) -> CrossMoments:
-    """Moments of C_ij(τ) = ⟨a_i(t) b_j(t+τ)⟩ from products of different blocks.
+def moments_of_blocks(
+    first: NDArray[Any], second: NDArray[Any], lags: NDArray[Any], centred: bool = False
+) -> CrossMoments:
+    """Moments of C_ij(τ) = ⟨a_i(t) b_j(t+τ)⟩ − ⟨a_i⟩⟨b_j⟩ from products of different blocks.
 
     Parameters
     ----------
     first, second : arrays (blocks, times, units)
-        a and b, means zero; the same array for autocovariances.
+        a and b; the same array for autocovariances.
     lags : integers ≥ 0 (k,), in samples
+    centred : bool
+        Whether means are known to be zero; else they are estimated from four further disjoint groups of blocks.
 
     Raises
     ------
     QuenchedError
-        If the blocks are not longer than the largest lag.
+        If the blocks are too few, or not longer than the largest lag.
     """
     count, length, size = first.shape
-    longest = int(np.max(lags))
-    if count < 2 or length <= longest + 1:
-        raise QuenchedError(f"{count} blocks of {length} samples are too short for a lag of {longest} samples")
-    squared, diagonal = np.zeros(len(lags)), np.zeros(len(lags))
+    if length <= int(np.max(lags)) + 1:
+        raise QuenchedError(f"blocks of {length} samples are too short for a lag of {int(np.max(lags))} samples")
+    if count < (2 if centred else 6):
+        raise QuenchedError(f"{count} blocks: products of different blocks need at least {2 if centred else 6}")
+    means = [x.mean(axis=1) for x in (first, second)]
+    total = np.zeros((3, len(lags)))
     for a, b in combinations(range(count), 2):
-        left = first[a] @ first[b].T
-        right = left if second is first else second[a] @ second[b].T
-        for k, lag in enumerate(lags):
-            shared = length - lag
-            squared[k] += np.sum(left[:shared, :shared] * right[lag:, lag:], dtype=float) / shared**2
+        f, s = (first[a], first[b]), (second[a], second[b])
+        if not centred:
+            rest = [k for k in range(count) if k not in (a, b)]
+            c, d, e, g = (rest[k::4] for k in range(4))
+            f = (f[0] - means[0][c].mean(axis=0), f[1] - means[0][d].mean(axis=0))
+            s = (s[0] - means[1][e].mean(axis=0), s[1] - means[1][g].mean(axis=0))
+        total += _pair(f, s, lags, same=centred and second is first)
+    traces, squared, diagonal = total / (count * (count - 1) / 2)
+    return CrossMoments(size, float(traces[0]), squared, diagonal)
+
+
+def _pair(f: Pair, s: Pair, lags: NDArray[Any], same: bool) -> Array:
+    """(Tr C)², Tr CCᵀ and Σ_i C_ii² at every lag from one pair of blocks, (3, k)."""
+    left = f[0] @ f[1].T
+    right = left if same else s[0] @ s[1].T
+    out = np.zeros((3, len(lags)))
     for k, lag in enumerate(lags):
-        own = np.mean(first[:, : length - lag] * second[:, lag:], axis=1, dtype=float)
-        diagonal[k] = float(_pairs(own).sum())
-    traces = np.mean(np.sum(first * second, axis=2, dtype=float), axis=1)
-    return CrossMoments(size, float(_pairs(traces)), 2 * squared / (count * (count - 1)), diagonal)
-
-
-def _pairs(values: Array) -> Array:
-    """Average over pairs of different blocks of the product, blocks on the first axis."""
-    count = len(values)
-    products: Array = (values.sum(axis=0) ** 2 - (values**2).sum(axis=0)) / (count * (count - 1))
-    return products
+        shared = len(left) - lag
+        own = [np.einsum("tn,tn->n", f[k][:shared], s[k][lag:]) / shared for k in (0, 1)]
+        squared = np.vdot(left[:shared, :shared], right[lag:, lag:]) / shared**2
+        out[:, k] = float(own[0].sum()) * float(own[1].sum()), squared, np.dot(*own)
+    return out
 
 
 def participation(networks: list[CrossMoments]) -> tuple[float, float]:

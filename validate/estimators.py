@@ -83,8 +83,8 @@ def lyapunov_estimator(name: str, order: int | None) -> Estimator:
 
 
 _BLOCKS = (
-    "; unbiased by estimation noise: only products of different trajectories (or blocks of time), each less another so "
-    "that means drop out"
+    "; unbiased by estimation noise: only products of different trajectories (or blocks of time), less means from "
+    "further ones"
 )
 
 
