@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 112, "trajectories
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
 #: Where covariances between units are observed: one network scatters several times more than a mean over units (one
 #: large eigenvalue is enough), so more and smaller networks pay, and at those sizes the 1/N law already holds.
-CROSSED_QUICK: dict[str, Any] = {"sizes": (100, 200, 400), "trials": 320, "trajectories": 8}
+CROSSED_QUICK: dict[str, Any] = {"sizes": (100, 200, 400), "trials": 256, "trajectories": 8}
 CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "trajectories": 8}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
 QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
@@ -193,14 +193,15 @@ def plan(
     correlation = _correlation_time(solution)
     # A map's step is as cheap as a tenth of a flow's shortest time, so it can afford more of them.
     shortest = 100 * step if model.clock == "map" else 25 * fast
-    transient = shortest / 2 if crossed else shortest  # no tangent vector has to find its direction
+    # Covariances need no tangent vector that finds its direction, but long series: their noise falls as 1/duration.
+    transient, measured = (shortest / 2, 2.4 * shortest) if crossed else (shortest, 1.5 * shortest)
     tested = CROSSED_LAGS if crossed else QUICK_LAGS if quick else FULL_LAGS
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
         trials=trials or tier["trials"],
         trajectories=trajectories or tier["trajectories"],
         burn=burn or _rounded(max(transient, _BURN * slow, _BURN * correlation), step),
-        duration=duration or _rounded(max(1.5 * shortest, _WINDOW * slow, _WINDOW * correlation), step),
+        duration=duration or _rounded(max(measured, _WINDOW * slow, _WINDOW * correlation), step),
         dt=None if model.clock == "map" else step,
         lags=_lags(correlation, [k * fast for k in tested], step, nested=crossed),
         relaxation=fast,

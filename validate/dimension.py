@@ -11,6 +11,7 @@ times, serves all lags, and no matrix over pairs of units is ever held.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -44,6 +45,12 @@ class CrossMoments:
     trace_squared: float
     squared_trace: Array
     diagonal: Array
+
+    def at(self, positions: Sequence[int]) -> CrossMoments:
+        """The same at some of the lags."""
+        return CrossMoments(
+            self.size, self.trace_squared, self.squared_trace[list(positions)], self.diagonal[list(positions)]
+        )
 
     @property
     def ratio(self) -> Array:

@@ -136,8 +136,13 @@ class Paths:
     """
 
     def __init__(self, lags: Lags, crossings: Iterable[Crossing], dtype: Any) -> None:
+        crossings = list(crossings)
         self._lags, self._dtype = lags, dtype
         self._values: dict[int, list[NDArray[Any]]] = {c: [] for x in crossings for c in (x.first, x.second.channel)}
+        self._steps: dict[tuple[int, int], set[int]] = {}
+        self._known: dict[tuple[int, int], CrossMoments] = {}
+        for x in crossings:
+            self._steps.setdefault((x.first, x.second.channel), set()).update(self._lags_of(x))
 
     def record(self, step: int, channels: Sequence[Array]) -> None:
         """Note the channels at a step that is due."""
@@ -147,11 +152,17 @@ class Paths:
 
     def moments(self, crossing: Crossing) -> CrossMoments:
         """Moments of the covariances between units, at every lag (or the one of a fixed offset)."""
+        pair = crossing.first, crossing.second.channel
+        steps = sorted(self._steps[pair])
+        if pair not in self._known:
+            first = self._blocks(pair[0])
+            second = first if pair[0] == pair[1] else self._blocks(pair[1])
+            self._known[pair] = moments_of_blocks(first, second, np.array(steps) // self._lags.kept)
+        return self._known[pair].at([steps.index(lag) for lag in self._lags_of(crossing)])
+
+    def _lags_of(self, crossing: Crossing) -> list[int]:
         lags, offset = self._lags, self._lags.offsets[crossing.second.offset]
-        steps = [lag + offset for lag in (lags.steps if crossing.second.sign else (0,))]
-        first = self._blocks(crossing.first)
-        second = first if crossing.second.channel == crossing.first else self._blocks(crossing.second.channel)
-        return moments_of_blocks(first, second, np.array(steps) // lags.kept)
+        return [lag + offset for lag in (lags.steps if crossing.second.sign else (0,))]
 
     def _blocks(self, channel: int) -> NDArray[Any]:
         return independent_blocks(np.stack(self._values[channel], axis=1))

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quenched.theory.errors import QuenchedError
+from quenched.theory.fluctuations import CrossCovariances
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Rule, Step
-from quenched.validate import witnesses_instance, witnesses_layers, witnesses_paths
+from quenched.validate import witnesses_fluctuations, witnesses_instance, witnesses_layers, witnesses_paths
 from quenched.validate.meaning import draw_parameters
+from quenched.validate.meaning_fluctuations import linear_networks
 from quenched.validate.meaning_steps import few_steps, suitable_values
+from quenched.validate.realisations import one_blas_thread
 from quenched.validate.witness_types import Scene, Tick, Witness
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ STANDARD_ERRORS = 5.0
 WITNESSES: dict[type[Rule], Witness] = {
     **witnesses_paths.WITNESSES,
     **witnesses_layers.WITNESSES,
+    **witnesses_fluctuations.WITNESSES,
     **witnesses_instance.WITNESSES,
 }
 
@@ -109,6 +113,9 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
         )
     elif simulate and process is not None:
         ticks.append(check_chain(derivation.model, process, strong_scene(derivation, seed)))
+    covariances = derivation.find(CrossCovariances)
+    if simulate and covariances is not None:
+        ticks.append(check_linear_networks(derivation.model, covariances, scene_of(derivation, seed)))
     return ticks
 
 
@@ -117,6 +124,18 @@ def _somewhere(step: Step, derivation: Any, seed: int) -> Tick:
     ticks = (check(step, scene_of(derivation, seed + 101 * k)) for k in range(3))
     tick = next(ticks)
     return tick if np.isfinite(tick.deviation) else next((t for t in ticks if np.isfinite(t.deviation)), tick)
+
+
+def check_linear_networks(model: Model, covariances: CrossCovariances, scene: Scene) -> Tick:
+    """All steps of the fluctuations at once: matrix inverses of drawn linear networks against the formula."""
+    begin = perf_counter()
+    with one_blas_thread():
+        found = linear_networks(model, covariances, suitable_values(model, scene.values), scene.rng())
+    worst = max(found.values(), default=0.0)
+    deviation = float(worst) if np.isfinite(worst) else float("inf")
+    method = f"largest z of {len(found)} fields, matrix inverses of 20 linear networks of 100 units"
+    title, passed = "All steps of the fluctuations", deviation <= STANDARD_ERRORS
+    return Tick(title, passed, deviation, STANDARD_ERRORS, method, perf_counter() - begin)
 
 
 def check_chain(model: Model, process: EffectiveProcess, scene: Scene) -> Tick:
