@@ -168,7 +168,11 @@ class Critical(Functional):
 
 
 class Fluctuation(Functional):
-    """N times the variance, over realisations of the network, of an expression in averages over units."""
+    """N times the variance, over realisations of the network, of an expression in averages over units.
+
+    Of ``cov(a, b)`` in a dynamics: N times the mean of C_ij² over pairs of units i ≠ j (see `theory.cross`), the
+    variance of an average over units of two copies with the same couplings.
+    """
 
     def __new__(cls, expression: Any) -> Fluctuation:
         return Expr.__new__(cls, cls._argument(expression))
