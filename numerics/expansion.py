@@ -21,7 +21,7 @@ import numpy as np
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.problem import SiteFunction
-from quenched.theory.problem_layers import TIME
+from quenched.theory.problem_layers import TIME, FirstOrder
 
 from .averages import Averages
 from .layers import START, March, Weights
@@ -72,16 +72,16 @@ class Expanded:
     shift_error: Array
 
 
-def expand(march: March, observed: Sequence[Monomial], change: str = "") -> Expanded:
-    """The order 1/N of some order parameters; `change` names a deliberate mistake (see `Expansion`).
+def expand(first: FirstOrder, march: March, observed: Sequence[Monomial]) -> Expanded:
+    """The order 1/N of some order parameters.
 
     Raises
     ------
     NotCovered
         Products of more than two functions, vector inputs whose overlaps fluctuate, degenerate covariances.
     """
-    fine = Expansion(march, observed, 1.0, change)
-    coarse = Expansion(march, observed, _COARSER, change)
+    fine = Expansion(first, march, observed, 1.0)
+    coarse = Expansion(first, march, observed, _COARSER)
     k = len(observed)
     return Expanded(
         fine.values[:k],
@@ -103,7 +103,8 @@ class Expansion:
     covariance, shift : N·Cov, N·(mean − O*) of the first `inner` nodes
     """
 
-    def __init__(self, march: March, observed: Sequence[Monomial], share: float = 1.0, change: str = "") -> None:
+    def __init__(self, first: FirstOrder, march: March, observed: Sequence[Monomial], share: float = 1.0) -> None:
+        self.weights = {name: march.number(getattr(first, name), START) for name in ("curvature", "pull", "pair")}
         self.march, self.share = march, share
         self._forms: dict[Any, Linear] = {}
         self._functions: dict[Any, Callable[[Array], Array]] = {}
@@ -116,13 +117,11 @@ class Expansion:
         self.gain = self._gain()
         size = len(self.nodes)
         self.response = np.linalg.inv(np.eye(size) - self.gain)
-        pull = self._sigma()
-        if change == "pairs counted twice":
-            self.response = np.linalg.inv(np.eye(size) - self._doubled())
+        pull = self.weights["pull"] * self._sigma()
         own = self.response[: self.inner, : self.inner]
         self.covariance = own @ self.sigma @ own.T
         curved = np.array([self._curvature(j) for j in range(self.inner)])
-        self.shift = own @ (curved if change == "second tadpole dropped" else curved + pull)
+        self.shift = own @ (curved + pull)
 
     # -- which order parameters there are
     def _closure(self, observed: list[Monomial]) -> list[Monomial]:
@@ -263,13 +262,8 @@ class Expansion:
             for entry in self._entries([p for _, p in node]):
                 slope = piece.slope(entry)
                 for other, coef in self._form(*entry).items():
-                    out[j, self.index[other]] += slope * coef
+                    out[j, self.index[other]] += slope * coef * (self.weights["pair"] if len(other) == 2 else 1.0)
         return out
-
-    def _doubled(self) -> Array:
-        """The mistake of counting pairs of different copies twice."""
-        weight = np.array([2.0 if len(node) == 2 else 1.0 for node in self.nodes])
-        return self.gain * weight[None, :]
 
     def _sigma(self) -> Array:
         """Fills Σ; returns Σ_kl ∂Σ_jk/∂O_l G_lk for every j."""
@@ -316,11 +310,11 @@ class Expansion:
         return name, self.march.number(p.fractions[name], START)
 
     def _curvature(self, j: int) -> float:
-        """½ Σ_kl ∂²F_j/∂O_k∂O_l V_kl."""
+        """curvature · Σ_kl ∂²F_j/∂O_k∂O_l V_kl."""
         piece, total = self.pieces[j], 0.0
         entries = [(e, self._vector(self._form(*e))) for e in self._entries([p for _, p in self.nodes[j]])]
         for (one, left), (two, right) in product(entries, repeat=2):
-            total += 0.5 * piece.curvature(one, two) * float(left @ self.covariance @ right)
+            total += self.weights["curvature"] * piece.curvature(one, two) * float(left @ self.covariance @ right)
         return total
 
     def _vector(self, form: Linear) -> Array:

@@ -86,14 +86,14 @@ class LayeredBranch(Branch):
         return f"{self.label}: {', '.join(self.names)}"
 
 
-def solve_layers(theory: Theory, values: Mapping[Any, float], change: str = "") -> LayeredSolution:
-    """March over the layers at given parameters; `change` names a deliberate mistake of the order 1/N."""
+def solve_layers(theory: Theory, values: Mapping[Any, float]) -> LayeredSolution:
+    """March over the layers at given parameters."""
     from quenched.numerics.layers import March
     from quenched.theory.layers import Layers
 
     assert isinstance(theory.model, Layers)
     march = March(theory.layered, values)
-    reader = Reader(theory.model, march, change)
+    reader = Reader(theory.model, march, theory)
     none = Quantity(0.0, 0.0)
     branch = LayeredBranch("layers", "march", True, none, reader.names, reader.quantity, rms=reader.scale)
     branch.reader = reader
@@ -106,8 +106,8 @@ def solve_layers(theory: Theory, values: Mapping[Any, float], change: str = "") 
 class Reader:
     """Observables of a marched network, by name."""
 
-    def __init__(self, model: Layers, march: March, change: str = "") -> None:
-        self.model, self.march, self.change = model, march, change
+    def __init__(self, model: Layers, march: March, theory: Theory) -> None:
+        self.model, self.march, self.theory = model, march, theory
         self._orders: dict[Any, Expanded] = {}
 
     @cached_property
@@ -276,7 +276,7 @@ class Reader:
                 for _, (_, a, _) in m:
                     for _, (_, b, _) in m:
                         self.march.fill(a, b)
-            self._orders[key] = expand(self.march, known, self.change)
+            self._orders[key] = expand(self.theory.order_one_over_n, self.march, known)
         order = self._orders[key]
         weights = np.array([[row.get(m, 0.0) for m in known] for row in rows])
         here = dict(zip(slots, [self._mean(node, at) for node in nodes], strict=True))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from quenched.layer_mutants import LAYER_MUTANTS, LayerMutantTheory
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory_object import Theory
@@ -81,8 +82,11 @@ def mutate(theory: Theory, name: str) -> Theory:
     """
     if name in DECLARATION_MUTANTS:
         return mistaken_declaration(theory, name)
+    if name in LAYER_MUTANTS:
+        return LayerMutantTheory(theory, name, LAYER_MUTANTS[name])
     if name not in MUTANTS:
-        raise QuenchedError(f"no mutant {name!r}: {nearest(name, [*MUTANTS, *DECLARATION_MUTANTS])}")
+        known = [*MUTANTS, *DECLARATION_MUTANTS, *LAYER_MUTANTS]
+        raise QuenchedError(f"no mutant {name!r}: {nearest(name, known)}")
     return MutantTheory(theory, name, MUTANTS[name])
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
     from quenched.theory.problem_fluctuations import FluctuationProblem
-    from quenched.theory.problem_layers import LayeredGaussian
+    from quenched.theory.problem_layers import FirstOrder, LayeredGaussian
     from quenched.theory.spectrum import Spectrum
 
 Params = Mapping[Any, float] | None
@@ -223,6 +223,21 @@ class Theory:
         """What the theory covers; a refusal names its step, its term and the nearest declaration that is covered."""
         solver = "covered" if self.solvable else str(self.derivation.refusal)
         return Coverage(solver, dict.fromkeys(self.model.observables, solver))
+
+    @property
+    def order_one_over_n(self) -> FirstOrder:
+        """Fluctuations and mean shifts of a network of finitely many steps.
+
+        Raises
+        ------
+        NotCovered
+            The derivation does not reach them.
+        """
+        found = self.derivation.order_one_over_n
+        if found is None:
+            refusals = self.derivation.refusals
+            raise NotCovered(refusals[-1][1] if refusals else "the declaration has no number of steps")
+        return found
 
     def values(self, params: Params = None, **keywords: float) -> dict[Any, float]:
         """The complete assignment of parameters; an unknown or missing one is an error."""

@@ -273,3 +273,44 @@ def test_relu_networks_have_the_known_variance() -> None:
         expected = half**2 * expected + 1.25 * C[a] ** 2
     assert solution.quantity("V").value == pytest.approx(expected, rel=2e-3)
     assert {g, g0, sb} <= set(VALUES)
+
+
+# -- the derivation of the order 1/N
+def test_the_weights_of_the_order_one_over_n_are_derived() -> None:
+    from sympy import Rational
+
+    from quenched.theory.expansion import eliminated
+
+    assert eliminated() == (Rational(1, 2), 1, 1)
+
+
+def test_the_order_one_over_n_is_refused_where_more_contributes() -> None:
+    from quenched.theory import Iid, Ising
+
+    h = Field("h", initial=Normal(0, 1))
+    model = Layers({h: Iid("W", Ising()) @ tanh(h)}, depth=2)
+    model.observe(Q=mean(tanh(h(2)) ** 2), V=Fluctuation(mean(tanh(h(2)) ** 2)))
+    solution = derive(model).solve()
+    assert 0 < solution.quantity("Q").value < 1
+    with pytest.raises(NotCovered, match="fourth cumulants"):
+        solution.quantity("V")
+
+
+@pytest.mark.parametrize(
+    ("name", "observable"),
+    [
+        ("redraw-mixed", "Q_layers"),
+        ("pairs-twice", "V_layers"),
+        ("second-tadpole-dropped", "s_layers"),
+        ("variance-tenth", "Q"),
+    ],
+)
+def test_named_mutants_change_what_they_should(name: str, observable: str) -> None:
+    model, h = network(None)
+    node = overlap(h, 2, 4)
+    model.observe(Q=overlap(h, 4, 4), Q_layers=node, V_layers=Fluctuation(node), s_layers=Shift(node))
+    theory = derive(model)
+    right, wrong = (t.solve(g=1.6**0.5, g_0=1, sigma_b=0.2**0.5) for t in (theory, theory.mutate(name)))
+    before, after = right.quantity(observable).value, wrong.quantity(observable).value
+    assert abs(after - before) > 0.05 * abs(before)
+    assert wrong.provenance["mutant"].startswith(name)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from quenched.theory.average import Average, Functional
 from quenched.theory.closure import Close, GaussianClosure
+from quenched.theory.couplings import Gaussian
 from quenched.theory.cross import observed_between_units
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, TwoCopies
 from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.expansion import EliminateConjugates, ExpandTerms, LayerFluctuations
 from quenched.theory.fluctuations import ExpandBetweenCopies, InvertQuadraticAction, PropagateUnits
 from quenched.theory.layered import CloseLayerAverages, CloseLayers, LayerBlocks, LayerEquations, SeparateLayers
 from quenched.theory.linear import LinearUnits, NeedsTrajectories, SolveUnits, why_not_gaussian
@@ -22,7 +24,7 @@ from quenched.theory.lower import CopiedAction, Declaration, Lower
 from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
-from quenched.theory.problem_layers import LayeredGaussian
+from quenched.theory.problem_layers import FirstOrder, LayeredGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
 from quenched.theory.record import Form, Line, Rule, Step, row
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
@@ -96,6 +98,12 @@ class Derivation:
         return found.problem if found else None
 
     @property
+    def order_one_over_n(self) -> FirstOrder | None:
+        """Fluctuations and mean shifts over layers, if the derivation reached them."""
+        found = self.find(LayerFluctuations)
+        return found.problem if found else None
+
+    @property
     def potential(self) -> PotentialProblem | None:
         """The conservative form, if there is one."""
         found = self.find(ConservativeForm)
@@ -165,6 +173,12 @@ class Derivation:
         before = self._need(EffectiveProcess, "layers")
         closed = self.apply(CloseLayers(self.model.steps or 0, sample_count(self.model)), before)
         return closed.apply(CloseLayerAverages()).apply(SeparateLayers())
+
+    def first_order(self) -> Derivation:
+        """Expand a recursion over layers to the order 1/N."""
+        blocks = self._need(LayerBlocks, "first_order")
+        expanded = self.apply(ExpandTerms(), self._need(Functional, "first_order"))
+        return expanded.apply(EliminateConjugates(blocks.problem))
 
     def close(self) -> Derivation:
         """Close on means and covariances, and evaluate Gaussian averages by the rule table."""
@@ -285,10 +299,7 @@ def _to_the_state(model: Model, values: Mapping[object, object] | None = None, *
     process = d.find(EffectiveProcess)
     assert process is not None
     if model.steps is not None:
-        try:
-            return d.layers()
-        except NotCovered as stop:
-            return d.refuse(CloseLayers.title, str(stop))
+        return _layered(d)
     try:
         reason = why_not_gaussian(process)
     except NotCovered as stop:
@@ -312,6 +323,29 @@ def _to_the_state(model: Model, values: Mapping[object, object] | None = None, *
         return d.fixed_points()
     except NotCovered as stop:
         return d.refuse(DoubleCopies.title, str(stop))
+
+
+def _layered(d: Derivation) -> Derivation:
+    """The path of a map of finitely many steps: kernels over layers and samples, and their order 1/N."""
+    try:
+        d = d.layers()
+    except NotCovered as stop:
+        return d.refuse(CloseLayers.title, str(stop))
+    reason = _no_first_order(d.model)
+    try:
+        return d.refuse(ExpandTerms.title, reason) if reason else d.first_order()
+    except NotCovered as stop:
+        return d.refuse(ExpandTerms.title, str(stop))
+
+
+def _no_first_order(model: Model) -> str:
+    """Why the laws of the couplings contribute more at order 1/N than their covariances, or an empty string."""
+    for matrix in model.matrices:
+        if not isinstance(matrix, Gaussian):
+            return f"entries of {matrix.name} are not Gaussian: their fourth cumulants shift averages at order 1/N"
+        if matrix.diagonal is not None and matrix.redraw is None:
+            return f"{matrix.name} has no diagonal, which shifts averages at order 1/N: not built yet"
+    return ""
 
 
 def _sampled(d: Derivation, reason: str) -> Derivation:

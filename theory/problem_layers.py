@@ -136,3 +136,17 @@ class LayeredGaussian:
         """Whether every argument has zero mean."""
         drives = (*self.constant, *self.start_constant, *(c for _, c, _ in self.mean), *(s.mean for s in self.sources))
         return all(e == 0 for e in drives)
+
+
+@dataclass(frozen=True)
+class FirstOrder:
+    """The order 1/N of a layered problem: weights of the terms of its formulas.
+
+    A = pair·∂F/∂O, G = (1 − A)⁻¹, V = GΣGᵀ, and the mean shift G·m with
+    m_j = curvature·Σ_kl ∂²F_j/∂O_k∂O_l V_kl + pull·Σ_kl ∂Σ_jk/∂O_l G_lk, sums over pairs of copies counted once.
+    """
+
+    layered: LayeredGaussian = field(hash=False)
+    curvature: Expr
+    pull: Expr
+    pair: Expr

@@ -5,8 +5,10 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from quenched.theory.expansion import EliminateConjugates, ExpandTerms
 from quenched.theory.layered import CloseLayerAverages, CloseLayers, SeparateLayers
 from quenched.theory.record import Rule
+from quenched.validate.meaning_first_order import first_order_deviation, terms_deviation
 from quenched.validate.meaning_layers import (
     SIZES,
     blocks_deviation,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Largest deviation of a moment of networks, in standard errors (of 12 ensembles).
 STANDARD_ERRORS = 6.0
+#: Finite differences of fourth order in covariances.
+FIRST_ORDER = 1e-6
 
 WITNESSES: dict[type[Rule], Witness] = {
     CloseLayers: Witness(
@@ -38,6 +42,16 @@ WITNESSES: dict[type[Rule], Witness] = {
         "covariances of shared and of redrawn disorder at random order parameters",
         EXACT,
         lambda b, a, s: blocks_deviation(b.problem, a, s.values, s.rng()),
+    ),
+    ExpandTerms: Witness(
+        "second difference of the averaged exponent at random averages",
+        EXACT,
+        lambda b, a, s: terms_deviation(a.terms, b.terms, s.values, s.rng()),
+    ),
+    EliminateConjugates: Witness(
+        "one-loop formulas with conjugate fields kept, three layers, finite differences",
+        FIRST_ORDER,
+        lambda b, a, s: first_order_deviation(b, a.problem, s.values),
     ),
 }
 
