@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from sympy import S
+from sympy import Basic, S
 
 from quenched.numerics.expansion import Expansion, monomial
 from quenched.numerics.layers import March
@@ -17,8 +18,8 @@ from quenched.theory.problem_layers import FirstOrder, LayeredGaussian, LayerOut
 from quenched.theory.terms import Factor, Term
 from quenched.validate.meaning import Array, Values, evaluate, number, relative
 
-#: Layers after the first that the comparison takes, nodes a dimension, and the step of differences in covariances.
-STEPS, NODES, STEP = 2, 26, 0.03
+#: Layers after the first that the comparison takes, nodes a dimension and their reach, step of differences.
+STEPS, NODES, REACH, STEP = 2, 37, 6.5, 0.03
 _STENCIL = ((-2, 1 / 12), (-1, -8 / 12), (1, 8 / 12), (2, -1 / 12))
 
 
@@ -58,12 +59,18 @@ def first_order_deviation(terms: QuadraticTerms, first: FirstOrder, values: Valu
         for b in range(a, STEPS + 1)
     ]
     expansion = Expansion(replace(first, layered=problem), march, observed)
-    full = Full(terms, problem, march, values)
+    full = _full(terms, problem, tuple(values.items()))
     k = len(observed)
     scale = float(np.abs(full.covariance).max())
     return max(
         relative(expansion.covariance[:k, :k], full.covariance, scale), relative(expansion.shift[:k], full.shift, scale)
     )
+
+
+@lru_cache(maxsize=4)  # the mutants of a step are compared with the same numbers
+def _full(terms: QuadraticTerms, problem: LayeredGaussian, values: tuple[tuple[Basic, float], ...]) -> Full:
+    numbers = dict(values)
+    return Full(terms, problem, March(problem, {s: numbers[s] for s in problem.parameters}), numbers)
 
 
 def _shared(p: LayeredGaussian) -> LayeredGaussian:
@@ -127,11 +134,12 @@ class Full:
     # -- averages at a covariance of (h(0), h(1), h(2))
     def averages(self, cov: Array) -> tuple[Array, Array]:
         """⟨ψ(a)ψ(b)⟩ and the covariances of these products, by a three-dimensional rule."""
-        x, w = np.polynomial.hermite_e.hermegauss(NODES)
+        x = np.linspace(-REACH, REACH, NODES)  # the trapezoidal rule, exponentially accurate for smooth functions
+        w = np.exp(-(x**2) / 2)
         w = w / w.sum()
         grid = np.array([g.ravel() for g in np.meshgrid(x, x, x, indexing="ij")])
         weight = np.prod([g.ravel() for g in np.meshgrid(w, w, w, indexing="ij")], axis=0)
-        keep = weight > 1e-20
+        keep = weight > 1e-14
         values = self.psi(np.linalg.cholesky(cov) @ grid[:, keep])
         products = np.array([values[a] * values[b] for a, b in self.pairs])
         means = products @ weight[keep]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Largest deviation of a moment of networks, in standard errors (of 12 ensembles).
 STANDARD_ERRORS = 6.0
 #: Finite differences of fourth order in covariances.
-FIRST_ORDER = 1e-6
+FIRST_ORDER = 1e-5
 
 WITNESSES: dict[type[Rule], Witness] = {
     CloseLayers: Witness(
