@@ -30,6 +30,8 @@ Complex = NDArray[np.complex128]
 
 #: How often the label quadrature is refined at most.
 REFINEMENTS = 5
+#: Nodes over one period of a periodic label, where equal weights converge exponentially.
+PERIODIC = 1024
 #: Newton steps below this (relative) end the iteration.
 TOLERANCE = 1e-11
 #: A batch of points is solved in this order: every 64th along a curve that fills the plane, then those in between.
@@ -172,6 +174,11 @@ class Dyson:
         labels = self.problem.spaces[index].labels
         breaks = self._breaks(index)
         exprs = self._label_functions(index)
+        if len(labels) == 1 and not breaks and self._periodic(index):
+            law: Any = labels[0].law
+            low, high = (float(e.subs(self.values)) for e in (law.support().inf, law.support().sup))
+            self.nodes[index] = (low + (high - low) * (np.arange(PERIODIC) + 0.5) / PERIODIC)[:, None]
+            return self._merge(index, exprs, np.full(PERIODIC, 1 / PERIODIC))
         found: tuple[Array, Array, Array] | None = None
         limit = np.array([1e-8] + [1e-5] * 5)
         for refinement in range(REFINEMENTS if len(labels) == 1 else 1):
@@ -184,10 +191,29 @@ class Dyson:
             found = self.nodes[index], weights, moments
         assert found is not None
         self.nodes[index] = found[0]
+        return self._merge(index, exprs, found[1])
+
+    def _merge(self, index: int, exprs: list[Expr], weights: Array) -> Array:
+        """Merge nodes at which all label functions are equal."""
         table = np.array([self.at_nodes(index, e) for e in exprs]).reshape(len(exprs), -1)
-        first, weights = merged(table, found[1])
-        self.nodes[index] = found[0][first]
+        first, weights = merged(table, weights)
+        self.nodes[index] = self.nodes[index][first]
         return weights
+
+    def _periodic(self, index: int) -> bool:
+        """Whether the label is uniform over one period of all label functions."""
+        law: Any = self.problem.spaces[index].labels[0].law
+        if type(law).__name__ != "Uniform":
+            return False
+        support = law.support()
+        length = float((support.sup - support.inf).subs(self.values))
+        points = np.array([[0.123], [1.87], [4.2]])
+        self.nodes[index] = np.concatenate([points, points + length])
+        try:
+            values = [self.at_nodes(index, e) for e in self._label_functions(index)]
+        except QuenchedError:  # not finite outside the support
+            return False
+        return all(np.allclose(v[:3], v[3:], rtol=0, atol=1e-10 * (1 + np.abs(v).max())) for v in values)
 
     def _breaks(self, index: int) -> dict[Symbol, list[float]]:
         """Label values at which an expression of this space jumps or has a kink."""

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 
 from quenched.theory.errors import ConvergenceError, NotCovered
 
+from .outermost import outermost
 from .quadrature import legendre
 from .spectra import SpectralSolver
 from .types import Array, Number
@@ -44,6 +45,10 @@ class Extents:
             return self._hermitian(unit, above, below)
         sign = 1 if unit in (1, 1j) else -1
         low, high = (above, below) if sign == 1 else (-below, -above)
+        if not np.isfinite([above, below]).any() and self.solver.problem.expandable:
+            found = outermost(self.solver, unit)
+            if found is not None:
+                return Number(sign * found.value, found.error)
         reach = self.solver._reach()
         start = self._direct(unit, reach) if not np.isfinite([above, below]).any() else None
         found = start or self._planar(unit, max(low, -reach), min(high, reach), reach)

@@ -11,6 +11,7 @@ from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
+    from quenched.fixed_points import FixedPointStability
     from quenched.fluctuations import Fluctuations
     from quenched.numerics import RawSolution, Sampling
     from quenched.replica_theory import ReplicaTheory
@@ -342,6 +343,12 @@ class Theory:
         from quenched.spectral import jacobian_spectrum
 
         return jacobian_spectrum(self, params, **keywords)
+
+    def fixed_point_stability(self, at: Mapping[Any, float] | None = None) -> FixedPointStability:
+        """Stability of a homogeneous fixed point (default: zero) from the Jacobian's spectrum; critical parameters."""
+        from quenched.fixed_points import fixed_point_stability
+
+        return fixed_point_stability(self.model, at)
 
     def fluctuations(self) -> Fluctuations:
         """Fluctuations of order 1/N about the saddle: cross-covariances between units and participation ratios.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sympy import Basic, Derivative, Expr, I, Symbol, SympifyError, eye, nan, oo, re, sympify, zoo
+from sympy import Basic, Derivative, Expr, Symbol, SympifyError, eye, nan, oo, re, sympify, zoo
 from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
@@ -18,7 +18,7 @@ from quenched.theory.errors import AmbiguousExpression, NotCovered, QuenchedErro
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise, open_leaves, plain
 from quenched.theory.observables import Critical, Functional, Mean
 from quenched.theory.spaces import RESERVED, Population, as_expr, t, tau
-from quenched.theory.substitute import matrices_of, walk
+from quenched.theory.substitute import imaginary, matrices_of, walk
 
 
 def declared_rhs(head: str, eqs: Any) -> dict[Field, Expr]:
@@ -52,7 +52,7 @@ def check_rhs(field: Field, given: Any) -> Expr:
     if isinstance(given, (Boolean, bool)) and not isinstance(given, Symbol):
         raise QuenchedError(f"{where} is a condition, {given}: write Heaviside or Piecewise")
     rhs = plain(as_expr(given, where))
-    if rhs.has(I) or rhs.is_extended_real is False:
+    if imaginary(rhs) or rhs.is_extended_real is False:
         raise QuenchedError(f"{where} is not real: {rhs}")
     if rhs.has(nan, zoo, oo, -oo):
         raise QuenchedError(f"{where} contains an infinite or undefined number: {rhs}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from quenched.theory.average import Average, Functional
+from quenched.theory.circulant import Circulant
 from quenched.theory.closure import Close, GaussianClosure
 from quenched.theory.couplings import Gaussian
 from quenched.theory.cross import observed_between_units
@@ -21,6 +22,7 @@ from quenched.theory.fluctuations import ExpandBetweenCopies, InvertQuadraticAct
 from quenched.theory.layered import CloseLayerAverages, CloseLayers, LayerBlocks, LayerEquations, SeparateLayers
 from quenched.theory.linear import LinearUnits, NeedsTrajectories, SolveUnits, why_not_gaussian
 from quenched.theory.lower import CopiedAction, Declaration, Lower
+from quenched.theory.modes import FourierModes
 from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
@@ -263,7 +265,10 @@ def start(model: Model, values: Mapping[object, object] | None = None, **fixed: 
     """The copied action of a declaration, with parameters fixed first if any are given."""
     if values or fixed:
         model = model.fix(values, **fixed)
-    return Derivation(model).apply(Lower())
+    d = Derivation(model)
+    if any(isinstance(m, Circulant) for m in model.matrices):
+        d = d.apply(FourierModes())
+    return d.apply(Lower())
 
 
 def derive(model: Model, values: Mapping[object, object] | None = None, **fixed: object) -> Derivation:

@@ -7,15 +7,15 @@ diag(∂F/∂h) @ J @ diag(∂ψ/∂x); what stays in the diagonals is a functio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sympy import Dummy, Expr, S
+from sympy import Dummy, Expr, S, sympify
 
-from quenched.theory.algebra import Matrix, combine, diag, eye, outer
+from quenched.theory.algebra import Diag, Matrix, Outer, combine, diag, eye, outer
 from quenched.theory.couplings import Apply
 from quenched.theory.distributions import Law
-from quenched.theory.errors import NotCovered
-from quenched.theory.fields import At, Field, Quenched, WhiteNoise, unbind
+from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.fields import At, Field, Quenched, WhiteNoise, open_leaves, unbind
 from quenched.theory.observables import Mean
 from quenched.theory.spaces import Population, t
 from quenched.theory.spectrum import Spectrum
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from quenched.theory.model import Model
 
 
-def jacobian(model: Model, laws: Mapping[Field, Law] | None = None) -> Spectrum:
-    """The Jacobian of a declared dynamics at a state whose units are drawn from given laws.
+def jacobian(model: Model, laws: Mapping[Field, Any] | None = None) -> Spectrum:
+    """The Jacobian of a declared dynamics at a state whose units are drawn from given laws, or all have one value.
 
     Parameters
     ----------
     model : Dynamics or Map
         One field a population.
-    laws : dict of Field to law, optional
-        Law of every field that stays in the Jacobian. The states count as independent of the couplings.
+    laws : dict of Field to law or number, optional
+        Law (or common value) of every field that stays in the Jacobian. The states count as independent of the
+        couplings.
 
     Returns
     -------
@@ -54,6 +55,43 @@ def jacobian(model: Model, laws: Mapping[Field, Law] | None = None) -> Spectrum:
             if part.terms:
                 blocks[x.population, y.population] = part
     return Spectrum(blocks, name=f"Jacobian of {model.name}" if model.name else None, defaults=_defaults(model, blocks))
+
+
+def stationary_point(model: Model, at: dict[Any, Any]) -> dict[Field, Expr]:
+    """Check that one value a field, zero unless given, is a fixed point of a dynamics without its disorder.
+
+    Raises
+    ------
+    QuenchedError
+        For a field that the model does not have.
+    NotCovered
+        For values that are no fixed point, whatever the couplings are.
+    """
+    for x in at:
+        if x not in model.fields:
+            raise QuenchedError(f"{x} is no field of the model: {nearest(str(x), [f.name for f in model.fields])}")
+    state = {x: sympify(at.get(x, 0)) for x in model.fields}
+    for x, rhs in model.eqs.items():
+        rest = _at_state(rhs, state)
+        target = state[x] if model.clock == "map" else S.Zero
+        if any(isinstance(s, WhiteNoise) for s in rest.free_symbols) or (rest - target).simplify() != 0:
+            shown = ", ".join(f"{y} = {v}" for y, v in state.items())
+            raise NotCovered(f"{shown} is no fixed point: the right-hand side of {x} is {rest} there")
+    return state
+
+
+def _at_state(expr: Expr, state: dict[Field, Expr]) -> Expr:
+    """An expression where every unit has the same state: sums over couplings vanish only where their body does."""
+    if isinstance(expr, (Apply, Mean)):
+        body = _at_state(unbind(expr.body), state)
+        if isinstance(expr, Mean):
+            return body
+        return S.Zero if body.simplify() == 0 else Apply(expr.matrix, body)
+    if isinstance(expr, At):
+        return state[expr.field]
+    if isinstance(expr, Field):
+        return state[expr]
+    return expr.func(*(_at_state(a, state) for a in expr.args)) if expr.args else expr
 
 
 def derivative(expr: Expr, rows: Population, y: Field) -> Matrix:
@@ -107,11 +145,12 @@ def _leaves(expr: Expr) -> set[Expr]:
     return set().union(*(_leaves(arg) for arg in expr.args)) if expr.args else set()
 
 
-def _frozen(matrix: Matrix, laws: dict[Field, Law]) -> Matrix:
+def _frozen(matrix: Matrix, laws: dict[Field, Any]) -> Matrix:
     """The matrix with fields in its diagonals replaced by quenched quantities of their laws."""
-    from quenched.theory.algebra import Diag, Outer
 
     def value(expr: Expr) -> Expr:
+        if laws and not any(isinstance(law, Law) for law in laws.values()):
+            expr = _at_state(expr, laws)
         if expr.atoms(Apply, Mean, At):
             leaf = sorted(expr.atoms(Apply, Mean, At), key=str)[0]
             raise NotCovered(f"the Jacobian contains {leaf}, whose law is not a field's: name it as a field of its own")
@@ -121,7 +160,8 @@ def _frozen(matrix: Matrix, laws: dict[Field, Law]) -> Matrix:
                 raise NotCovered(
                     f"the Jacobian contains {x}: give its law, as in jacobian(model, {{{x}: Normal(0, 1)}})"
                 )
-            put[x] = Quenched(x.name, laws[x], over=x.population)
+            law = laws[x]
+            put[x] = Quenched(x.name, law, over=x.population) if isinstance(law, Law) else sympify(law)
         return expr.xreplace(put)
 
     def factor(f: Matrix) -> Matrix:
@@ -131,8 +171,19 @@ def _frozen(matrix: Matrix, laws: dict[Field, Law]) -> Matrix:
             return Outer(value(f.left), value(f.right), f.rows, f.cols)
         return f
 
-    terms = [(c, tuple(factor(f) for f in word)) for c, word in matrix.terms]
+    terms = [_merged(c, tuple(factor(f) for f in word)) for c, word in matrix.terms]
     return combine(terms, matrix.rows, matrix.cols) if terms else combine([(S.Zero, ())], matrix.rows, matrix.cols)
+
+
+def _merged(coefficient: Expr, word: tuple[Matrix, ...]) -> tuple[Expr, tuple[Matrix, ...]]:
+    """Diagonal factors that are numbers, taken into the coefficient."""
+    kept = []
+    for f in word:
+        if isinstance(f, Diag) and not any(True for _ in open_leaves(f.vector)):
+            coefficient = coefficient * f.vector
+        else:
+            kept.append(f)
+    return coefficient, tuple(kept)
 
 
 def _defaults(model: Model, blocks: dict[tuple[Population, Population], Matrix]) -> dict[object, object]:

@@ -109,8 +109,10 @@ class SpectralProblem:
     hermitian : whether all eigenvalues are real
     analytic : equation of the resolvent where it is analytic (outside the support; off the real axis if Hermitian)
     doubled : equation inside the support of a non-Hermitian matrix
+    expandable : whether the resolvent has a branch that is analytic at z → ∞
     """
 
     hermitian: bool
     analytic: DysonProblem
     doubled: DysonProblem | None
+    expandable: bool = True

@@ -20,6 +20,7 @@ from quenched.theory.resolvent import (
     PairAtoms,
     RemoveZeros,
     ScalarEquations,
+    regular,
 )
 from quenched.theory.spectrum import Spectrum, SpectrumDeclaration
 
@@ -63,7 +64,7 @@ class SpectralDerivation:
         reduced = [s.after for s in self.steps if isinstance(s.rule, RemoveZeros)]
         problems = [form.problem for form in reduced if isinstance(form, DysonEquation)]
         doubled = next((p for p in problems if p.half is not None), None)
-        return SpectralProblem(self.model.hermitian, problems[0], doubled)
+        return SpectralProblem(self.model.hermitian, problems[0], doubled, regular(problems[0]))
 
     @property
     def equations(self) -> list[Line]:

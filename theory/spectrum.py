@@ -22,6 +22,7 @@ from quenched.theory.spaces import Population, as_expr
 from quenched.theory.substitute import (
     canonical,
     content_key,
+    imaginary,
     matrices_of,
     parameters_of,
     substitute,
@@ -108,7 +109,7 @@ class Spectrum:
     @property
     def hermitian(self) -> bool:
         """Whether the matrix equals its conjugate transpose by construction."""
-        if any(block.has(I) for block in self.blocks.values()):
+        if any(imaginary(block) for block in self.blocks.values()):
             return False
         return all(
             (q, p) in self.blocks and _symmetric_form(block.T) == _symmetric_form(self.blocks[q, p])

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sympy import Add, Basic, Expr, Mul, Symbol
+from sympy import Add, Basic, Expr, I, Mul, Symbol
 
 from quenched.theory.couplings import RandomMatrix
 from quenched.theory.fields import At, UnitSymbol
@@ -39,6 +39,11 @@ def parameters_of(*nodes: Basic) -> set[Symbol]:
             if isinstance(part, Symbol) and not isinstance(part, UnitSymbol) and part not in RESERVED.values():
                 found.add(part)
     return found
+
+
+def imaginary(node: Basic) -> bool:
+    """Whether i occurs in an expression; matrices have real entries, whatever their eigenvalues are."""
+    return node is I or (not isinstance(node, RandomMatrix) and any(imaginary(arg) for arg in node.args))
 
 
 def substitute(node: Any, values: Mapping[Basic, Any], memo: dict[Basic, Basic] | None = None) -> Any:
