@@ -188,6 +188,12 @@ class ReplicaTheory(Theory):
             )
         return fold(self.problem, symbol, values, np.array(start.x), bracket)[0]
 
+    def mutate(self, name: str) -> Theory:
+        """The same theory with a deliberate mistake: in the declaration, or in the replicas (`REPLICA_MUTANTS`)."""
+        from quenched.replica_mutants import REPLICA_MUTANTS, mutate_replicas
+
+        return mutate_replicas(self, name) if name in REPLICA_MUTANTS else super().mutate(name)
+
     @property
     def companions(self) -> tuple[InstanceTheory, ...]:
         try:

@@ -160,7 +160,11 @@ def test_no_state_evolution_without_the_onsager_term() -> None:
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", MODELS)
+#: Declarations whose runs are left to the longer tests (each compiles its own iteration).
+LONGER = {"two populations", "soft", "band", "spherical spins", "spins with zeros in a random field", "sphere"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONGER)) for n in MODELS])
 def test_fixed_points_of_instances_are_those_of_state_evolution(name: str) -> None:
     """N = 400: free entropy and growth of three instances within their fluctuations of the typical one."""
     _, at = MODELS[name]

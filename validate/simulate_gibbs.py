@@ -326,7 +326,7 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     program, what = _written(model)
     small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), None)
     if small == "messages":
-        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 160 if quick else 640, "route": "messages"}
+        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 320 if quick else 1200, "route": "messages"}
     if small == "enumerate" and _needs_counts(what):
         return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
     if small == "gaussian":
