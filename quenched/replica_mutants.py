@@ -34,7 +34,7 @@ class MistakenReplicas(ReplicaTheory):
         self.mistaken(f"{name}: {mutant.what}", right)
 
     @property
-    def problem(self) -> ReplicaProblem:
+    def problem(self) -> ReplicaProblem:  # type: ignore[override]
         return self._change.problem(super().problem)
 
     def growth_expression(self) -> Expr:
@@ -86,7 +86,8 @@ def _averaged_first(expr: Expr) -> Expr:
     swap = {}
     for node in expr.atoms(SiteAverage):
         if node.poly == L[2] ** 2:
-            swap[node] = site_average(node.site, L[2], *node.field, node.labels) ** 2
+            b, k, v = node.field
+            swap[node] = site_average(node.site, L[2], b, k, v, node.labels) ** 2
     return expr.xreplace(swap)
 
 
