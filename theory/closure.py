@@ -93,6 +93,36 @@ class _Argument:
     weights: tuple[tuple[str, Expr], ...]
 
 
+def as_site_function(
+    name: str, body: Expr, names: dict[Symbol, str], labels: dict[Quenched, Symbol]
+) -> tuple[SiteFunction, tuple[tuple[str, Expr], ...]]:
+    """Write an output as a function of one linear combination of its unit's fields: the function and the weights.
+
+    Raises
+    ------
+    NeedsTrajectories
+        If it depends on several fields of a unit separately.
+    """
+    if body.atoms(At):
+        raise NotCovered(f"the output {name} = {body} reads a field at another time: not built yet")
+    used = sorted((s for s in names if body.has(s)), key=lambda s: list(names).index(s))
+    labelled = body.xreplace(labels)
+    if not used:
+        return SiteFunction(name, labelled), ()
+    first, rest = used[0], used[1:]
+    slope = labelled.diff(first)
+    weights = [(names[first], S.One)]
+    shifted = labelled
+    for other in rest:
+        ratio = cancel(together(labelled.diff(other) / slope)).simplify()
+        if ratio.atoms(Field) or any(ratio.has(s) for s in names):
+            raise NeedsTrajectories(f"the output {name} = {body} depends on several fields of a unit separately")
+        weights.append((names[other], ratio))
+        shifted = shifted.xreplace({first: first - ratio * other})
+    function = shifted.xreplace({first: U})
+    return SiteFunction(name, function.simplify() if rest else function), tuple(weights)
+
+
 class _Closure:
     """Builds the problem from linear units and the read-off of their local fields."""
 
@@ -162,27 +192,9 @@ class _Closure:
 
     def _reduce(self, name: str, body: Expr, population: str) -> tuple[SiteFunction, _Argument]:
         """Write an output as a function of one linear combination of its unit's fields."""
-        if body.atoms(At):
-            raise NotCovered(f"the output {name} = {body} reads a field at another time: not built yet")
         names = {f.symbol: f.name for f in self.action.fields.values() if f.role in ("state", "local")}
-        used = sorted((s for s in names if body.has(s)), key=lambda s: list(names).index(s))
-        labelled = body.xreplace(self.labels)
-        if not used:
-            return SiteFunction(name, labelled), self._any(population)
-        first, rest = used[0], used[1:]
-        slope = labelled.diff(first)
-        weights = [(names[first], S.One)]
-        shifted = labelled
-        for other in rest:
-            ratio = cancel(together(labelled.diff(other) / slope)).simplify()
-            if ratio.atoms(Field) or any(ratio.has(s) for s in names):
-                raise NeedsTrajectories(f"the output {name} = {body} depends on several fields of a unit separately")
-            weights.append((names[other], ratio))
-            shifted = shifted.xreplace({first: first - ratio * other})
-        function = shifted.xreplace({first: U})
-        if rest:
-            function = function.simplify()
-        return SiteFunction(name, function), _Argument(population, tuple(weights))
+        function, weights = as_site_function(name, body, names, self.labels)
+        return function, _Argument(population, weights) if weights else self._any(population)
 
     def _any(self, population: str) -> _Argument:
         state = next(f for f in self.action.of_role("state") if f.population.name == population)

@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from quenched.theory.average import Average, Functional
+from quenched.theory.balance import Balance, BalancedEquations, has_powers
+from quenched.theory.causal import MarchUnits, TwoTimeEquations
+from quenched.theory.causal_copies import DoubleInTime
 from quenched.theory.circulant import Circulant
 from quenched.theory.closure import Close, GaussianClosure
 from quenched.theory.couplings import Gaussian
@@ -26,11 +29,13 @@ from quenched.theory.modes import FourierModes
 from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
+from quenched.theory.problem_causal import TwoTimeProblem
 from quenched.theory.problem_layers import FirstOrder, LayeredGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
 from quenched.theory.record import Form, Line, Rule, Step, row
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
 from quenched.theory.sampled import SampledUnits, SampleUnits
+from quenched.theory.spaces import t
 from quenched.theory.stationary import CloseAverages, ClosedAverages, Stationary, StationaryState
 from quenched.theory.vanish import LargestTime
 
@@ -106,6 +111,18 @@ class Derivation:
         return found.problem if found else None
 
     @property
+    def march(self) -> TwoTimeProblem | None:
+        """The two-time problem, if the derivation reached one."""
+        found = self.find(TwoTimeEquations)
+        return found.problem if found else None
+
+    @property
+    def balance(self) -> TwoTimeProblem | None:
+        """The two-time problem at N → ∞ where strong inputs balance, if there are any."""
+        found = self.find(BalancedEquations)
+        return found.problem if found else None
+
+    @property
     def potential(self) -> PotentialProblem | None:
         """The conservative form, if there is one."""
         found = self.find(ConservativeForm)
@@ -114,7 +131,8 @@ class Derivation:
     @property
     def refusal(self) -> str | None:
         """Why there is no solvable problem, or None if there is one."""
-        if self.problem is not None or self.process is not None or self.layered is not None:
+        reached = (self.problem, self.process, self.layered, self.march)
+        if any(found is not None for found in reached):
             return None
         return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
 
@@ -126,7 +144,8 @@ class Derivation:
     @property
     def equations(self) -> list[Line]:
         """The self-consistency equations, in the last form reached."""
-        for kind in (StationaryState, GaussianClosure, LayerEquations, EffectiveProcess, CopiedAction):
+        kinds = (StationaryState, GaussianClosure, LayerEquations, TwoTimeEquations, EffectiveProcess, CopiedAction)
+        for kind in kinds:
             found = self.find(kind)
             if found is not None:
                 extra = self.find(ConservativeForm)
@@ -230,6 +249,18 @@ class Derivation:
         """Leave the units to a sampler of trajectories, for the reason given."""
         return self.apply(SampleUnits(reason), self._need(EffectiveProcess, "sample"))
 
+    def two_time(self) -> Derivation:
+        """Keep the units in time, for means and covariances that are marched from initial values."""
+        d = self.apply(MarchUnits(self.model), self._need(EffectiveProcess, "two_time"))
+        form = d.find(TwoTimeEquations)
+        assert form is not None
+        if has_powers(form.problem):
+            try:
+                d = d.apply(Balance(), form)
+            except NotCovered as stop:
+                d = d.refuse(Balance.title, str(stop))
+        return d.apply(DoubleInTime(), form)
+
     def refuse(self, title: str, reason: str) -> Derivation:
         """Record that a step does not apply."""
         return replace(self, refusals=(*self.refusals, (title, reason)))
@@ -305,6 +336,8 @@ def _to_the_state(model: Model, values: Mapping[object, object] | None = None, *
     assert process is not None
     if model.steps is not None:
         return _layered(d)
+    if any(rhs.has(t) for _, rhs in process.action.equations):
+        return _in_time(d)
     try:
         reason = why_not_gaussian(process)
     except NotCovered as stop:
@@ -351,6 +384,14 @@ def _no_first_order(model: Model) -> str:
         if matrix.diagonal is not None and matrix.redraw is None:
             return f"{matrix.name} has no diagonal, which shifts averages at order 1/N: not built yet"
     return ""
+
+
+def _in_time(d: Derivation) -> Derivation:
+    """The path of units with inputs that depend on time."""
+    try:
+        return d.two_time()
+    except NotCovered as stop:
+        return d.refuse(MarchUnits.title, str(stop))
 
 
 def _sampled(d: Derivation, reason: str) -> Derivation:

@@ -1,0 +1,410 @@
+"""The compiled march of two-time covariances, common to all problems.
+
+One step takes X(t+1) = P X(t) + Q0 h(t) + Q1 h(t+1) + d(t) + noise: the Euler map and any declared map have Q1 = 0, the
+trapezoidal rule of a flow has Q0 = Q1 and is solved by a few sweeps. Rows are indexed by the lag w = t − s; a band of
+lags is kept. Arrays carry the label node l where something depends on it (otherwise their length there is one).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from .pair_averages import bounded, kink_pair, kink_series
+
+_TINY = 1e-150
+
+
+@njit(cache=True)
+def expand(site, o, m, v, node, weight, basis, q, p, kinks, series, split):
+    """Hermite coefficients of output o at mean m and variance v: of all of it, of its kinks, and what is left out.
+
+    kinks (3, j): places, gains of slope, jumps. Returns the part of ⟨f²⟩ that the series of the smooth part misses.
+    """
+    s = math.sqrt(max(v, _TINY))
+    series[:] = 0.0
+    split[:] = 0.0
+    count = kinks.shape[1]
+    square = 0.0
+    for i in range(node.size):
+        u = m + s * node[i]
+        smooth = site(o, u, q, p)
+        for j in range(count):
+            if u > kinks[0, j]:
+                smooth -= kinks[1, j] * (u - kinks[0, j]) + kinks[2, j]
+            elif u == kinks[0, j]:
+                smooth -= kinks[2, j] / 2
+        square += weight[i] * smooth * smooth
+        for k in range(series.size):
+            series[k] += weight[i] * basis[k, i] * smooth
+    missing = square
+    for k in range(series.size):
+        missing -= series[k] * series[k]
+    for j in range(count):
+        kink_series(bounded((m - kinks[0, j]) / s), s, kinks[1, j], kinks[2, j], split)
+    for k in range(series.size):
+        series[k] += split[k]
+    return missing, s
+
+
+@njit(cache=True, fastmath=True)
+def pair(rho, first, second, split1, split2, kinks1, kinks2, m1, m2, s1, s2):
+    """⟨f g⟩ and its derivative in the covariance from the coefficients of both functions."""
+    value, slope = 0.0, 0.0
+    jumps = kinks1.shape[1] * kinks2.shape[1] > 0
+    for k in range(first.size - 1, -1, -1):
+        c = first[k] * second[k]
+        if jumps:
+            c -= split1[k] * split2[k]
+        slope = slope * rho + value
+        value = value * rho + c
+    slope /= s1 * s2
+    for i in range(kinks1.shape[1]):
+        a = bounded((m1 - kinks1[0, i]) / s1)
+        for j in range(kinks2.shape[1]):
+            b = bounded((m2 - kinks2[0, j]) / s2)
+            more, steeper = kink_pair(a, b, s1, s2, rho, kinks1[1, i], kinks1[2, i], kinks2[1, j], kinks2[2, j])
+            value += more
+            slope += steeper
+    return value, slope
+
+
+@njit(cache=True)
+def averages(pairs, t, w, C, weights, unit, share, count, F, G, kinks, centre, sd, out, slopes):
+    """All pair averages ⟨a(t) b(t−w)⟩ over units, and their slopes a label node at a time; C (label, n, n) at t, t−w."""
+    n = weights.shape[1]
+    many = C.shape[0] > 1
+    for i in range(pairs.shape[0]):
+        a, b = pairs[i, 0], pairs[i, 1]
+        out[i] = 0.0
+        slopes[i, :] = 0.0
+        for l in range(count[unit[a]]):
+            lc = l if many else 0
+            c = 0.0
+            for x in range(n):
+                if weights[a, x] != 0.0:
+                    for y in range(n):
+                        c += weights[a, x] * weights[b, y] * C[lc, x, y]
+            s1, s2 = sd[a, l, t], sd[b, l, t - w]
+            rho = min(max(c / (s1 * s2), -1.0), 1.0)
+            value, slope = pair(
+                rho, F[a, l, t], F[b, l, t - w], G[a, l, t], G[b, l, t - w], kinks[a, l], kinks[b, l],
+                centre[a, l, t], centre[b, l, t - w], s1, s2,
+            )  # fmt: skip
+            out[i] += share[unit[a], l] * value
+            slopes[i, lc] += share[unit[a], l] * slope
+
+
+@njit(cache=True)
+def fields(K, sources, coefficient, instant, values, w):
+    """Covariance of the local fields from pair averages."""
+    K[:] = 0.0
+    for i in range(sources.shape[0]):
+        if w == 0 or not instant[i]:
+            K[sources[i, 0], sources[i, 1]] += coefficient[i] * values[sources[i, 2]]
+
+
+@njit(cache=True)
+def perturbed(K, sources, coefficient, instant, pairs, slopes, k, weights, w):
+    """Covariance of the perturbed fields: slopes times the perturbation's covariance k (label, n, n)."""
+    K[:] = 0.0
+    n = weights.shape[1]
+    for i in range(sources.shape[0]):
+        if w == 0 or not instant[i]:
+            a, b = pairs[sources[i, 2], 0], pairs[sources[i, 2], 1]
+            for l in range(k.shape[0]):
+                c = 0.0
+                for x in range(n):
+                    if weights[a, x] != 0.0:
+                        for y in range(n):
+                            c += weights[a, x] * weights[b, y] * k[l, x, y]
+                K[sources[i, 0], sources[i, 1]] += coefficient[i] * slopes[sources[i, 2], l] * c
+
+
+@njit(cache=True)
+def times(A, B, out):
+    """Add A·B to `out`; the matrices are too small for a library call."""
+    for i in range(A.shape[0]):
+        for k in range(A.shape[1]):
+            a = A[i, k]
+            if a != 0.0:
+                for j in range(B.shape[1]):
+                    out[i, j] += a * B[k, j]
+
+
+@njit(cache=True)
+def times_transposed(A, B, out):
+    """Add A·Bᵀ to `out`."""
+    for i in range(A.shape[0]):
+        for j in range(B.shape[0]):
+            total = 0.0
+            for k in range(A.shape[1]):
+                total += A[i, k] * B[j, k]
+            out[i, j] += total
+
+
+@njit(cache=True)
+def responses(R, K, edge, P, Q0, Q1, first, now):
+    """R(now, s) for s = first … now from K(now, s), stored by lag; R(now, first) is given by `edge`."""
+    for l in range(R.shape[0]):
+        R[l, now - first] = 0.0
+        times(K[now - first], edge[l], R[l, now - first])
+        for s in range(first, now):
+            c, w = s % P.shape[0], now - s
+            R[l, w - 1] = 0.0
+            times_transposed(R[l, w], P[c, l], R[l, w - 1])
+            times_transposed(K[w], Q0[c, l], R[l, w - 1])
+            times_transposed(K[w - 1], Q1[c, l], R[l, w - 1])
+
+
+@njit(cache=True)
+def advance(C, R, K, new, Rnew, Knew, P, Q0, Q1, noise, t, first, c):
+    """Row t+1 of a covariance from row t; `noise` (label, n, n) is the covariance that the step adds."""
+    n, m = P.shape[2], Q0.shape[3]
+    later, here = np.zeros((m, n)), np.zeros((n, n))
+    for l in range(C.shape[0]):
+        for s in range(first, t + 1):
+            w = t - s
+            new[l, w + 1] = 0.0
+            times(P[c, l], C[l, w], new[l, w + 1])
+            times(Q0[c, l], R[l, w], new[l, w + 1])
+            times(Q1[c, l], Rnew[l, w + 1], new[l, w + 1])
+        later[:] = 0.0
+        times_transposed(R[l, 0], P[c, l], later)
+        times_transposed(K[0], Q0[c, l], later)
+        times_transposed(Knew[1].T, Q1[c, l], later)
+        here[:] = noise[l]
+        times_transposed(P[c, l], new[l, 1], here)
+        times(Q0[c, l], later, here)
+        times(Q1[c, l], Rnew[l, 0], here)
+        new[l, 0] = (here + here.T) / 2
+
+
+@njit(cache=True)
+def outputs_at(now, site, p, labels, share, count, unit, weights, kinks, rule, mean, V, F, G, centre, sd, lost, psi, rise):
+    """Series of every output at one time from the means (L, n) and the covariance V (label, n, n) at equal times.
+
+    Fills ψ = ⟨output⟩ and its derivative with the mean of each state, `rise` (outputs, n).
+    """
+    n = weights.shape[1]
+    psi[:] = 0.0
+    rise[:] = 0.0
+    for o in range(weights.shape[0]):
+        for l in range(count[unit[o]]):
+            lc = l if V.shape[0] > 1 else 0
+            v, mu = 0.0, 0.0
+            for x in range(n):
+                mu += weights[o, x] * mean[l, x]
+                for y in range(n):
+                    v += weights[o, x] * weights[o, y] * V[lc, x, y]
+            missing, s = expand(
+                site, o, mu, v, rule[0], rule[1], rule[2:], labels[unit[o], l], p, kinks[o, l], F[o, l, now], G[o, l, now]
+            )  # fmt: skip
+            centre[o, l, now], sd[o, l, now], lost[o, l] = mu, s, missing
+            psi[o] += share[unit[o], l] * F[o, l, now, 0]
+            for x in range(n):
+                rise[o, x] += share[unit[o], l] * F[o, l, now, 1] / s * weights[o, x]
+
+
+@njit(cache=True)
+def settle(
+    now, implicit, base, Q1, H, gains, held, inflow, terms,
+    site, p, labels, share, count, unit, weights, kinks, rule, mean, V, F, G, centre, sd, lost, rise,
+):  # fmt: skip
+    """Means at one time: explicit, or by Newton's method for the fields H[now] and the shifts of constrained means.
+
+    `base` (L, n) is what the step gives without them. Returns whether it converged.
+    """
+    m, c, psi = gains.shape[0], held.size, np.zeros(weights.shape[0])
+    shift = np.zeros(c)
+    step = np.zeros((weights.shape[1], m + c))
+    for turn in range(50):
+        for l in range(base.shape[0]):
+            mean[l] = base[l] + Q1[l if Q1.shape[0] > 1 else 0] @ H[now]
+            for i in range(c):
+                mean[l, held[i]] += shift[i]
+        outputs_at(
+            now, site, p, labels, share, count, unit, weights, kinks, rule, mean, V, F, G, centre, sd, lost, psi, rise
+        )
+        if not implicit:
+            H[now] = gains @ psi
+            return True
+        residual = np.zeros(m + c)
+        residual[:m] = gains @ psi - H[now]
+        for i in range(c):
+            residual[m + i] = inflow[now, i] + terms[i] @ psi
+        if np.max(np.abs(residual)) <= 1e-11 * (1.0 + np.max(np.abs(psi)) + np.max(np.abs(H[now]))):
+            return True
+        step[:, :m] = Q1[0]
+        for i in range(c):
+            step[held[i], m + i] = 1.0
+        slope = rise @ step
+        matrix = np.zeros((m + c, m + c))
+        matrix[:m] = gains @ slope
+        for u in range(m):
+            matrix[u, u] -= 1.0
+        for i in range(c):
+            matrix[m + i] = terms[i] @ slope
+        change = np.linalg.solve(matrix, residual)
+        H[now] -= change[:m]
+        for i in range(c):
+            bound = 2.0 * math.sqrt(max(V[0, held[i], held[i]], 1e-6))
+            shift[i] -= min(max(change[m + i], -bound), bound)
+    return False
+
+
+@njit(cache=True)
+def march(
+    site, p, labels, share, count, unit, weights, kinks, rule,
+    P, Q0, Q1, noise, drive, edge, start_mean, start,
+    gains, sources, coefficient, instant, pairs,
+    held, owner, inflow, terms, band, sweeps, grow_from, C, growth,
+):  # fmt: skip
+    """March as many steps as `drive` has.
+
+    Parameters (n states, m fields, o outputs, L label nodes, T steps)
+    ----------
+    site : compiled site functions (output, u, label values, parameters p)
+    labels (units, L, q), share (units, L), count (units,), unit (o,), weights (o, n), kinks (o, L, 3, j)
+    rule (2 + K, nodes) : quadrature nodes, weights, and K Hermite functions
+    P, Q0, Q1, noise (T or 1, 1 or L, …), drive (T, L, n), edge (1 or L, m, n) : the step
+    start_mean (L, n), start (1 or L, n, n) : initial values
+    gains (m, o) : means of the fields; sources (i, 3): fields u, v and pair; pairs (j, 2): outputs
+    held, owner (c,), inflow (T + 1, c), terms (c, o) : states whose mean is adjusted, and their units
+    band, sweeps, grow_from : lags kept, sweeps a step (1: explicit), first time of a perturbation (−1: none)
+    C (T + 1 or 2, 1 or L, band, n, n), growth (T + 1,) : filled with Cov(X(t), X(t−w)) and ln tr of a perturbation
+
+    Returns
+    -------
+    means (L, T + 1, n), fields' means (T + 1, m), series F, G (o, L, T + 1, K), means and sds of the outputs' arguments
+    (o, L, T + 1), slopes of the outputs' means (T + 1, o, n), missing part of the series (o, L), status: 0, or t + 1 of
+    the time where no mean was found, or −t − 1 of the time where the state is not finite
+    """
+    T, L, n = drive.shape
+    m, outs, K, Lc = gains.shape[0], weights.shape[0], rule.shape[0] - 2, P.shape[1]
+    mean, H = np.zeros((L, T + 1, n)), np.zeros((T + 1, m))
+    F, G = np.zeros((outs, L, T + 1, K)), np.zeros((outs, L, T + 1, K))
+    centre, sd, rises = np.zeros((outs, L, T + 1)), np.ones((outs, L, T + 1)), np.zeros((T + 1, outs, n))
+    lost, worst = np.zeros((outs, L)), np.zeros((outs, L))
+    Kt, Kn = np.zeros((band + 1, m, m)), np.zeros((band + 1, m, m))
+    kKt, kKn = np.zeros((band + 1, m, m)), np.zeros((band + 1, m, m))
+    Rt, Rn = np.zeros((Lc, band + 1, m, n)), np.zeros((Lc, band + 1, m, n))
+    kRt, kRn = np.zeros((Lc, band + 1, m, n)), np.zeros((Lc, band + 1, m, n))
+    kt, kn = np.zeros((Lc, band + 1, n, n)), np.zeros((Lc, band + 1, n, n))
+    silent, shut, quiet = np.zeros((Lc, n, n)), np.zeros((Lc, m, n)), np.zeros((Lc, n, m))
+    values, slopes = np.zeros(pairs.shape[0]), np.zeros((pairs.shape[0], Lc))
+    base, here = np.zeros((L, n)), np.zeros((L, n))
+    logged = 0.0
+    for now in range(T + 1):
+        t, first = now - 1, max(0, now - band + 1)
+        row, c = now % C.shape[0], max(t, 0) % P.shape[0]
+        growing, begin = 0 <= grow_from < now, max(first, grow_from)
+        if now == 0:
+            base[:] = start_mean
+            C[0, :, 0] = start
+        else:
+            for l in range(L):
+                lc = l if Lc > 1 else 0
+                base[l] = P[c, lc] @ mean[l, t] + Q0[c, lc] @ H[t] + drive[t, l]
+            for i in range(held.size):  # where to start: at the mean of the last step
+                x, gap = held[i], 0.0
+                for l in range(count[owner[i]]):
+                    gap += share[owner[i], l] * (mean[l, t, x] - base[l, x])
+                base[:, x] += gap
+            H[now] = H[t]
+        if sweeps > 1 and now > 0:
+            Kn[0], kKn[0] = Kt[0], kKt[0]
+            for s in range(first, now):
+                Kn[now - s], kKn[now - s] = Kt[t - s], kKt[t - s]
+        for sweep in range(sweeps if now > 0 else 1):
+            if now > 0:
+                if sweeps > 1:
+                    responses(Rn, Kn, edge if first > 0 else shut, P, Q0, Q1, first, now)
+                advance(C[t % C.shape[0]], Rt, Kt, C[row], Rn, Kn, P, Q0, Q1, noise[c % noise.shape[0]], t, first, c)
+            if growing:
+                if sweeps > 1:
+                    responses(kRn, kKn, shut, P, Q0, Q1, begin, now)
+                advance(kt, kRt, kKt, kn, kRn, kKn, P, Q0, Q1, silent, t, begin, c)
+            elif grow_from == now:
+                for l in range(Lc):
+                    for x in range(n):
+                        kn[l, 0, x, x] = 1.0
+            implicit = held.size > 0 or (sweeps > 1 and now > 0)
+            found = settle(
+                now, implicit, base, Q1[c] if now > 0 else quiet, H, gains, held, inflow, terms, site, p, labels, share,
+                count, unit, weights, kinks, rule, here, C[row, :, 0], F, G, centre, sd, lost, rises[now],
+            )  # fmt: skip
+            mean[:, now] = here
+            if not found:
+                return mean, H, F, G, centre, sd, rises, worst, now + 1
+            for s in range(first, now + 1):
+                w = now - s
+                averages(
+                    pairs, now, w, C[row, :, w], weights, unit, share, count, F, G, kinks, centre, sd, values, slopes
+                )
+                fields(Kn[w], sources, coefficient, instant, values, w)
+                if grow_from >= 0 and s >= grow_from:
+                    perturbed(kKn[w], sources, coefficient, instant, pairs, slopes, kn[:, w], weights, w)
+        responses(Rn, Kn, edge if first > 0 else shut, P, Q0, Q1, first, now)
+        if 0 <= grow_from <= now:
+            responses(kRn, kKn, shut, P, Q0, Q1, begin, now)
+            total = 0.0
+            for l in range(Lc):
+                total += np.trace(kn[l, 0]) / Lc
+            growth[now] = logged + math.log(max(total, 1e-300))
+            if total > 0 and not 1e-60 < total < 1e60:
+                kn /= total
+                kRn /= total
+                kKn /= total
+                logged += math.log(total)
+        if now > T // 2:
+            worst = np.maximum(worst, lost)
+        Kt, Kn, Rt, Rn = Kn, Kt, Rn, Rt
+        kt, kn, kRt, kRn, kKt, kKn = kn, kt, kRn, kRt, kKn, kKt
+        if not (np.all(np.isfinite(here)) and np.all(np.isfinite(C[row, :, 0]))):
+            return mean, H, F, G, centre, sd, rises, worst, -now - 1
+    return mean, H, F, G, centre, sd, rises, worst, 0
+
+
+@njit(cache=True)
+def expand_all(site, p, labels, share, count, unit, weights, kinks, rule, mean, C, rows):
+    """Series, kinks' series, mean and sd of further functions of the units at the times `rows`."""
+    outs, K, n = weights.shape[0], rule.shape[0] - 2, weights.shape[1]
+    L, T = labels.shape[1], rows.size
+    F, G = np.zeros((outs, L, T, K)), np.zeros((outs, L, T, K))
+    centre, sd, lost = np.zeros((outs, L, T)), np.ones((outs, L, T)), np.zeros((outs, L))
+    psi, rise = np.zeros(outs), np.zeros((outs, n))
+    for i in range(T):
+        outputs_at(
+            i, site, p, labels, share, count, unit, weights, kinks, rule, mean[:, rows[i]], C[rows[i], :, 0], F, G,
+            centre, sd, lost, psi, rise,
+        )  # fmt: skip
+    return F, G, centre, sd
+
+
+@njit(cache=True)
+def lagged_pairs(k, j, times, lags, origin, C, weights, share, count, F, G, kinks, centre, sd):
+    """⟨f_k(t + w) f_j(t)⟩ over (times, lags); `origin` is the row of C that the first time of F belongs to."""
+    n = weights.shape[1]
+    out = np.zeros((times.size, lags.size))
+    for i in range(times.size):
+        for h in range(lags.size):
+            a, b = (k, j) if lags[h] >= 0 else (j, k)
+            early = times[i] if lags[h] >= 0 else times[i] + lags[h]
+            late = early + abs(lags[h])
+            for l in range(count):
+                lc = l if C.shape[1] > 1 else 0
+                c = 0.0
+                for x in range(n):
+                    for y in range(n):
+                        c += weights[a, x] * weights[b, y] * C[origin + late, lc, late - early, x, y]
+                s1, s2 = sd[a, l, late], sd[b, l, early]
+                rho = min(max(c / (s1 * s2), -1.0), 1.0)
+                value, _ = pair(
+                    rho, F[a, l, late], F[b, l, early], G[a, l, late], G[b, l, early], kinks[a, l], kinks[b, l],
+                    centre[a, l, late], centre[b, l, early], s1, s2,
+                )  # fmt: skip
+                out[i, h] += share[l] * value
+    return out

@@ -1,0 +1,277 @@
+"""Schedules for marching: how long, how fine, and whether a driven state has settled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import reduce
+
+import numpy as np
+from sympy import Expr, Symbol, cos, cot, sin, sympify, tan
+from sympy.functions.elementary.trigonometric import TrigonometricFunction
+
+from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
+from quenched.theory.problem_causal import TwoTimeProblem
+from quenched.theory.spaces import t as TIME
+
+from .twotime import MarchedState, Marcher, Rule, Schedule
+from .types import Array
+
+#: Relaxation times before the measured window, from the start of the perturbation, and beyond the longest lag.
+_BURN, _GROW, _BAND, _WINDOW = 60.0, 25.0, 15.0, 20.0
+_FINE = 12
+_EXTENSIONS = 3
+_UNSETTLED = 2e-3
+
+
+@dataclass(frozen=True)
+class Window:
+    """A marched state and the rows of it that are averaged over.
+
+    Attributes
+    ----------
+    state : the marched state
+    first, last : rows of the first and one past the last time that averages run over
+    coarse : the same with twice the step, for extrapolation; None where the step is part of the model
+    period : of the input, in rows; None if it has none
+    unsettled : relative difference of first and second half of the window (0 for given times)
+    """
+
+    state: MarchedState
+    first: int
+    last: int
+    coarse: Window | None
+    period: int | None
+    unsettled: float = 0.0
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.first, self.last)
+
+
+def period_of(problem: TwoTimeProblem, values: dict[Symbol, float]) -> float | None:
+    """Period of all explicit time dependence, None without one, infinite where it does not repeat."""
+    timed = [e for e in problem.rows() if sympify(e).has(TIME)]
+    if not timed:
+        return None
+    rates: list[Fraction] = []
+    scale = 0.0
+    for e in timed:
+        found = list(_rates(sympify(e), values))
+        if any(r is None for r in found):
+            return math.inf
+        for rate in found:
+            assert rate is not None
+            if rate:
+                scale = scale or rate
+                rates.append(Fraction(rate / scale).limit_denominator(1000))
+    if not rates:
+        return None
+    common = reduce(lambda a, b: Fraction(math.gcd(a.numerator * b.denominator, b.numerator * a.denominator),
+                                          a.denominator * b.denominator), rates)  # fmt: skip
+    return 2 * math.pi / (float(common) * scale)
+
+
+def _rates(e: Expr, values: dict[Symbol, float]) -> Iterable[float | None]:
+    """Angular frequencies of the trigonometric functions of time; None for time outside them."""
+    if not e.has(TIME):
+        return
+    if isinstance(e, TrigonometricFunction) and isinstance(e, (sin, cos, tan, cot)):
+        rate = e.args[0].expand().coeff(TIME, 1)
+        rest = (e.args[0] - rate * TIME).expand()
+        if rest.has(TIME):
+            yield None
+            return
+        number = rate.xreplace({s: sympify(values[s]) for s in rate.free_symbols if s in values})
+        yield abs(float(number))
+        return
+    if e == TIME:
+        yield None
+        return
+    for arg in e.args:
+        yield from _rates(arg, values)
+
+
+def relaxation(problem: TwoTimeProblem, values: dict[Symbol, float]) -> tuple[float, float]:
+    """Fastest and slowest relaxation time of single units (in steps for a map).
+
+    Raises
+    ------
+    QuenchedError
+        A unit left alone does not relax.
+    """
+    rule: Rule = "map" if problem.clock == "map" else "euler"
+    marcher = Marcher(problem, values, Schedule(1.0, 1, rule=rule, nodes=1))
+    P = marcher.step()["P"].reshape(-1, len(marcher.states), len(marcher.states))
+    poles = np.linalg.eigvals(P)
+    with np.errstate(divide="ignore"):
+        rates = np.real(1 - poles) if problem.clock == "flow" else -np.log(np.abs(poles))
+    if np.min(rates) <= 0:
+        raise QuenchedError(f"a unit left alone does not relax (rate {np.min(rates):.3g}): there is no lasting state")
+    return float(1 / np.max(rates)), float(max(1 / np.min(rates), 1.0 if problem.clock == "map" else 0.0))
+
+
+def solve_times(
+    problem: TwoTimeProblem, values: dict[Symbol, float], times: Array, dt: float | None, rule: Rule, nodes: int
+) -> Window:
+    """March from the initial values through given times (equally spaced, from 0; steps of a map)."""
+    times = np.asarray(times, dtype=float)
+    gaps = np.diff(times)
+    if times.ndim != 1 or len(times) < 2 or times[0] != 0 or not np.allclose(gaps, gaps[0]) or gaps[0] <= 0:
+        raise QuenchedError("times should be equally spaced from 0 on, such as numpy.linspace(0, 50, 501)")
+    if rule == "map":
+        state = Marcher(problem, values, Schedule(1.0, round(times[-1]), rule=rule, nodes=nodes)).run()
+        return Window(state, 0, len(state.times), None, None)
+    fast, _ = relaxation(problem, values)
+    wanted = fast / _FINE if dt is None else dt
+    inside = max(1, math.ceil(gaps[0] / wanted - 1e-9))
+    step = float(gaps[0]) / inside
+    steps = (len(times) - 1) * inside
+    fine = Marcher(problem, values, Schedule(step, steps, rule=rule, nodes=nodes)).run()
+    _stable_mean(fine)
+    if rule == "euler":
+        return Window(fine, 0, steps + 1, None, None)
+    half = fine if inside % 2 == 0 else None
+    if half is None:
+        half = Marcher(problem, values, Schedule(step / 2, 2 * steps, rule=rule, nodes=nodes)).run()
+        return Window(half, 0, 2 * steps + 1, Window(fine, 0, steps + 1, None, None), None)
+    coarse = Marcher(problem, values, Schedule(2 * step, steps // 2, rule=rule, nodes=nodes)).run()
+    return Window(fine, 0, steps + 1, Window(coarse, 0, steps // 2 + 1, None, None), None)
+
+
+def solve_settled(
+    problem: TwoTimeProblem,
+    values: dict[Symbol, float],
+    *,
+    longest: float = 0.0,
+    dt: float | None = None,
+    rule: Rule = "trapezoid",
+    grow: bool = True,
+    nodes: int = 24,
+    rough: bool = False,
+) -> Window:
+    """March until a driven state has settled.
+
+    Parameters
+    ----------
+    longest : longest lag that will be asked for
+    dt : time step (default: 1/12 of the fastest relaxation time, at least 40 steps a period)
+    rule : "map", "euler" or "trapezoid"
+    grow : whether a perturbation is carried along
+    rough : one step size only (its error is not estimated)
+
+    Raises
+    ------
+    ConvergenceError
+        The state still changes after several extensions.
+    NotCovered
+        Inputs that do not repeat: they need times.
+    """
+    period = period_of(problem, values)
+    if period is not None and math.isinf(period):
+        raise NotCovered("the input depends on time and does not repeat: give times=, such as linspace(0, 50, 501)")
+    fast, slow = relaxation(problem, values)
+    burn = _BURN * slow
+    for _ in range(_EXTENSIONS):
+        plan = _plan(problem, values, period, fast, slow, burn, longest, dt, rule, grow, nodes)
+        window = _marched(problem, values, plan)
+        if window.unsettled <= _UNSETTLED:
+            break
+        burn *= 2.5
+    else:
+        raise ConvergenceError(
+            f"the state has not settled by t = {window.state.times[-1]:g}: it still changes by "
+            f"{window.unsettled:.2g} of its size between halves of the window", [window.unsettled]
+        )  # fmt: skip
+    _stable_mean(window.state)
+    if rule != "trapezoid" or rough:
+        return window
+    fine = replace(plan, dt=plan.dt / 2, steps=2 * plan.steps, band=2 * plan.band, first=2 * plan.first, last=2 * plan.last)
+    fine = replace(fine, grow=None if plan.grow is None else 2 * plan.grow, period=None if plan.period is None else 2 * plan.period)
+    return replace(_marched(problem, values, fine), coarse=window)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    dt: float
+    steps: int
+    band: int
+    first: int
+    last: int
+    grow: int | None
+    period: int | None
+    rule: Rule
+    nodes: int
+
+
+def _plan(
+    problem: TwoTimeProblem,
+    values: dict[Symbol, float],
+    period: float | None,
+    fast: float,
+    slow: float,
+    burn: float,
+    longest: float,
+    dt: float | None,
+    rule: Rule,
+    grow: bool,
+    nodes: int,
+) -> _Plan:
+    advance = float(sympify(problem.advance).xreplace(values)) if rule == "map" else 1.0
+    if rule == "map":
+        step, turn = 1.0, None if period is None else period / advance
+    else:
+        turn = period
+        wanted = fast / _FINE if dt is None else dt
+        if turn is not None and dt is None:
+            wanted = min(wanted, turn / 40)
+        step = wanted if turn is None or dt is not None else turn / math.ceil(turn / wanted - 1e-9)
+    unit = slow / step
+    rows = 1 if turn is None else max(1, round(turn / step))
+    whole = turn is not None and abs(rows * step - turn) < 1e-6 * turn
+    repeats = max(1, math.ceil(_WINDOW * slow / (rows * step)))
+    span = 2 * rows * math.ceil(repeats / 2)
+    first = math.ceil(burn / step)
+    first = math.ceil(first / rows) * rows if whole else first
+    far = math.ceil(longest / step - 1e-9)
+    return _Plan(
+        step, first + span + far, far + math.ceil(_BAND * unit), first, first + span,
+        max(0, first - math.ceil(_GROW * unit)) if grow else None, rows if whole else None, rule, nodes,
+    )  # fmt: skip
+
+
+def _marched(problem: TwoTimeProblem, values: dict[Symbol, float], plan: _Plan) -> Window:
+    schedule = Schedule(plan.dt, plan.steps, plan.band, plan.rule, plan.grow, plan.nodes)
+    state = Marcher(problem, values, schedule).run()
+    return Window(state, plan.first, plan.last, None, plan.period, _unsettled(state, plan))
+
+
+def _unsettled(state: MarchedState, plan: _Plan) -> float:
+    """Relative change of mean squares of the states between both halves of the window."""
+    middle = (plan.first + plan.last) // 2
+    halves = [slice(plan.first, middle), slice(middle, plan.last)]
+    sizes = [np.mean(state.mean[:, h] ** 2, axis=1) for h in halves]
+    spread = [np.mean(np.diagonal(state.covariance[h, :, 0], axis1=2, axis2=3), axis=0) for h in halves]
+    total = np.max(sizes[1]) + np.max(spread[1]) + 1e-300
+    if np.max(spread[1]) + np.max(sizes[1]) < 1e-12:
+        return 0.0
+    return float(max(np.max(np.abs(a[1] - a[0])) for a in (sizes, spread)) / total)
+
+
+def _stable_mean(state: MarchedState) -> None:
+    """Refuse an explicit step that is too long for the mean, whose feedback may be much faster than a unit."""
+    if state.marcher.schedule.rule != "euler" or state.marcher.problem.constraints:
+        return
+    poles = np.linalg.eigvals(state.mean_mode()[len(state.times) // 2 :])
+    lowest = float(np.min(np.real(np.mean(np.sort_complex(poles), axis=0))))
+    if lowest < -1:
+        dt = state.marcher.schedule.dt
+        raise QuenchedError(
+            f"the Euler step dt = {dt:g} is too long for the mean of the units: one step multiplies a perturbation of "
+            f"it by {lowest:.3g}; expected dt < {2 * dt / (1 - lowest):.3g}"
+        )
+
+
+__all__ = ["Window", "period_of", "relaxation", "solve_settled", "solve_times"]
