@@ -5,6 +5,10 @@ trapezoidal rule of a flow has Q0 = Q1 and is solved by a few sweeps. Rows are i
 lags is kept. Arrays carry the label node l where something depends on it (otherwise their length there is one).
 """
 
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, check-untyped-defs=False
+# mypy: disallow-untyped-calls=False
+# Numba compiles these functions; their arguments are described in words.
+
 from __future__ import annotations
 
 import math
@@ -18,83 +22,111 @@ _TINY = 1e-150
 
 
 @njit(cache=True)
-def expand(site, o, m, v, node, weight, basis, q, p, kinks, series, split):
-    """Hermite coefficients of output o at mean m and variance v: of all of it, of its kinks, and what is left out.
+def expand(site, o, l, now, m, v, q, p, kinks, rule, F, G):
+    """Hermite coefficients F[o, now, :, l] of an output at mean m and variance v, G those of its kinks.
 
     kinks (3, j): places, gains of slope, jumps. Returns the part of ⟨f²⟩ that the series of the smooth part misses.
     """
     s = math.sqrt(max(v, _TINY))
-    series[:] = 0.0
-    split[:] = 0.0
-    count = kinks.shape[1]
-    square = 0.0
-    for i in range(node.size):
-        u = m + s * node[i]
+    count, order, square = kinks.shape[1], rule.shape[0] - 2, 0.0
+    series, split = np.zeros(order), np.zeros(order)
+    for i in range(rule.shape[1]):
+        u = m + s * rule[0, i]
         smooth = site(o, u, q, p)
         for j in range(count):
             if u > kinks[0, j]:
                 smooth -= kinks[1, j] * (u - kinks[0, j]) + kinks[2, j]
             elif u == kinks[0, j]:
                 smooth -= kinks[2, j] / 2
-        square += weight[i] * smooth * smooth
-        for k in range(series.size):
-            series[k] += weight[i] * basis[k, i] * smooth
+        weighted = rule[1, i] * smooth
+        square += weighted * smooth
+        for k in range(order):
+            series[k] += weighted * rule[2 + k, i]
     missing = square
-    for k in range(series.size):
+    for k in range(order):
         missing -= series[k] * series[k]
     for j in range(count):
         kink_series(bounded((m - kinks[0, j]) / s), s, kinks[1, j], kinks[2, j], split)
-    for k in range(series.size):
-        series[k] += split[k]
+    for k in range(order):
+        F[o, now, k, l] = series[k] + split[k]
+        G[o, now, k, l] = split[k]
     return missing, s
 
 
 @njit(cache=True, fastmath=True)
-def pair(rho, first, second, split1, split2, kinks1, kinks2, m1, m2, s1, s2):
-    """⟨f g⟩ and its derivative in the covariance from the coefficients of both functions."""
+def joint_series(a, b, t, s, share, first, last, F, G, out):
+    """out_k = Σ_l share_l (F_k(t) F'_k(s) − G_k(t) G'_k(s)) over the label nodes first … last − 1."""
+    for k in range(out.size):
+        total = 0.0
+        for l in range(first, last):
+            total += share[l] * (F[a, t, k, l] * F[b, s, k, l] - G[a, t, k, l] * G[b, s, k, l])
+        out[k] = total
+
+
+@njit(cache=True, fastmath=True)
+def sum_powers(series, rho):
+    """Σ_k c_k ρ^k and its derivative."""
     value, slope = 0.0, 0.0
-    jumps = kinks1.shape[1] * kinks2.shape[1] > 0
-    for k in range(first.size - 1, -1, -1):
-        c = first[k] * second[k]
-        if jumps:
-            c -= split1[k] * split2[k]
+    for k in range(series.size - 1, -1, -1):
         slope = slope * rho + value
-        value = value * rho + c
-    slope /= s1 * s2
-    for i in range(kinks1.shape[1]):
-        a = bounded((m1 - kinks1[0, i]) / s1)
-        for j in range(kinks2.shape[1]):
-            b = bounded((m2 - kinks2[0, j]) / s2)
-            more, steeper = kink_pair(a, b, s1, s2, rho, kinks1[1, i], kinks1[2, i], kinks2[1, j], kinks2[2, j])
+        value = value * rho + series[k]
+    return value, slope
+
+
+@njit(cache=True, fastmath=True)
+def kink_average(a, b, l, t, s, rho, kinks, centre, sd):
+    """What the kinks of two outputs add to ⟨a(t) b(s)⟩ at a label node, and to its derivative in the covariance."""
+    value, slope = 0.0, 0.0
+    s1, s2 = sd[a, l, t], sd[b, l, s]
+    for i in range(kinks.shape[3]):
+        if kinks[a, l, 1, i] == 0.0 and kinks[a, l, 2, i] == 0.0:
+            continue
+        x = bounded((centre[a, l, t] - kinks[a, l, 0, i]) / s1)
+        for j in range(kinks.shape[3]):
+            if kinks[b, l, 1, j] == 0.0 and kinks[b, l, 2, j] == 0.0:
+                continue
+            y = bounded((centre[b, l, s] - kinks[b, l, 0, j]) / s2)
+            more, steeper = kink_pair(
+                x, y, s1, s2, rho, kinks[a, l, 1, i], kinks[a, l, 2, i], kinks[b, l, 1, j], kinks[b, l, 2, j]
+            )
             value += more
             slope += steeper
     return value, slope
 
 
 @njit(cache=True)
-def averages(pairs, t, w, C, weights, unit, share, count, F, G, kinks, centre, sd, out, slopes):
-    """All pair averages ⟨a(t) b(t−w)⟩ over units, and their slopes a label node at a time; C (label, n, n) at t, t−w."""
-    n = weights.shape[1]
-    many = C.shape[0] > 1
+def pair_average(a, b, t, s, C, weights, share, count, F, G, kinks, centre, sd, series, slopes):
+    """⟨a(t) b(s)⟩ over units with C (label, n, n) = Cov(X(t), X(s)); adds its slope of each label node to `slopes`."""
+    n, many, value = weights.shape[1], C.shape[0] > 1, 0.0
+    for l in range(count if many else 1):
+        c = 0.0
+        for x in range(n):
+            if weights[a, x] != 0.0:
+                for y in range(n):
+                    c += weights[a, x] * weights[b, y] * C[l, x, y]
+        size = sd[a, l, t] * sd[b, l, s]
+        rho = min(max(c / size, -1.0), 1.0)
+        joint_series(a, b, t, s, share, l if many else 0, l + 1 if many else count, F, G, series)
+        more, steeper = sum_powers(series, rho)
+        value += more
+        slopes[l] += steeper / size
+        if kinks.shape[3] > 0:
+            for node in range(l if many else 0, l + 1 if many else count):
+                more, steeper = kink_average(a, b, node, t, s, rho, kinks, centre, sd)
+                value += share[node] * more
+                slopes[l] += share[node] * steeper
+    return value
+
+
+@njit(cache=True)
+def averages(pairs, t, w, C, weights, unit, share, count, F, G, kinks, centre, sd, series, out, slopes):
+    """All pair averages ⟨a(t) b(t−w)⟩ over units, and slopes a label node at a time; C (label, n, n) at t, t−w."""
     for i in range(pairs.shape[0]):
         a, b = pairs[i, 0], pairs[i, 1]
-        out[i] = 0.0
-        slopes[i, :] = 0.0
-        for l in range(count[unit[a]]):
-            lc = l if many else 0
-            c = 0.0
-            for x in range(n):
-                if weights[a, x] != 0.0:
-                    for y in range(n):
-                        c += weights[a, x] * weights[b, y] * C[lc, x, y]
-            s1, s2 = sd[a, l, t], sd[b, l, t - w]
-            rho = min(max(c / (s1 * s2), -1.0), 1.0)
-            value, slope = pair(
-                rho, F[a, l, t], F[b, l, t - w], G[a, l, t], G[b, l, t - w], kinks[a, l], kinks[b, l],
-                centre[a, l, t], centre[b, l, t - w], s1, s2,
-            )  # fmt: skip
-            out[i] += share[unit[a], l] * value
-            slopes[i, lc] += share[unit[a], l] * slope
+        slopes[i] = 0.0
+        out[i] = pair_average(
+            a, b, t, t - w, C, weights, share[unit[a]], count[unit[a]], F, G, kinks, centre, sd, series, slopes[i]
+        )
 
 
 @njit(cache=True)
@@ -183,7 +215,9 @@ def advance(C, R, K, new, Rnew, Knew, P, Q0, Q1, noise, t, first, c):
 
 
 @njit(cache=True)
-def outputs_at(now, site, p, labels, share, count, unit, weights, kinks, rule, mean, V, F, G, centre, sd, lost, psi, rise):
+def outputs_at(
+    now, site, p, labels, share, count, unit, weights, kinks, rule, mean, V, F, G, centre, sd, lost, psi, rise
+):
     """Series of every output at one time from the means (L, n) and the covariance V (label, n, n) at equal times.
 
     Fills ψ = ⟨output⟩ and its derivative with the mean of each state, `rise` (outputs, n).
@@ -199,13 +233,11 @@ def outputs_at(now, site, p, labels, share, count, unit, weights, kinks, rule, m
                 mu += weights[o, x] * mean[l, x]
                 for y in range(n):
                     v += weights[o, x] * weights[o, y] * V[lc, x, y]
-            missing, s = expand(
-                site, o, mu, v, rule[0], rule[1], rule[2:], labels[unit[o], l], p, kinks[o, l], F[o, l, now], G[o, l, now]
-            )  # fmt: skip
+            missing, s = expand(site, o, l, now, mu, v, labels[unit[o], l], p, kinks[o, l], rule, F, G)
             centre[o, l, now], sd[o, l, now], lost[o, l] = mu, s, missing
-            psi[o] += share[unit[o], l] * F[o, l, now, 0]
+            psi[o] += share[unit[o], l] * F[o, now, 0, l]
             for x in range(n):
-                rise[o, x] += share[unit[o], l] * F[o, l, now, 1] / s * weights[o, x]
+                rise[o, x] += share[unit[o], l] * F[o, now, 1, l] / s * weights[o, x]
 
 
 @njit(cache=True)
@@ -220,7 +252,7 @@ def settle(
     m, c, psi = gains.shape[0], held.size, np.zeros(weights.shape[0])
     shift = np.zeros(c)
     step = np.zeros((weights.shape[1], m + c))
-    for turn in range(50):
+    for _ in range(50):
         for l in range(base.shape[0]):
             mean[l] = base[l] + Q1[l if Q1.shape[0] > 1 else 0] @ H[now]
             for i in range(c):
@@ -278,14 +310,14 @@ def march(
 
     Returns
     -------
-    means (L, T + 1, n), fields' means (T + 1, m), series F, G (o, L, T + 1, K), means and sds of the outputs' arguments
+    means (L, T + 1, n), fields' means (T + 1, m), series F, G (o, T + 1, K, L), means and sds of the outputs' arguments
     (o, L, T + 1), slopes of the outputs' means (T + 1, o, n), missing part of the series (o, L), status: 0, or t + 1 of
     the time where no mean was found, or −t − 1 of the time where the state is not finite
     """
     T, L, n = drive.shape
     m, outs, K, Lc = gains.shape[0], weights.shape[0], rule.shape[0] - 2, P.shape[1]
     mean, H = np.zeros((L, T + 1, n)), np.zeros((T + 1, m))
-    F, G = np.zeros((outs, L, T + 1, K)), np.zeros((outs, L, T + 1, K))
+    F, G = np.zeros((outs, T + 1, K, L)), np.zeros((outs, T + 1, K, L))
     centre, sd, rises = np.zeros((outs, L, T + 1)), np.ones((outs, L, T + 1)), np.zeros((T + 1, outs, n))
     lost, worst = np.zeros((outs, L)), np.zeros((outs, L))
     Kt, Kn = np.zeros((band + 1, m, m)), np.zeros((band + 1, m, m))
@@ -294,7 +326,7 @@ def march(
     kRt, kRn = np.zeros((Lc, band + 1, m, n)), np.zeros((Lc, band + 1, m, n))
     kt, kn = np.zeros((Lc, band + 1, n, n)), np.zeros((Lc, band + 1, n, n))
     silent, shut, quiet = np.zeros((Lc, n, n)), np.zeros((Lc, m, n)), np.zeros((Lc, n, m))
-    values, slopes = np.zeros(pairs.shape[0]), np.zeros((pairs.shape[0], Lc))
+    values, slopes, series = np.zeros(pairs.shape[0]), np.zeros((pairs.shape[0], Lc)), np.zeros(K)
     base, here = np.zeros((L, n)), np.zeros((L, n))
     logged = 0.0
     for now in range(T + 1):
@@ -318,7 +350,7 @@ def march(
             Kn[0], kKn[0] = Kt[0], kKt[0]
             for s in range(first, now):
                 Kn[now - s], kKn[now - s] = Kt[t - s], kKt[t - s]
-        for sweep in range(sweeps if now > 0 else 1):
+        for _ in range(sweeps if now > 0 else 1):
             if now > 0:
                 if sweeps > 1:
                     responses(Rn, Kn, edge if first > 0 else shut, P, Q0, Q1, first, now)
@@ -342,8 +374,9 @@ def march(
             for s in range(first, now + 1):
                 w = now - s
                 averages(
-                    pairs, now, w, C[row, :, w], weights, unit, share, count, F, G, kinks, centre, sd, values, slopes
-                )
+                    pairs, now, w, C[row, :, w], weights, unit, share, count, F, G, kinks, centre, sd, series, values,
+                    slopes,
+                )  # fmt: skip
                 fields(Kn[w], sources, coefficient, instant, values, w)
                 if grow_from >= 0 and s >= grow_from:
                     perturbed(kKn[w], sources, coefficient, instant, pairs, slopes, kn[:, w], weights, w)
@@ -373,7 +406,7 @@ def expand_all(site, p, labels, share, count, unit, weights, kinks, rule, mean, 
     """Series, kinks' series, mean and sd of further functions of the units at the times `rows`."""
     outs, K, n = weights.shape[0], rule.shape[0] - 2, weights.shape[1]
     L, T = labels.shape[1], rows.size
-    F, G = np.zeros((outs, L, T, K)), np.zeros((outs, L, T, K))
+    F, G = np.zeros((outs, T, K, L)), np.zeros((outs, T, K, L))
     centre, sd, lost = np.zeros((outs, L, T)), np.ones((outs, L, T)), np.zeros((outs, L))
     psi, rise = np.zeros(outs), np.zeros((outs, n))
     for i in range(T):
@@ -387,24 +420,15 @@ def expand_all(site, p, labels, share, count, unit, weights, kinks, rule, mean, 
 @njit(cache=True)
 def lagged_pairs(k, j, times, lags, origin, C, weights, share, count, F, G, kinks, centre, sd):
     """⟨f_k(t + w) f_j(t)⟩ over (times, lags); `origin` is the row of C that the first time of F belongs to."""
-    n = weights.shape[1]
     out = np.zeros((times.size, lags.size))
+    series, slopes = np.zeros(F.shape[2]), np.zeros(C.shape[1])
     for i in range(times.size):
         for h in range(lags.size):
             a, b = (k, j) if lags[h] >= 0 else (j, k)
             early = times[i] if lags[h] >= 0 else times[i] + lags[h]
             late = early + abs(lags[h])
-            for l in range(count):
-                lc = l if C.shape[1] > 1 else 0
-                c = 0.0
-                for x in range(n):
-                    for y in range(n):
-                        c += weights[a, x] * weights[b, y] * C[origin + late, lc, late - early, x, y]
-                s1, s2 = sd[a, l, late], sd[b, l, early]
-                rho = min(max(c / (s1 * s2), -1.0), 1.0)
-                value, _ = pair(
-                    rho, F[a, l, late], F[b, l, early], G[a, l, late], G[b, l, early], kinks[a, l], kinks[b, l],
-                    centre[a, l, late], centre[b, l, early], s1, s2,
-                )  # fmt: skip
-                out[i, h] += share[l] * value
+            cov = C[origin + late, :, late - early]
+            out[i, h] = pair_average(
+                a, b, late, early, cov, weights, share, count, F, G, kinks, centre, sd, series, slopes
+            )
     return out

@@ -5,6 +5,10 @@ A smooth function is its Hermite series about the present mean and variance, f(m
 θ(u − k) are therefore split off, and their averages taken exactly from the bivariate normal distribution.
 """
 
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, check-untyped-defs=False
+# mypy: disallow-untyped-calls=False
+# Numba compiles these functions; their arguments are described in words.
+
 from __future__ import annotations
 
 import math

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 from sympy import Expr, Symbol, cos, cot, sin, sympify, tan
@@ -19,11 +20,14 @@ from quenched.theory.spaces import t as TIME
 from .twotime import MarchedState, Marcher, Rule, Schedule
 from .types import Array
 
-#: Relaxation times before the measured window, from the start of the perturbation, and beyond the longest lag.
-_BURN, _GROW, _BAND, _WINDOW = 60.0, 25.0, 15.0, 20.0
-_FINE = 12
-_EXTENSIONS = 3
-_UNSETTLED = 2e-3
+#: Relaxation times before the window, from the start of the perturbation to it, of lags beyond the longest, measured.
+_BURN, _GROW, _BAND, _WINDOW = 60.0, 25.0, 30.0, 20.0
+#: Relaxation times over which the end of the band disturbs a covariance, and how a tail that is cut acts on lag 0.
+_EDGE, _REFLECTED = 15.0, 0.05
+_FINE = 6
+_EXTENSIONS = 7
+#: Default accuracy of settling, relative.
+SETTLED = 3e-4
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Window:
     first, last : rows of the first and one past the last time that averages run over
     coarse : the same with twice the step, for extrapolation; None where the step is part of the model
     period : of the input, in rows; None if it has none
-    unsettled : relative difference of first and second half of the window (0 for given times)
+    unsettled : relative change of the state that is left (0 for given times)
+    stride : rows from one time of interest to the next
     """
 
     state: MarchedState
@@ -45,10 +50,11 @@ class Window:
     coarse: Window | None
     period: int | None
     unsettled: float = 0.0
+    stride: int = 1
 
     @property
     def rows(self) -> slice:
-        return slice(self.first, self.last)
+        return slice(self.first, self.last, self.stride)
 
 
 def period_of(problem: TwoTimeProblem, values: dict[Symbol, float]) -> float | None:
@@ -132,13 +138,10 @@ def solve_times(
     fine = Marcher(problem, values, Schedule(step, steps, rule=rule, nodes=nodes)).run()
     _stable_mean(fine)
     if rule == "euler":
-        return Window(fine, 0, steps + 1, None, None)
-    half = fine if inside % 2 == 0 else None
-    if half is None:
-        half = Marcher(problem, values, Schedule(step / 2, 2 * steps, rule=rule, nodes=nodes)).run()
-        return Window(half, 0, 2 * steps + 1, Window(fine, 0, steps + 1, None, None), None)
-    coarse = Marcher(problem, values, Schedule(2 * step, steps // 2, rule=rule, nodes=nodes)).run()
-    return Window(fine, 0, steps + 1, Window(coarse, 0, steps // 2 + 1, None, None), None)
+        return Window(fine, 0, steps + 1, None, None, stride=inside)
+    half = Marcher(problem, values, Schedule(step / 2, 2 * steps, rule=rule, nodes=nodes)).run()
+    coarse = Window(fine, 0, steps + 1, None, None, stride=inside)
+    return Window(half, 0, 2 * steps + 1, coarse, None, stride=2 * inside)
 
 
 def solve_settled(
@@ -151,16 +154,18 @@ def solve_settled(
     grow: bool = True,
     nodes: int = 24,
     rough: bool = False,
+    tol: float = SETTLED,
 ) -> Window:
     """March until a driven state has settled.
 
     Parameters
     ----------
     longest : longest lag that will be asked for
-    dt : time step (default: 1/12 of the fastest relaxation time, at least 40 steps a period)
+    dt : time step (default: 1/6 of the fastest relaxation time, at least 20 steps a period)
     rule : "map", "euler" or "trapezoid"
     grow : whether a perturbation is carried along
     rough : one step size only (its error is not estimated)
+    tol : relative change of the state that may be left
 
     Raises
     ------
@@ -173,23 +178,29 @@ def solve_settled(
     if period is not None and math.isinf(period):
         raise NotCovered("the input depends on time and does not repeat: give times=, such as linspace(0, 50, 501)")
     fast, slow = relaxation(problem, values)
-    burn = _BURN * slow
+    burn, band = _BURN * slow, _BAND * slow
     for _ in range(_EXTENSIONS):
-        plan = _plan(problem, values, period, fast, slow, burn, longest, dt, rule, grow, nodes)
+        plan = _plan(problem, values, period, fast, slow, burn, longest, band, dt, rule, grow, nodes)
         window = _marched(problem, values, plan)
-        if window.unsettled <= _UNSETTLED:
+        cut = _cut(window, math.ceil(_EDGE * slow / plan.dt))
+        window = replace(window, unsettled=window.unsettled + cut)
+        if window.unsettled <= tol:
             break
-        burn *= 2.5
+        band, burn = (1.6 * band, burn) if cut > tol / 2 else (band, 2 * burn)
     else:
         raise ConvergenceError(
-            f"the state has not settled by t = {window.state.times[-1]:g}: it still changes by "
-            f"{window.unsettled:.2g} of its size between halves of the window", [window.unsettled]
+            f"the state has not settled by t = {window.state.times[-1]:g}: it will still change by "
+            f"{window.unsettled:.2g} of its size", [window.unsettled]
         )  # fmt: skip
     _stable_mean(window.state)
     if rule != "trapezoid" or rough:
         return window
-    fine = replace(plan, dt=plan.dt / 2, steps=2 * plan.steps, band=2 * plan.band, first=2 * plan.first, last=2 * plan.last)
-    fine = replace(fine, grow=None if plan.grow is None else 2 * plan.grow, period=None if plan.period is None else 2 * plan.period)
+    fine = replace(
+        plan, dt=plan.dt / 2, steps=2 * plan.steps, band=2 * plan.band, first=2 * plan.first, last=2 * plan.last
+    )
+    fine = replace(
+        fine, grow=None if plan.grow is None else 2 * plan.grow, period=None if plan.period is None else 2 * plan.period
+    )
     return replace(_marched(problem, values, fine), coarse=window)
 
 
@@ -214,6 +225,7 @@ def _plan(
     slow: float,
     burn: float,
     longest: float,
+    band: float,
     dt: float | None,
     rule: Rule,
     grow: bool,
@@ -226,19 +238,18 @@ def _plan(
         turn = period
         wanted = fast / _FINE if dt is None else dt
         if turn is not None and dt is None:
-            wanted = min(wanted, turn / 40)
+            wanted = min(wanted, turn / 20)
         step = wanted if turn is None or dt is not None else turn / math.ceil(turn / wanted - 1e-9)
-    unit = slow / step
     rows = 1 if turn is None else max(1, round(turn / step))
     whole = turn is not None and abs(rows * step - turn) < 1e-6 * turn
-    repeats = max(1, math.ceil(_WINDOW * slow / (rows * step)))
-    span = 2 * rows * math.ceil(repeats / 2)
+    repeats = max(3, math.ceil(_WINDOW * slow / (rows * step)))
+    span = rows * 3 * math.ceil(repeats / 3)
     first = math.ceil(burn / step)
     first = math.ceil(first / rows) * rows if whole else first
     far = math.ceil(longest / step - 1e-9)
     return _Plan(
-        step, first + span + far, far + math.ceil(_BAND * unit), first, first + span,
-        max(0, first - math.ceil(_GROW * unit)) if grow else None, rows if whole else None, rule, nodes,
+        step, first + span + far, far + math.ceil(band / step), first, first + span,
+        max(0, first - math.ceil(_GROW * slow / step)) if grow else None, rows if whole else None, rule, nodes,
     )  # fmt: skip
 
 
@@ -249,15 +260,38 @@ def _marched(problem: TwoTimeProblem, values: dict[Symbol, float], plan: _Plan) 
 
 
 def _unsettled(state: MarchedState, plan: _Plan) -> float:
-    """Relative change of mean squares of the states between both halves of the window."""
-    middle = (plan.first + plan.last) // 2
-    halves = [slice(plan.first, middle), slice(middle, plan.last)]
-    sizes = [np.mean(state.mean[:, h] ** 2, axis=1) for h in halves]
-    spread = [np.mean(np.diagonal(state.covariance[h, :, 0], axis1=2, axis2=3), axis=0) for h in halves]
-    total = np.max(sizes[1]) + np.max(spread[1]) + 1e-300
-    if np.max(spread[1]) + np.max(sizes[1]) < 1e-12:
+    """Relative change of mean squares of the states that is left, from how it falls over thirds of the window."""
+    edges = np.linspace(plan.first, plan.last, 4).round().astype(int)
+    if plan.period is not None:
+        third = max(1, (plan.last - plan.first) // (3 * plan.period)) * plan.period
+        edges = plan.last - third * np.arange(3, -1, -1)
+    parts = [slice(a, b) for a, b in pairwise(edges.tolist())]
+    rows = []
+    for part in parts:
+        spread = np.mean(np.diagonal(state.covariance[part, :, 0], axis1=2, axis2=3), axis=0)
+        rows.append(np.concatenate([np.mean(state.mean[:, part] ** 2, axis=1).ravel(), spread.ravel()]))
+    before, after = np.abs(rows[1] - rows[0]), np.abs(rows[2] - rows[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.clip(np.where(before > 0, after / before, 0.0), 0.0, 0.95)
+    left = after * np.maximum(ratio / (1 - ratio), 0.2)
+    return float(np.max(left) / max(float(np.max(rows[2])), 1e-9))
+
+
+def _cut(window: Window, edge: int) -> float:
+    """Error by the lags that are not kept: the square of what still decays there, as tails reflect at the cut.
+
+    Compared are lags a whole period apart, `edge` rows within the band.
+    """
+    state = window.state
+    far = state.covariance.shape[2] - 1 - edge
+    near = far - (window.period or 1) * max(1, round(0.3 * far / (window.period or 1)))
+    if near < 1:
         return 0.0
-    return float(max(np.max(np.abs(a[1] - a[0])) for a in (sizes, spread)) / total)
+    diagonal = np.diagonal(state.covariance[window.rows], axis1=3, axis2=4)
+    size = np.mean(diagonal[:, :, 0], axis=0)
+    left = np.mean(diagonal[:, :, near] - diagonal[:, :, far], axis=0)
+    relative = left / np.maximum(size, 1e-12 * np.max(size) + 1e-300)
+    return float(_REFLECTED * np.max(relative**2))
 
 
 def _stable_mean(state: MarchedState) -> None:

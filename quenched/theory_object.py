@@ -194,7 +194,7 @@ class Theory:
     def solvable(self) -> bool:
         """Whether the derivation ends in a problem that a solver takes."""
         d = self.derivation
-        return any(found is not None for found in (d.problem, d.process, d.layered))
+        return any(found is not None for found in (d.problem, d.process, d.layered, d.march))
 
     @property
     def layered(self) -> LayeredGaussian:
@@ -213,6 +213,16 @@ class Theory:
     def takes_lags(self) -> bool:
         """Whether `solve` gives curves at any lags asked for (sampled ones keep the lags of their grid)."""
         return self.derivation.problem is not None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether the state depends on time, so that it is marched."""
+        d = self.derivation
+        return d.march is not None and d.problem is None and d.process is None
+
+    def marched(self, problem: Any) -> Any:
+        """A two-time problem as this theory has it (a mutant changes it)."""
+        return problem
 
     @property
     def potential(self) -> PotentialProblem | None:
@@ -256,6 +266,10 @@ class Theory:
         lags: Any = None,
         tol: float | None = None,
         sampling: Sampling | None = None,
+        times: Any = None,
+        dt: float | None = None,
+        scheme: str = "trapezoid",
+        nodes: int = 24,
         **keywords: Any,
     ) -> Solution:
         """Solve the self-consistency.
@@ -270,6 +284,12 @@ class Theory:
             Accuracy asked for, relative.
         sampling : quenched.numerics.Sampling, optional
             How trajectories are sampled, for units that are not Gaussian.
+        times : array, optional
+            Equally spaced times from 0 on (steps of a map): march means and two-time covariances from the declared
+            initial values. Without it an input that depends on time is followed until its state repeats.
+        dt, scheme, nodes : optional
+            Of states in time: the step; "trapezoid" (the flow, extrapolated in the step) or "euler" (the Euler map at
+            dt, exactly); nodes of a phase.
 
         Returns
         -------
@@ -287,6 +307,10 @@ class Theory:
         values = self.values(params, **keywords)
         if self.derivation.layered is not None:
             return self.solve_layers(values)
+        if times is not None or self.in_time:
+            from quenched.twotime import InTime, solve_in_time
+
+            return solve_in_time(self, values, InTime(times, lags, dt, scheme, nodes, tol), size)
         self._keep_size(values, size)
         if self.derivation.problem is None and self.derivation.process is not None:
             from quenched.sampled import solve_sampled

@@ -21,7 +21,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.linear import NeedsTrajectories
 from quenched.theory.lower import SiteField
-from quenched.theory.naming import unit_name
+from quenched.theory.naming import field_names, unit_name
 from quenched.theory.problem import Label
 from quenched.theory.problem_causal import CausalUnit, MeanSource, Output, PairSource, Row, TwoTimeProblem
 from quenched.theory.readoff import Contribution, EffectiveProcess
@@ -57,7 +57,7 @@ class MarchUnits(Rule):
 
     title: ClassVar[str] = "Two-time equations, one time at a time"
     assumption: ClassVar[str] = "site equations affine in states, local fields and noise; no memory"
-    source: ClassVar[str] = "sompolinsky1988"
+    source: ClassVar[str] = "sompolinsky1988,engelken2022"
     model: Any
 
     def __call__(self, before: Form) -> TwoTimeEquations:
@@ -121,7 +121,7 @@ class _Marching:
     def _labels(self, pop: Population, states: list[SiteField]) -> dict[Quenched, Symbol]:
         bodies = [self.rhs[s.name] for s in states]
         bodies += [o.definition for o in self.action.of_role("output") if o.population == pop and o.definition]
-        bodies += [s.symbol.initial for s in states if isinstance(s.symbol.initial, Expr)]  # type: ignore[attr-defined]
+        bodies += [s.symbol.initial for s in states if isinstance(s.symbol.initial, Expr)]
         found = sorted({q for b in bodies for q in b.atoms(Quenched)}, key=unit_name)
         redrawn = next((q for q in found if q.redraw is not None), None)
         if redrawn is not None:
@@ -134,7 +134,7 @@ class _Marching:
         start: list[tuple[Expr, Expr]] = []
         extra: list[Label] = []
         for s in states:
-            initial = s.symbol.initial  # type: ignore[attr-defined]
+            initial = s.symbol.initial
             if initial is None:
                 start.append((S.Zero, S.One))
             elif isinstance(initial, Normal):
@@ -169,6 +169,29 @@ class _Marching:
         (first, s1), (second, _) = c.op.atoms
         a, b = (first, second) if c.at[s1] == 0 else (second, first)
         return PairSource(u, v, c.coef, index[a], index[b], bool(c.kernels))
+
+
+def site_output(problem: TwoTimeProblem, model: Any, body: Expr, population: Population) -> Output:
+    """A function of the units of a population, as an output that no coupling reads.
+
+    Raises
+    ------
+    NotCovered
+        If it depends on more than one linear combination of the unit's states, or on disorder that the unit has not.
+    """
+    k = next((k for k, u in enumerate(problem.units) if u.population == population.name), None)
+    if k is None:
+        raise NotCovered(f"{body}: the derivation has no units of {population.name!r}")
+    unit = problem.units[k]
+    names = {f: n for f, n in field_names(model).items() if f.population == population and n in unit.states}
+    symbols = {q.symbol.name: q.symbol for q in unit.labels}
+    labels = {q: symbols[unit_name(q)] for q in body.atoms(Quenched) if unit_name(q) in symbols}
+    strange = (body.atoms(Field) - set(names)) | (body.atoms(Quenched) - set(labels))
+    if strange:
+        raise NotCovered(f"{body} contains {min(strange, key=str)}, whose law the derivation does not give")
+    function, weights = as_site_function(str(body), body, names, labels)
+    given = dict(weights)
+    return Output(str(body), k, function, tuple(given.get(s, S.Zero) for s in unit.states))
 
 
 def _atom(c: Contribution, slot: int) -> str:
@@ -233,8 +256,9 @@ def _unit_mutants(unit: CausalUnit) -> Iterator[tuple[str, CausalUnit]]:
         for j, entry in enumerate((m, v)):
             for label, value in _changes(entry):
                 pair = (value, v) if j == 0 else (m, value)
-                yield f"start of {unit.states[i]} {label}", replace(
-                    unit, start=(*unit.start[:i], pair, *unit.start[i + 1 :])
+                yield (
+                    f"start of {unit.states[i]} {label}",
+                    replace(unit, start=(*unit.start[:i], pair, *unit.start[i + 1 :])),
                 )
 
 
@@ -301,7 +325,9 @@ def _covariance_line(p: TwoTimeProblem, unit: CausalUnit, i: int) -> Line:
         return f"R_{a[0]},Y(t,s)", f"R_{{{a[1]} Y}}(t,s)"
 
     pieces = _row(unit, i, unit.states, unit.drift, pair) + _row(unit, i, unit.fields, unit.feed, mixed)
-    pieces += _row(unit, i, unit.noises, unit.noise, lambda n: (f"⟨{_name(n)[0]} Y′⟩", rf"\langle {_name(n)[1]} Y' \rangle"))
+    pieces += _row(
+        unit, i, unit.noises, unit.noise, lambda n: (f"⟨{_name(n)[0]} Y′⟩", rf"\langle {_name(n)[1]} Y' \rangle")
+    )
     plain, tex = signed_sum(pieces)
     left, left_tex = _left(p, (f"C_{x[0]},Y(t,s)", f"C_{{{x[1]} Y}}(t,s)"))
     return Line(f"{left} = {plain}", f"{left_tex} = {tex}", f"Y: any of {', '.join(unit.states)}, s ≤ t")
@@ -310,9 +336,13 @@ def _covariance_line(p: TwoTimeProblem, unit: CausalUnit, i: int) -> Line:
 def _response_line(p: TwoTimeProblem, u: int, h: str) -> Line:
     unit = p.units[u]
     pieces = [(S.One, "A_Y·R(t,s)", "A_Y R(t,s)")]
-    for k, other in enumerate(unit.fields):
+    for other in unit.fields:
         for s in p.pairs:
-            if h not in (s.first, s.second) or other not in (s.first, s.second) or (h == other) != (s.first == s.second):
+            if (
+                h not in (s.first, s.second)
+                or other not in (s.first, s.second)
+                or (h == other) != (s.first == s.second)
+            ):
                 continue
             a, b = (p.outputs[o] for o in ((s.a, s.b) if s.first == h else (s.b, s.a)))
             delta = (" δ(t,s)", r"\,\delta_{ts}") if s.instant else ("", "")

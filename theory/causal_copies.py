@@ -73,7 +73,7 @@ class DoubleInTime(Rule):
 
     title: ClassVar[str] = "Two copies in time: growth of a small difference"
     assumption: ClassVar[str] = "same couplings and same noise in both copies; infinitesimal difference"
-    source: ClassVar[str] = "sompolinsky1988,schuecker2018"
+    source: ClassVar[str] = "schuecker2018,engelken2022"
 
     def __call__(self, before: Form) -> CopiesInTime:
         assert isinstance(before, TwoTimeEquations)

@@ -21,6 +21,22 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "021001",
         "year": "2024",
     },
+    "engelken2022": {
+        "author": "Engelken, R. and Ingrosso, A. and Khajeh, R. and Goedeke, S. and Abbott, L. F.",
+        "title": "Input correlations impede suppression of chaos and learning in balanced firing-rate networks",
+        "journal": "PLoS Computational Biology",
+        "volume": "18",
+        "pages": "e1010590",
+        "year": "2022",
+    },
+    "vanvreeswijk1996": {
+        "author": "van Vreeswijk, C. and Sompolinsky, H.",
+        "title": "Chaos in neuronal networks with balanced excitatory and inhibitory activity",
+        "journal": "Science",
+        "volume": "274",
+        "pages": "1724",
+        "year": "1996",
+    },
     "martin1973": {
         "author": "Martin, P. C. and Siggia, E. D. and Rose, H. A.",
         "title": "Statistical dynamics of classical systems",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from quenched.theory.average import Average, Functional
+from quenched.theory.balance import Balance
+from quenched.theory.causal import MarchUnits
+from quenched.theory.causal_copies import DoubleInTime
 from quenched.theory.closure import Close
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, Schroedinger
 from quenched.theory.linear import SolveUnits
@@ -24,6 +27,7 @@ from quenched.validate.meaning_action import (
     lowering_deviation,
     naming_deviation,
 )
+from quenched.validate.meaning_causal import balance_deviation, causal_deviation, copies_in_time_deviation
 from quenched.validate.meaning_sampled import sampled_deviation
 from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
 from quenched.validate.meaning_state import (
@@ -92,6 +96,21 @@ WITNESSES: dict[type[Rule], Witness] = {
         "statistics of the local fields and site equations at random numbers",
         EXACT,
         lambda b, a, s: sampled_deviation(b, a.problem, s.values, s.rng()),
+    ),
+    MarchUnits: Witness(
+        "rates, outputs, statistics of fields and initial values at random states and times",
+        EXACT,
+        lambda b, a, s: causal_deviation(b, s.model, a, s.values, s.rng()),
+    ),
+    Balance: Witness(
+        "rates of the means at huge N, at random averages of the outputs",
+        1e-6,
+        lambda b, a, s: balance_deviation(b, a, s.values, s.rng()),
+    ),
+    DoubleInTime: Witness(
+        "finite differences of the fields' covariances in the covariance of their arguments",
+        DIFFERENCES,
+        lambda b, a, s: copies_in_time_deviation(b, a, s.values, s.rng()),
     ),
     SolveUnits: Witness(
         "linear solve of the numeric site equations at a random complex frequency",
