@@ -119,16 +119,21 @@ def test_noise_and_initial_values_of_a_linear_unit() -> None:
 
 def test_two_fields_and_a_label() -> None:
     """A second-order unit with a quenched gain and a step input: variance of the labels and of the field."""
-    a, v = Field("a", initial=Uniform(-1, 1)), Field("v", initial=Normal(0, 0))
+    a, v = Field("a", initial=Normal(0, 0)), Field("v", initial=Normal(0, 0))
     gain = Quenched("k", Uniform(0.5, 1.5))
-    net = Dynamics({a: v, v: -v - a + 0.5 * J @ erf(gain * a) + I * gain * Heaviside(t - 1)})
+    net = Dynamics({a: v, v: -2 * v - a + 0.5 * J @ erf(gain * a) + I * gain * Heaviside(t - 1)})
     theory = derive(net)
     assert all(tick.passed for tick in verify(theory.derivation, simulate=False))
-    solution = theory.solve(g=0.01, I=1, times=np.linspace(0, 30, 301))
+    solution = theory.solve(g=0.01, I=1, times=np.linspace(0, 10, 51), scheme="euler", dt=0.1)
     # without couplings the unit ends at a = I·k, with the variance of k over units
-    assert float(solution.means["a"][-1]) == pytest.approx(1.0, abs=1e-3)
+    assert float(solution.means["a"][-1]) == pytest.approx(1.0, abs=2e-3)
     assert float(solution.two_time("a")[-1, -1]) == pytest.approx(1 / 12, abs=1e-3)
-    assert float(solution.two_time("a")[0, 0]) == pytest.approx(1 / 3, abs=1e-9)
+
+
+def test_initial_values_that_are_not_gaussian() -> None:
+    a = Field("a", initial=Uniform(-1, 1))
+    solution = derive(Dynamics({a: -a + J @ tanh(a)})).solve(g=0.01, times=np.linspace(0, 1, 6), scheme="euler", dt=0.2)
+    assert np.allclose(np.diag(solution.two_time("a")), 0.8 ** (2 * np.arange(6)) / 3, atol=1e-4)
 
 
 def test_map_with_a_transient_keeps_its_parity() -> None:
@@ -185,8 +190,8 @@ def test_balance_refuses_what_grows_faster() -> None:
 
     strong = Gaussian("J", variance=g**2, mean=-N)
     net = Dynamics({x: -x + strong @ Max(x, 0) + N + I * sin(t)})
-    with pytest.raises(QuenchedError, match="grows faster"):
-        derive(net).solve(g=1, I=1)
+    with pytest.raises(QuenchedError, match="grows as N"):
+        derive(net)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +266,6 @@ def test_driven_network_with_random_phases() -> None:
     phase = Quenched("theta", Uniform(0, 2 * pi))
     net = Dynamics({x: -x + J @ tanh(x) + I * cos(omega * t + phase)})
     net.observe(total=mean(x**2), C_phi=mean(tanh(x) ** 2), c=cov(x(t), x(t + tau)), lyapunov=Lyapunov(x))
-    s = derive(net).solve(g=1.8, I=1.5, omega=2, nodes=8, tol=2e-4)
+    s = derive(net).solve(g=1.8, I=1.5, omega=2, nodes=8, tol=3e-4)
     assert float(s["total"]) == pytest.approx(1.35910, rel=4e-4)
     assert float(s["C_phi"]) == pytest.approx(0.45179, rel=4e-4)
