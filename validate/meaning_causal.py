@@ -124,7 +124,8 @@ def copies_in_time_deviation(
     worst = 0.0
     for source, found in zip(p.pairs, after.slopes, strict=True):
         f, g = p.outputs[source.a].function, p.outputs[source.b].function
-        m, v = (tuple(map(float, rng.uniform(*span, size=2))) for span in ((-0.4, 0.4), (0.6, 1.0)))
+        m = (float(rng.uniform(-0.4, 0.4)), float(rng.uniform(-0.4, 0.4)))
+        v = (float(rng.uniform(0.6, 1.0)), float(rng.uniform(0.6, 1.0)))
         exact = slope(partial(_at_covariance, TwoPoint(f, 0, g, 1), m, v, values), 0.3, 0.01).real
         level = two_point_value(TwoPoint(found.f, 0, found.g, 1), m, (*v, 0.3), values)
         k, k0 = number(found.coefficient, values).real, number(source.coefficient, values).real
