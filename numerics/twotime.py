@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from sympy import Expr, Symbol, lambdify, sympify
 
 from quenched.theory.errors import ConvergenceError, QuenchedError
-from quenched.theory.problem_causal import CausalUnit, Output, TwoTimeProblem
-from quenched.theory.spaces import t as TIME
+from quenched.theory.problem_causal import TIME, CausalUnit, Output, TwoTimeProblem
 
 from .march import expand_all, lagged_pairs, march
 from .march_code import site_functions, site_kinks

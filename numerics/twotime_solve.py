@@ -14,8 +14,7 @@ from sympy import Expr, Symbol, cos, cot, sin, sympify, tan
 from sympy.functions.elementary.trigonometric import TrigonometricFunction
 
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
-from quenched.theory.problem_causal import TwoTimeProblem
-from quenched.theory.spaces import t as TIME
+from quenched.theory.problem_causal import TIME, TwoTimeProblem
 
 from .twotime import MarchedState, Marcher, Rule, Schedule
 from .types import Array

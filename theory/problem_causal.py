@@ -16,6 +16,10 @@ from dataclasses import dataclass, field
 from sympy import Expr, S, Symbol
 
 from quenched.theory.problem import Clock, Label, SiteFunction
+from quenched.theory.spaces import t
+
+#: The symbol of time in every expression of a problem.
+TIME: Symbol = t
 
 Row = tuple[Expr, ...]
 
