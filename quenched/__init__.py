@@ -44,6 +44,8 @@ _HOME: dict[str, str] = {
     "Gibbs": "quenched.theory.gibbs",
     **dict.fromkeys(("Spherical", "Flat", "Positive", "Box"), "quenched.theory.priors"),
     **dict.fromkeys(("copies", "discretise", "zero_temperature"), "quenched.theory.transforms"),
+    "tangent": "quenched.theory.tangent",
+    **dict.fromkeys(("predict", "prediction"), "quenched.gaussian_process"),
     **dict.fromkeys(
         ("QuenchedError", "AmbiguousExpression", "NotCovered", "ConvergenceError"), "quenched.theory.errors"
     ),

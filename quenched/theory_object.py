@@ -11,6 +11,7 @@ from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
+    from quenched.depth import DepthScales
     from quenched.fixed_points import FixedPointStability
     from quenched.fluctuations import Fluctuations
     from quenched.numerics import RawSolution, Sampling
@@ -324,6 +325,18 @@ class Theory:
         from quenched.layered import solve_layers
 
         return solve_layers(self, values)
+
+    def depth_scales(self, params: Params = None, **keywords: float) -> DepthScales:
+        """How many layers a signal travels: fixed points of the kernels, χ = g²⟨φ'φ'⟩ and its depth −1/ln χ.
+
+        Raises
+        ------
+        NotCovered
+            Networks with several fields, memory of single units, or gains that depend on the layer.
+        """
+        from quenched.depth import depth_scales
+
+        return depth_scales(self, self.values(params, **keywords))
 
     def _keep_size(self, values: dict[Any, float], size: float | None) -> None:
         """Give N its value where powers of N stayed in the saddle; refuse it elsewhere."""

@@ -42,11 +42,11 @@ def network(
 ) -> tuple[Layers, Field]:
     """The wide network of the reference values, with its field."""
     sample = Population("sample", size=samples) if samples > 1 else None
-    pixel = Population("pixel", size=samples)
+    inputs = Population("input", size=samples)
     given = overlaps if overlaps is not None else [[1, c], [c, 1]] if samples > 1 else 1
-    x = Quenched("x", Overlap(given), over=pixel, each=sample)
+    x = Quenched("x", Overlap(given), over=inputs, each=sample)
     W_in, W = (
-        Gaussian("W_in", variance=g0**2 / samples, over=(units, pixel)),
+        Gaussian("W_in", variance=g0**2 / samples, over=(units, inputs)),
         Gaussian("W", variance=g**2, redraw=redraw),
     )
     b = Quenched("b", Normal(0, bias**2), redraw=redraw) if bias != 0 else 0
@@ -56,10 +56,10 @@ def network(
 
 def leaky() -> Layers:
     """Memory of single units, gains that grow with depth, a mean coupling, noise, a bias with a mean."""
-    sample, pixel = Population("sample", size=2), Population("pixel", size=2)
-    x = Quenched("x", Overlap([[1, c], [c, 1]]), over=pixel, each=sample)
+    sample, inputs = Population("sample", size=2), Population("input", size=2)
+    x = Quenched("x", Overlap([[1, c], [c, 1]]), over=inputs, each=sample)
     W, b = Gaussian("W", variance=g**2, mean=Rational(1, 3)), Quenched("b", Normal(Rational(1, 5), sb**2))
-    h = Field("h", each=sample, initial=Gaussian("W_in", variance=g0**2 / 2, over=(units, pixel)) @ x + b)
+    h = Field("h", each=sample, initial=Gaussian("W_in", variance=g0**2 / 2, over=(units, inputs)) @ x + b)
     noise = WhiteNoise("xi", each=sample) / 3
     return Layers({h: h / 2 + (1 + t / 4) * (W @ phi(h)) + b + noise + Rational(1, 7)}, depth=3)
 
@@ -67,11 +67,11 @@ def leaky() -> Layers:
 def two_populations() -> Layers:
     """Rows that are redrawn, rows that are shared; a function with a kink."""
     E, I = Population("E", fraction=Rational(3, 5)), Population("I", fraction=Rational(2, 5))
-    sample, pixel = Population("sample", size=2), Population("pixel", size=2)
-    x = Quenched("x", Overlap([[1, c], [c, 1]]), over=pixel, each=sample)
+    sample, inputs = Population("sample", size=2), Population("input", size=2)
+    x = Quenched("x", Overlap([[1, c], [c, 1]]), over=inputs, each=sample)
 
     def into(name: str, population: Population) -> Expr:
-        return Gaussian(name, variance=g0**2 / 2, over=(population, pixel)) @ x
+        return Gaussian(name, variance=g0**2 / 2, over=(population, inputs)) @ x
 
     def coupling(name: str, rows: Population, cols: Population, share: int) -> Gaussian:
         redraw = "layer" if rows == E else None

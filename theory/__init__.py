@@ -25,6 +25,7 @@ _WHERE = {
     "spectrum": "Spectrum",
     "jacobian": "jacobian",
     "layers": "Layers Overlap",
+    "tangent": "tangent",
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise zero_temperature",
     "unbuilt": ("Data Entrywise FixedPoints Landscape Sparse Spikes Stable backward freeze grad"),

@@ -413,7 +413,8 @@ def _tidy(text: str) -> str:
     """Typographic text from sympy's Python-like one."""
     text = re.sub(r"\*\*(\d+)", lambda m: m[1].translate(_SUPERSCRIPT), text)
     text = re.sub(r"sqrt\((\w+)\)", r"√\1", text).replace("sqrt(", "√(")
-    return text.replace("**", "^").replace("*", " ").replace("-", "−").replace("pi", "π")
+    text = re.sub(r"(?<![A-Za-z_])pi(?![A-Za-z_])", "π", text)
+    return text.replace("**", "^").replace("*", " ").replace("-", "−")
 
 
 def _scripts(name: str, above: list[str], index: str) -> str:

@@ -363,11 +363,24 @@ class LayerAverages(Form):
         a, b = (p.output(n) for n in pair)
         body = "".join(f"{_function(o.f)}({_name(o.argument)}({c}))" + _times(o, c) for o, c in ((a, "I"), (b, "J")))
         closed = p.closed.get(pair)
+        if a.factor or b.factor:
+            return self._product_line(plain, tex, body, a, b)
         shown = (
             (f"⟨{body}⟩", "named Gaussian integral") if closed is None else (f"⟨{body}⟩ = {text(closed)}", "v, c: C")
         )
         right = "" if closed is None else f" = {latex(closed)}"
         return Line(f"{plain} = {shown[0]}", rf"{tex} = \langle \mathtt{{{_tex(body)}}} \rangle{right}", shown[1])
+
+    @staticmethod
+    def _product_line(plain: str, tex: str, body: str, a: LayerOutput, b: LayerOutput) -> Line:
+        """A product with a second Gaussian quantity: Gaussian integration by parts."""
+        f, g = (f"{_function(o.f)}({_name(o.argument)}({c}))" for o, c in ((a, "I"), (b, "J")))
+        both = f"C_{_name(a.factor)}(I,J)·⟨{f} {g}⟩ + …" if a.factor and b.factor else "⟨…⟩ of one derivative"
+        return Line(
+            f"{plain} = ⟨{body}⟩ = {both}",
+            rf"{tex} = \langle \mathtt{{{_tex(body)}}} \rangle",
+            "integration by parts; further terms vanish where the second quantity does not covary with the arguments",
+        )
 
     def mutants(self) -> Iterator[tuple[str, Form]]:
         p = self.problem

@@ -28,8 +28,8 @@ from quenched.validate.quantities import Numbers, initial_law, matrix_spec
 QUICK: dict[str, Any] = {"sizes": (40, 80, 160), "trials": 64, "networks": 2000}
 FULL: dict[str, Any] = {"sizes": (60, 120, 240), "trials": 64, "networks": 10000}
 #: Where mean shifts are asked for: their standard error grows as √N.
-SHIFT_QUICK: dict[str, Any] = {"sizes": (16, 32, 64), "trials": 64, "networks": 11000}
-SHIFT_FULL: dict[str, Any] = {"sizes": (24, 48, 96), "trials": 64, "networks": 100000}
+SHIFT_QUICK: dict[str, Any] = {"sizes": (12, 24, 48), "trials": 64, "networks": 29000}
+SHIFT_FULL: dict[str, Any] = {"sizes": (16, 32, 64), "trials": 64, "networks": 240000}
 #: How the average of an observable ``Shift`` is called in runs.
 MEAN_OF = "{} (mean)"
 

@@ -6,17 +6,19 @@ from sympy import Expr, erf, pi, sqrt, symbols
 
 from quenched import Field, Fluctuation, Gaussian, Layers, Normal, Overlap, Population, Quenched, Shift, mean, units
 
-PHI: Callable[[Expr], Expr] = lambda u: erf(sqrt(pi) * u / 2)  # noqa: E731
+
+def phi_erf(u: Expr) -> Expr:
+    """erf with slope one at zero."""
+    return erf(sqrt(pi) * u / 2)
 
 
-def wide_networks(arch: str = "dnn", phi: Callable[[Expr], Expr] = PHI, depth: int = 4, shift: bool = False) -> Layers:
+def wide_networks(
+    arch: str = "dnn", phi: Callable[[Expr], Expr] = phi_erf, depth: int = 4, shift: bool = False
+) -> Layers:
     """Deep (dnn), recurrent (rnn) and driven recurrent (rnn_in) networks: kernels, 1/N variances and mean shifts."""
     g, g0, sb, c = symbols("g g_0 sigma_b c", nonnegative=True)
-    redraw, sample, pixel = (
-        "layer" if arch == "dnn" else None,
-        Population("sample", size=2),
-        Population("pixel", size=2),
-    )
+    sample, pixel = Population("sample", size=2), Population("pixel", size=2)
+    redraw = "layer" if arch == "dnn" else None
     x = Quenched("x", Overlap([[1, c], [c, 1]]), over=pixel, each=sample)
     W_in, W = Gaussian("W_in", variance=g0**2 / 2, over=(units, pixel)), Gaussian("W", variance=g**2, redraw=redraw)
     b = Quenched("b", Normal(0, sb**2), redraw=redraw)
@@ -24,13 +26,9 @@ def wide_networks(arch: str = "dnn", phi: Callable[[Expr], Expr] = PHI, depth: i
     drive = W_in @ x if arch == "rnn_in" else 0
     defaults = {g: sqrt(1.6), g0: 1, sb: sqrt(0.2), c: 0.3}
     net = Layers({h: W @ phi(h) + b + drive}, depth, f"wide-networks ({arch})", defaults)
-
-    def overlap(a: int, b: int, one: int = 1, two: int = 1) -> Expr:
-        return mean(phi(h[one](a)) * phi(h[two](b)))
-
-    last, half = overlap(depth, depth), overlap(depth // 2, depth)
+    last, half = (mean(phi(h[1](a)) * phi(h[1](depth))) for a in (depth, depth // 2))
     if shift:  # needs many small networks, kernels and variances larger ones
         return net.observe(shift=Shift(last), shift_layers=Shift(half))
-    cross = overlap(depth, depth, 1, 2)
+    cross = mean(phi(h[1](depth)) * phi(h[2](depth)))
     net.observe(Q=last, Q_cross=cross, Q_layers=half)
     return net.observe(V=Fluctuation(last), V_cross=Fluctuation(cross), V_layers=Fluctuation(half))
