@@ -141,10 +141,12 @@ class March:
     # -- covariances
     def combined(self, one: Weights, two: Weights, a: int, b: int) -> Array:
         """Covariance of two linear combinations, (M, M)."""
+        parts = [(x, self.number(w, a), y, self.number(z, b)) for x, w in one for y, z in two]
+        if len(parts) == 1 and parts[0][1] * parts[0][3] == 1:
+            return self.covariance(parts[0][0], parts[0][2], a, b)
         out = np.zeros((self.samples, self.samples))
-        for x, w in one:
-            for y, z in two:
-                out = out + self.number(w, a) * self.number(z, b) * self.covariance(x, y, a, b)
+        for x, w, y, z in parts:
+            out += w * z * self.covariance(x, y, a, b)
         return out
 
     def covariance(self, x: str, y: str, a: int, b: int) -> Array:
@@ -175,8 +177,16 @@ class March:
         out = np.zeros((self.samples, self.samples))
         for u, gain in parts_x.items():
             for v, other in parts_y.items():
-                out = out + gain * other * self.covariance(u, v, a - 1, b - 1)
+                if u == v or not self._apart(u, v):
+                    out += gain * other * self.covariance(u, v, a - 1, b - 1)
         return out
+
+    def _apart(self, u: str, v: str) -> bool:
+        """Whether two inputs are independent whatever the order parameters."""
+        p = self.problem
+        if u in p.states or v in p.states:
+            return False
+        return not any({c.u, c.v} == {u, v} for c in p.covariance)
 
     def _mixed(self, x: str, y: str, a: int, event: int) -> Array:
         """A state with an input."""
@@ -196,8 +206,8 @@ class March:
         if source is not None or p.source(y) is not None:
             if source is None or x != y or (source.fresh and a != b):
                 return out
-            shape = np.eye(self.samples) if source.each else np.ones((self.samples, self.samples))
-            return self.number(source.variance, a) * shape
+            variance = self.number(source.variance, a)
+            return variance * np.eye(self.samples) if source.each else np.full_like(out, variance)
         for c in p.covariance:
             if c.same and a != b:
                 continue
@@ -236,7 +246,7 @@ class March:
         v2 = np.diag(self.combined(two, two, b, b))
         c = self.combined(one, two, a, b)
         pair = self.pair(f, g, a, b)
-        if (f, one, a) == (g, two, b):  # symmetric: half of it is enough
+        if (f, one, a) == (g, two, b) and not pair.in_closed_form:  # symmetric: half of it is enough
             i, j = np.triu_indices(self.samples)
             values, errors = pair(m1[i], m2[j], v1[i], v2[j], c[i, j])
             out = np.empty_like(c)
@@ -285,8 +295,13 @@ def overlap_numbers(rows: tuple[tuple[Any, ...], ...], values: Mapping[Any, floa
     QuenchedError
         Values at which they are none: not positive semidefinite.
     """
-    numbers = [[e if isinstance(e, float) else float(sympify(e).subs(values)) for e in row] for row in rows]
-    found = np.array(numbers, dtype=float)
-    if float(np.linalg.eigvalsh(found)[0]) < -1e-9 * max(1.0, float(np.abs(found).max())):
-        raise QuenchedError("the overlaps of inputs should have no negative eigenvalue")
+    try:
+        found = np.array(rows, dtype=float)
+    except TypeError:
+        found = np.array([[float(sympify(e).subs(values)) for e in row] for row in rows])
+    size = max(1.0, float(np.abs(found).max()))
+    try:
+        np.linalg.cholesky(found + 1e-9 * size * np.eye(len(found)))
+    except np.linalg.LinAlgError:
+        raise QuenchedError("the overlaps of inputs should have no negative eigenvalue") from None
     return found

@@ -40,13 +40,20 @@ class PairAverages:
         self._closed = None if closed is None else _compiled(closed.subs(dict(values)))
         self._sites = [self._averages.site(self._averages.generated.site(s)) for s in (f, g)]
 
+    @property
+    def in_closed_form(self) -> bool:
+        """Whether an array costs no more than a few elementary functions."""
+        return self._closed is not None
+
     def __call__(self, m1: Array, m2: Array, v1: Array, v2: Array, c: Array) -> tuple[Array, Array]:
         """Averages and their estimated absolute errors; all arguments broadcast."""
-        slots = np.broadcast_arrays(*(np.asarray(x, float) for x in (m1, m2, v1, v2, c)))
         if self._closed is not None:
-            out = self._closed(*slots)
-            if np.all(np.isfinite(out)):
-                return np.broadcast_to(out, slots[0].shape), 1e-15 * np.abs(out)
+            out = self._closed(m1, m2, v1, v2, c)
+            largest = float(np.abs(out).max(initial=0.0))
+            if np.isfinite(largest):
+                shape = np.broadcast_shapes(*(np.shape(x) for x in (m1, m2, v1, v2, c)))
+                return np.broadcast_to(out, shape), np.broadcast_to(1e-15 * largest, shape)
+        slots = np.broadcast_arrays(*(np.asarray(x, float) for x in (m1, m2, v1, v2, c)))
         flat = [x.ravel() for x in slots]
         out, error = self._many(*flat)
         return out.reshape(slots[0].shape), error.reshape(slots[0].shape)
@@ -128,8 +135,11 @@ def _compiled(closed: Expr) -> Callable[..., Array]:
     function = lambdify((M1, M2, V1, V2, C12), closed, modules=["scipy", "numpy"])
 
     def value(m1: Array, m2: Array, v1: Array, v2: Array, c: Array) -> Array:
-        edge = np.sqrt(v1 * v2)
         with np.errstate(all="ignore"):
-            return np.asarray(function(m1, m2, v1, v2, np.clip(c, -edge, edge)), dtype=float)
+            out = np.asarray(function(m1, m2, v1, v2, c), dtype=float)
+            if np.isfinite(out.sum()):
+                return out
+            edge = np.sqrt(v1) * np.sqrt(v2)
+            return np.asarray(function(m1, m2, v1, v2, np.minimum(np.maximum(c, -edge), edge)), dtype=float)
 
     return value
