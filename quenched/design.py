@@ -33,6 +33,8 @@ FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories"
 #: large eigenvalue is enough), so more and smaller networks pay, and at those sizes the 1/N law already holds.
 CROSSED_QUICK: dict[str, Any] = {"sizes": (80, 160, 320), "trials": 320, "trajectories": 8}
 CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "trajectories": 8}
+#: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
+BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 128, "trajectories": 1}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
 QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
 CROSSED_LAGS = (0.0, 2.0, 4.0)
@@ -185,6 +187,7 @@ def plan(
     """The design of a tier for one parameter point; what is given overrides the tier."""
     crossed = bool(observed_between_units(model.observables))
     tier: dict[str, Any] = (CROSSED_QUICK if quick else CROSSED_FULL) if crossed else QUICK if quick else FULL
+    tier = tier | (BONDS if model.bonds else {})
     fast, slow = _relaxation(model, dict(values))
     noisy = bool(model.fix(values).noises)
     grows = not model.observables or any(e.atoms(Lyapunov) for e in model.observables.values())

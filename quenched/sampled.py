@@ -58,9 +58,10 @@ def solve_sampled(
     how = sampling or numerics.Sampling(seed=seed)
     state = numerics.solve_process(watched, dict(values), sampling=how)
     reader = _Reader(theory.model, watched, dict(values), state, probes)
-    growth = reader.growth
     noisy = any(u.noises for u in process.units)
-    branch = Branch("sampled", "noisy" if noisy else "dynamic", True, growth, reader.names(), reader.quantity)
+    branch = Branch(
+        "sampled", "noisy" if noisy else "dynamic", True, lambda: reader.growth, reader.names(), reader.quantity
+    )
     provenance = Solution.provenance_of(theory) | {"method": "sampled trajectories", "seed": str(how.seed)}
     return Solution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)
 

@@ -54,20 +54,28 @@ class Branch:
         label: str,
         kind: str,
         stable: bool,
-        growth: Quantity,
+        growth: Quantity | Callable[[], Quantity],
         names: list[str],
         get: Callable[[str], Quantity],
         shared: frozenset[str] = frozenset(),
         rms: Callable[[str], tuple[float, str] | None] = lambda name: None,
         doubt: str = "",
     ) -> None:
-        self.label, self.kind, self.stable, self.growth, self.names = label, kind, stable, growth, names
+        self.label, self.kind, self.stable, self.names = label, kind, stable, names
+        self._growth = growth
         self.shared = shared
         self.rms = rms
         self.doubt = doubt
         self._get = get
         self._known: dict[str, Quantity] = {}
         self._reasons: dict[str, str] = {}
+
+    @property
+    def growth(self) -> Quantity:
+        """Growth rate of a perturbation; computed when it is first asked for, where that takes long."""
+        if not isinstance(self._growth, Quantity):
+            self._growth = self._growth()
+        return self._growth
 
     def quantity(self, name: str) -> Quantity:
         """An observable with its error."""

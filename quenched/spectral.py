@@ -152,7 +152,7 @@ class SpectralBranch(Branch):
         self._known, self._reasons = {}, {}
 
     @cached_property
-    def growth(self) -> Quantity:  # type: ignore[override]
+    def growth(self) -> Quantity:
         """Largest real part of the support: the growth rate of dx/dt = M x."""
         edge = self.reader.extents.edge(1.0)
         return Quantity(edge.value, edge.error)
