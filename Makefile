@@ -23,13 +23,17 @@ demo: $(VENV)/.base
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-check: $(VENV)/.docs docs fuzz
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+check: $(VENV)/.docs docs
+	$(MAKE) fuzz DRAWS=100 VERDICTS=4
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow --ignore tests/test_fuzz.py
 	$(BIN)/quenched validate --all --quick
 
-# Random declarations, every step of each checked against numbers.
+# Random declarations: every step of each checked against numbers; theory and simulation of each held together.
+DRAWS ?= 200
+VERDICTS ?= 200
 fuzz: $(VENV)/.test
-	QUENCHED_FUZZ=200 $(BIN)/python -m pytest tests/test_witness_variants.py
+	QUENCHED_FUZZ=$(DRAWS) QUENCHED_VERDICTS=$(VERDICTS) \
+		$(BIN)/python -m pytest -n $(WORKERS) tests/test_witness_variants.py tests/test_fuzz.py
 
 lint: $(VENV)/.test types
 	$(BIN)/ruff check .
