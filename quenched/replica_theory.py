@@ -88,8 +88,9 @@ class ReplicaTheory(Theory):
         Returns
         -------
         Solution
-            The main branch is the attracting saddle of largest free entropy, stable ones first. A branch whose
-            replicon eigenvalue exceeds 1 is marked unstable.
+            The main branch is the attracting saddle of largest free entropy, stable ones first; of measures with a
+            declared initial state the one of largest means, where the state stays. A branch whose replicon eigenvalue
+            exceeds 1 is marked unstable.
 
         Raises
         ------
@@ -102,7 +103,10 @@ class ReplicaTheory(Theory):
         raw = solve_replica(self.problem, values)
         given = {str(k): float(v) for k, v in values.items()}
         return Solution(
-            [self.branch.of(self, values, b) for b in raw.branches], raw.main, given, Solution.provenance_of(self)
+            [self.branch.of(self, values, b) for b in raw.branches],
+            _started(self, raw),
+            given,
+            Solution.provenance_of(self),
         )
 
     def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
@@ -249,3 +253,20 @@ class ReplicaTheory(Theory):
     def export(self, path: str | Path) -> Path:
         """Standalone solvers of replica problems are not built yet."""
         raise NotCovered("export of a Gibbs measure's solver is not built yet; solve(...) is")
+
+
+def _started(theory: ReplicaTheory, raw: Any) -> int:
+    """Index of the main branch: among equals, and from a declared initial state, the one of largest means."""
+    names = [s.name for (s, _), k in zip(theory.problem.equations, theory.problem.kinds, strict=True) if k == "mean"]
+
+    def means(k: int) -> float:
+        return float(sum(raw.branches[k].values[n].value for n in names))
+
+    def rank(k: int) -> tuple[Any, ...]:
+        b = raw.branches[k]
+        return b.attracting, b.stable, round(b.values["free_entropy"].value, 9), means(k)
+
+    attracting = [k for k, b in enumerate(raw.branches) if b.attracting and b.stable]
+    if attracting and any(f.initial is not None for f in theory.model.fields):
+        return max(attracting, key=means)
+    return max(range(len(raw.branches)), key=rank)

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 #: States of all units that enumeration takes.
 MOST_STATES = 2**24
 #: Sweeps between two measurements.
-STRIDE = 2
+STRIDE = 4
 
 
 @dataclass(frozen=True)

@@ -320,7 +320,10 @@ def _version() -> str:
         return code.hexdigest()[:16]
 
 
-#: Sizes of the tiers where a declaration gives no reason for others.
+#: Sweeps of many short runs: the scatter between realisations, not within one, limits what a verdict resolves.
+SHORT = {"sweeps": 60, "burn": 30}
+
+
 def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, Any]:
     """Sizes, trials and settings of `validate` for one measure at one point."""
     program, what = _written(model)
@@ -332,12 +335,11 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     if small == "gaussian":
         return {"sizes": _sizes(model, values, (100, 200, 400)), "trials": 60 if quick else 200}
     if small == "programme":
-        return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 150}
+        return {"sizes": _sizes(model, values, (25, 50, 100)), "trials": 1000 if quick else 4000}
     if any(f.start for f in program.fields):
-        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 40 if quick else 160}
+        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 24 if quick else 150, **SHORT}
     if all(f.kind == "atoms" for f in program.fields):
-        short = {"sweeps": 80, "burn": 40}
-        return {"sizes": _sizes(model, values, (40, 80, 160)), "trials": 600 if quick else 3000, **short}
+        return {"sizes": _sizes(model, values, (32, 64, 128)), "trials": 1400 if quick else 8000, **SHORT}
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
 
 
