@@ -182,8 +182,10 @@ def _exponent(use: Use, fields: Instances, known: Mapping[str, Any], values: Val
 # ------------------------------------------------------------------------------------------------------- exact average
 def random_instances(action: CopiedAction, sites: int, copies: int, rng: np.random.Generator) -> Instances:
     """Independent complex numbers for every conjugate field and output at every site and copy."""
-    names = [f.name for f in action.fields.values() if f.role in ("hat", "output")]
-    return {a: rng.normal(size=(sites, copies)) + 1j * rng.normal(size=(sites, copies)) for a in names}
+    fields = [f for f in action.fields.values() if f.role in ("hat", "output")]
+    fields += [f for f in action.fields.values() if f.role == "state"]  # couplings may read a state as it stands
+    shapes = {f.name: (sites, 1 if f.single else copies) for f in fields}  # disorder has one copy for all replicas
+    return {a: rng.normal(size=shape) + 1j * rng.normal(size=shape) for a, shape in shapes.items()}
 
 
 class Entries:
@@ -258,9 +260,10 @@ def exact_exponent(
     redrawn = {m.name: bool(m.redraw) for m in model.matrices}
     for use in action.uses:
         coef = number(use.coef, values)
-        for c in range(copies):
-            row = np.prod([fields[a][:, c] for a, _ in use.row], axis=0)
-            col = np.prod([fields[a][:, c] for a, _ in use.col], axis=0)
+        ends = [fields[a] for a, _ in (*use.row, *use.col)]
+        for c in range(max(f.shape[1] for f in ends)):
+            row = np.prod([fields[a][:, c % fields[a].shape[1]] for a, _ in use.row], axis=0)
+            col = np.prod([fields[a][:, c % fields[a].shape[1]] for a, _ in use.col], axis=0)
             if use.coupling not in redrawn:  # the population mean: a certain matrix
                 certain += coef * row.sum() * col.sum() / (SIZE * fractions[use.coupling])
                 continue
@@ -287,7 +290,8 @@ def contract(pieces: list[tuple[Array, tuple[int, ...]]], kernels: tuple[Kernel,
     """Σ over all copies of Π pieces, each with its copies, restricted by the kernels."""
     labels = sorted({c for _, order in pieces for c in order} | {c for _, cs in kernels for c in cs})
     total = 0j
-    for at in product(range(copies), repeat=len(labels)):
+    sizes = {c: size for array, order in pieces for c, size in zip(order, array.shape, strict=True)}
+    for at in product(*(range(sizes.get(c, copies)) for c in labels)):
         here = dict(zip(labels, at, strict=True))
         weight = np.prod([_relation(kind, tuple(here[c] for c in cs), copies) for kind, cs in kernels])
         if weight != 0:

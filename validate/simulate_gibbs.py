@@ -277,7 +277,7 @@ def _estimator(name: str, expression: str, route: str) -> Estimator:
         "enumerate": "quenched means of intensive quantities: corrections start at order 1/N",
         "programme": "fluctuations of order 1/N of the optimum about its limit",
     }.get(route, "corrections to a self-averaging mean start at order 1/N (fluctuations of the overlaps)")
-    return Estimator(name, expression, bias=bias, min_N=8 if route == "enumerate" else 32, reason=reason)
+    return Estimator(name, expression, bias=bias, min_N={"enumerate": 8, "programme": 16}.get(route, 32), reason=reason)
 
 
 def _equilibrium() -> Estimator:
@@ -335,7 +335,7 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     if small == "gaussian":
         return {"sizes": _sizes(model, values, (100, 200, 400)), "trials": 60 if quick else 200}
     if small == "programme":
-        return {"sizes": _sizes(model, values, (25, 50, 100)), "trials": 1000 if quick else 4000}
+        return {"sizes": _sizes(model, values, (25, 50, 100)), "trials": 900 if quick else 4000}
     if any(f.start for f in program.fields):
         return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 24 if quick else 150, **SHORT}
     if all(f.kind == "atoms" for f in program.fields):

@@ -18,7 +18,13 @@ from quenched.theory.errors import QuenchedError
 from quenched.theory.fluctuations import CrossCovariances
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Rule, Step
-from quenched.validate import witnesses_fluctuations, witnesses_instance, witnesses_layers, witnesses_paths
+from quenched.validate import (
+    witnesses_fluctuations,
+    witnesses_instance,
+    witnesses_layers,
+    witnesses_paths,
+    witnesses_replicas,
+)
 from quenched.validate.meaning import draw_parameters
 from quenched.validate.meaning_fluctuations import linear_networks
 from quenched.validate.meaning_steps import few_steps, suitable_values
@@ -37,6 +43,7 @@ WITNESSES: dict[type[Rule], Witness] = {
     **witnesses_paths.WITNESSES,
     **witnesses_layers.WITNESSES,
     **witnesses_fluctuations.WITNESSES,
+    **witnesses_replicas.WITNESSES,
     **witnesses_instance.WITNESSES,
 }
 
