@@ -42,7 +42,7 @@ from quenched.validate.generate import label
 from quenched.validate.meaning_replicas import at_labels
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import sample_law, sample_matrices
-from quenched.validate.spins import Instance
+from quenched.validate.spins import Counted, Instance
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator
@@ -55,7 +55,7 @@ WEAK = 1e-4
 # -- the graph -----------------------------------------------------------------------------------------------------
 def graph_deviation(model: Gibbs, graph: PairGraph, values: Values, rng: Rng) -> float | None:
     """Log weight of random states: the declaration against the sum over sites and pairs, up to a constant."""
-    drawn = Instance(model, 6, int(rng.integers(1 << 30)), 0, values)
+    drawn = Counted(model, 6, int(rng.integers(1 << 30)), 0, values)
     states = {f: rng.standard_normal((800, n)) for f, n in drawn.sizes.items()}
     declared = drawn.log_weight(states)
     found = np.zeros(len(declared))

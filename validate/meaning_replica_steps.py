@@ -1,64 +1,104 @@
 """Witnesses of the replicas reading: sums over states, explicit replicas, and limits, against the forms.
 
-A site is summed by brute force: states on nodes of their prior, local fields on a grid that is split at the kinks of
-their weight. Order parameters of n explicit replicas are arrays whose entries the ansatz names.
+Order parameters of n explicit replicas are arrays whose entries the ansatz names; sites are summed by brute force
+(`meaning_replica_sites`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise, product
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Expr, I, Mul, Symbol, lambdify
+from sympy import Expr, Float, Mul, Symbol, exp
 
-from quenched.numerics.quadrature import legendre, trapezoid
 from quenched.numerics.replica import Evaluator
-from quenched.numerics.replica_labels import make_site
-from quenched.numerics.replica_parts import kinks
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.fields import Field, unbind
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.lower import CopiedAction
 from quenched.theory.observables import Mean
+from quenched.theory.priors import fixed_norm
 from quenched.theory.problem_replicas import ReplicaProblem, X
-from quenched.theory.replica_ansatz import NREP, Orbit, RSAction, SiteInField, orbit_of, replica_site
+from quenched.theory.replica_ansatz import NREP, Orbit, RSAction, SiteInField, Variable, orbit_of, replica_site
 from quenched.theory.replica_limit import FreeEntropyForm, ReplicaState, RepliconForm, SaddleEquations
 from quenched.theory.replica_lower import ReplicatedAction
 from quenched.theory.saddle import OrderParameter, SiteProblem
 from quenched.validate.generate import label
 from quenched.validate.meaning import draw_parameters, number, relative
 from quenched.validate.meaning_action import contract, laws_deviation
+from quenched.validate.meaning_replica_sites import (
+    PANELS,
+    Direct,
+    every_label,
+    grid,
+    numbers_at,
+    site_mean,
+    some_labels,
+)
 from quenched.validate.meaning_replicas import copies_free_entropy
 from quenched.validate.meaning_site import site_exponent
-from quenched.validate.spins import Instance
+from quenched.validate.spins import Counted, Instance
 
 Array = NDArray[Any]
 Rng = np.random.Generator
 Values = Mapping[Symbol, float]
 
-#: Panels of the grids of states and local fields, and their reach in standard deviations.
-PANELS, REACH = 24, 9.0
-
 
 # -- Zⁿ --------------------------------------------------------------------------------------------------------------
 def replicate_deviation(model: Gibbs, action: ReplicatedAction, values: Values, rng: Rng) -> float:
     """The declared exponent on random states against uses and site weights, and the laws of all entries."""
-    drawn = Instance(model, 6, int(rng.integers(1 << 30)), 0, values)
+    drawn = Counted(model, 6, int(rng.integers(1 << 30)), 0, values)
     _calm(drawn, action)
     worst = laws_deviation(model, action, values)  # type: ignore[arg-type]
-    compared = 0
+    compared, nodes = 0, _nodes(model)
     for _ in range(60):
         states = {f: rng.standard_normal(n) for f, n in drawn.sizes.items()}
         declared = float(drawn.log_weight(states))
-        through = _through_uses(drawn, action, states)
+        through, locals_ = _through_uses(drawn, action, states)
+        worst = max(worst, _fields_deviation(drawn, action, states, locals_, nodes))
         if np.isfinite(declared) or np.isfinite(through):
             worst = max(worst, relative(np.array(through), np.array(declared), 1 + abs(declared)))
             compared += 1
     return worst if compared else float("inf")
+
+
+def _nodes(model: Gibbs) -> list[Apply]:
+    """The outermost couplings of a declaration."""
+    found: dict[Apply, None] = {}
+    pending: list[Any] = [model.energy, *model.weights]
+    while pending:
+        expr = pending.pop()
+        if isinstance(expr, Apply):
+            found[expr] = None
+        elif isinstance(expr, Mean):
+            pending.append(unbind(expr.body))
+        else:
+            pending += [a for a in expr.args if isinstance(a, Expr)]
+    return list(found)
+
+
+def _fields_deviation(
+    drawn: Instance,
+    action: ReplicatedAction,
+    states: dict[Field, Array],
+    locals_: Mapping[str, Array],
+    nodes: list[Apply],
+) -> float:
+    """Local fields of a single use and no label of their own against the declared coupling that they stand for."""
+    worst = 0.0
+    shifted = {name for site in action.sites for name, mean, variance in site.given if mean != 0 or variance != 0}
+    for name, value in locals_.items():
+        uses = [u for u in action.uses if f"hat_{name}" in {a for a, _ in (*u.row, *u.col)}]
+        if len(uses) != 1 or name in shifted:
+            continue
+        known = [drawn._node(n, states) for n in nodes if n.rows == action.fields[name].population]
+        known += [-k for k in known]
+        worst = max(worst, min((relative(value, k) for k in known if k.shape == value.shape), default=0.0))
+    return worst
 
 
 def _calm(drawn: Instance, action: ReplicatedAction) -> None:
@@ -69,15 +109,18 @@ def _calm(drawn: Instance, action: ReplicatedAction) -> None:
             drawn.labels[q] = np.full_like(drawn.labels[q], drawn.numbers(q.law.mean_()))
 
 
-def _through_uses(drawn: Instance, action: ReplicatedAction, states: Mapping[Field, Array]) -> float:
+def _through_uses(
+    drawn: Instance, action: ReplicatedAction, states: Mapping[Field, Array]
+) -> tuple[float, dict[str, Array]]:
+    """The exponent through uses and site weights, and the local fields on the way."""
     numbers: dict[Any, Any] = {**drawn.values, **drawn.labels}
     numbers |= {action.fields[f.name].symbol: x for f, x in states.items()}
     for f in action.of_role("output"):
-        numbers[f.symbol] = np.broadcast_to(_at(f.definition, numbers), (_size(drawn, f.population),))
+        numbers[f.symbol] = np.broadcast_to(numbers_at(f.definition, numbers), (_size(drawn, f.population),))
     shifts = {name: mean for site in action.sites for name, mean, _ in site.given}
     total = 0.0
     for f in action.of_role("local"):
-        numbers[f.symbol] = _at(shifts.get(f.name, 0), numbers) + np.zeros(_size(drawn, f.population))
+        numbers[f.symbol] = numbers_at(shifts.get(f.name, 0), numbers) + np.zeros(_size(drawn, f.population))
     for use in action.uses:
         matrix = _matrix(drawn, action, use.coupling)
         (row, _), (col, _) = use.row[0], use.col[0]
@@ -92,9 +135,9 @@ def _through_uses(drawn: Instance, action: ReplicatedAction, states: Mapping[Fie
         numbers[local] = numbers[local] + (1j * size).real * (map_ @ numbers[action.fields[other].symbol])
     for site in action.sites:
         with np.errstate(divide="ignore"):
-            weight = _at(site.exponent, numbers) + np.log(_at(site.factor, numbers))
+            weight = numbers_at(site.exponent, numbers) + np.log(numbers_at(site.factor, numbers))
         total += float(np.sum(np.broadcast_to(weight, (_size(drawn, site.population),))))
-    return total
+    return total, {f.name: numbers[f.symbol] for f in action.of_role("local")}
 
 
 def _size(drawn: Instance, population: Any) -> int:
@@ -106,19 +149,11 @@ def _matrix(drawn: Instance, action: CopiedAction, name: str) -> Array:
     if name in known:
         return known[name]
     law = next(law for law in action.laws if law.name == name)
-    return np.full((_size(drawn, law.rows), _size(drawn, law.cols)), 1 / _size(drawn, law.cols))
+    declared = drawn.numbers.size(law.cols)[0]
+    return np.full((_size(drawn, law.rows), _size(drawn, law.cols)), 1 / declared)
 
 
-def _at(expr: Any, numbers: Mapping[Any, Any]) -> Any:
-    """An expression at numbers or arrays."""
-    expr = Mul(expr)
-    names = sorted((s for s in expr.free_symbols if s in numbers), key=str)
-    return lambdify(names, expr, [{"Heaviside": lambda x, h=0.5: np.heaviside(x, h)}, "scipy", "numpy"])(
-        *(numbers[s] for s in names)
-    )
-
-
-# -- random order parameters -------------------------------------------------------------------------------------------
+# -- random order parameters -----------------------------------------------------------------------------------------
 def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
     """Parameters, and order parameters at which every Gaussian field has a positive variance."""
     at = dict(values)
@@ -158,7 +193,7 @@ def parameter_array(action: RSAction, op: OrderParameter, copies: int, at: Value
     return out
 
 
-# -- ansatz --------------------------------------------------------------------------------------------------------------
+# -- ansatz ----------------------------------------------------------------------------------------------------------
 def ansatz_deviation(model: Gibbs, problem: SiteProblem, action: RSAction, values: Values, rng: Rng) -> float:
     """Three explicit replicas in the functional, two at every site by sums over their states.
 
@@ -190,8 +225,6 @@ def _named_terms(action: RSAction, n: int, at: Values) -> float:
 
 def _norm_part(action: RSAction, site: SiteInField, at: Values) -> float:
     """f (V + λ)·norm/2 of a site of fixed norm, from the explicit replicas' fields."""
-    from quenched.theory.priors import fixed_norm
-
     prior = site.variable.weight.prior
     norm = fixed_norm(prior[1]) if prior else None
     if norm is None:
@@ -218,27 +251,10 @@ def _explicit_field(
     problem: SiteProblem, action: RSAction, site: SiteInField, at: Values, labels: Values
 ) -> tuple[float, float, float]:
     """(b, K_aa, K_ab) of two explicit replicas, from the exponent at chosen values of their variables."""
-    fields, own = action.problem.action.fields, site.variable
-    numbers = {**at, **labels}
-    ops = {ref.op for term in problem.terms for ref in term.refs}
-    parameters = {op: parameter_array(action, op, 2, at) for op in ops}
-    state = fields[own.name].symbol if own.kind == "state" else None
+    own, numbers = site.variable, {**at, **labels}
 
     def exponent(x: tuple[float, float]) -> float:
-        values = {}
-        for f in fields.values():
-            if f.population.name != own.population:
-                continue
-            if f.single:
-                inside = 0j if f.role == "hat" else complex(number(f.definition or 0, numbers)) if f.definition else 0j
-                values[f.name] = np.array([inside])
-            elif f.role == "hat":
-                values[f.name] = 1j * np.array(x)
-            elif f.role == "state":
-                values[f.name] = np.array(x, complex)
-            elif f.role == "output":
-                values[f.name] = np.array([number(f.definition, {**numbers, state: v}) for v in x])
-        return float(site_exponent(problem.terms, own.population, values, parameters, numbers).real)
+        return _exponent(problem, action, site, numbers, x, {})
 
     zero, one, both = exponent((0, 0)), exponent((1, 0)), exponent((1, 1))
     minus = exponent((-1, 0))
@@ -251,9 +267,39 @@ def _explicit_field(
     return b, diagonal, off
 
 
+def _exponent(
+    problem: SiteProblem,
+    action: RSAction,
+    site: SiteInField,
+    numbers: Values,
+    x: tuple[float, float],
+    given: Mapping[str, float],
+) -> float:
+    """The exponent of a site at the variables x of two replicas and at conjugates of disorder (times i), default 0."""
+    fields, own = action.problem.action.fields, site.variable
+    ops = {ref.op for term in problem.terms for ref in term.refs}
+    parameters = {op: parameter_array(action, op, 2, numbers) for op in ops}
+    state = fields[own.name].symbol
+    values = {}
+    for f in fields.values():
+        if f.population.name != own.population:
+            continue
+        if f.single and f.role == "hat":
+            values[f.name] = np.array([1j * given.get(f.name, 0.0)])
+        elif f.single:
+            values[f.name] = np.array([complex(number(f.definition, numbers)) if f.definition is not None else 0j])
+        elif f.role == "hat":
+            values[f.name] = 1j * np.array(x)
+        elif f.role == "state":
+            values[f.name] = np.array(x, complex)
+        elif f.role == "output":
+            values[f.name] = np.array([number(f.definition, {**numbers, state: v}) for v in x])
+    return float(site_exponent(problem.terms, own.population, values, parameters, numbers).real)
+
+
 def _site_deviation(problem: SiteProblem, action: RSAction, site: SiteInField, at: dict[Symbol, float]) -> float:
     if site.given:
-        return 0.0
+        return _taught_deviation(problem, action, site, at)
     worst = 0.0
     for labels in some_labels(site, at):
         b, diagonal, off = _explicit_field(problem, action, site, at, labels)
@@ -268,97 +314,59 @@ def _site_deviation(problem: SiteProblem, action: RSAction, site: SiteInField, a
     return worst
 
 
-def some_labels(site: SiteInField, at: Values, most: int = 3) -> Iterator[dict[Symbol, float]]:
-    """A few values of the labels of a site."""
-    found = []
-    for case in make_site(site.variable.measure, dict(at)).cases:
-        count = max((np.size(a) for a in case.labels.values()), default=1)
-        found += [{q: float(np.ravel(a)[k % np.size(a)]) for q, a in case.labels.items()} for k in range(count)]
-    yield from found[:: max(1, len(found) // most)][:most]
+def _taught_deviation(problem: SiteProblem, action: RSAction, site: SiteInField, at: dict[Symbol, float]) -> float:
+    """Two replicas and one local field v that is disorder, jointly Gaussian, against the labels of the ansatz."""
+    if len(site.given) != 1:
+        return 0.0
+    (name, _), weight = site.given[0], action.problem.action.site(site.variable.population)  # type: ignore[attr-defined]
+    local = action.problem.action.fields[name.removeprefix("hat_")].symbol
+    mean, diagonal, cross, (b, kd, ko) = _joint_field(problem, action, site, at, name)
+    (_, extra, noise), *_ = weight.given
+    mean, spread = mean + number(extra, at).real, diagonal + number(noise, at).real
+    f = (weight.factor * exp(weight.exponent)).xreplace({site.variable.local: X})
+    left = 0.0
+    for v, w in zip(*_normal_nodes(mean, spread), strict=True):
+        direct = Direct(replace(site, variable=_weighing(site, f.xreplace({local: Float(v)}))), at, PANELS // 2)
+        shift = cross / spread * (v - mean)
+        left += w * direct.two_replicas(b + shift, kd - cross**2 / spread, ko - cross**2 / spread)
+    right = 0.0
+    for labels, probability in every_label(site, at):
+        numbers = {**at, **labels}
+        found = Direct(site, numbers).decoupled(*(number(e, numbers).real for e in (site.b, site.k, site.v)))
+        right += probability * found
+    return relative(np.array(right), np.array(left))
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Z, and ⟨x⟩, ⟨x²⟩ of one replica at fields b (arrays)."""
-
-    z: Array
-    first: Array
-    second: Array
-
-    def power(self, p: int) -> Array:
-        """⟨x^p⟩ for p up to 2."""
-        return (np.ones_like(self.z), self.first, self.second)[p]
+def _weighing(site: SiteInField, f: Expr) -> Variable:
+    """The variable of a site with this weight of its local field and no labels."""
+    weight = replace(site.variable.weight, exponent=Mul(0), factor=f.xreplace({X: site.variable.local}), labels=())
+    return replace(site.variable, weight=weight)
 
 
-class Direct:
-    """One site at given labels, summed by brute force."""
-
-    def __init__(self, site: SiteInField, numbers: Mapping[Symbol, float]) -> None:
-        from quenched.theory.priors import fixed_norm
-
-        measure = replica_site(site.variable)
-        prior = site.variable.weight.prior
-        self.free = prior is None or fixed_norm(prior[1]) is None
-        self.kind = measure.kind
-        weights = [(p.value, p.weight.xreplace(dict(numbers))) for p in measure.pieces]
-        edges = sorted({e for value, w in weights if value is None for e in kinks(w)})
-        self.u, step = grid(edges)
-        total = np.zeros_like(self.u)
-        atoms, masses = [], []
-        for value, weight in weights:
-            if value is None:
-                total = total + _at(weight, {X: self.u})
-            else:
-                atoms.append(float(value.xreplace(dict(numbers))))
-                masses.append(float(weight))
-        self.f = total
-        self.x = np.concatenate([self.u if total.any() else [], atoms])
-        self.mu = np.concatenate([total * step if total.any() else [], masses])
-        self.step = step
-
-    def _normal(self, b: Array, v: float) -> Array:
-        return np.exp(-((self.u - b[..., None]) ** 2) / (2 * v)) / np.sqrt(2 * np.pi * v) * self.step
-
-    def moments(self, b: Array, v: float) -> Moments:
-        """Of one replica in fields b with V = v."""
-        if self.kind == "state":
-            w = self.mu * np.exp(b[..., None] * self.x + v * self.x**2 / 2)
-            z = w.sum(-1)
-            return Moments(z, w @ self.x / z, w @ self.x**2 / z)
-        w, y = self._normal(b, v) * self.f, (self.u - b[..., None]) / v
-        z = w.sum(-1)
-        return Moments(z, (w * y).sum(-1) / z, (w * (y**2 - 1 / v)).sum(-1) / z)
-
-    def decoupled(self, b: float, k: float, v: float) -> float:
-        """E_z Z(b + √k z; v)²."""
-        z, w = trapezoid(241)
-        fields = b + np.sqrt(k) * z
-        return float(w @ self.moments(fields, v).z ** 2 / w.sum())
-
-    def two_replicas(self, b: float, diagonal: float, off: float) -> float:
-        """Σ over both replicas of exp(b(x₁ + x₂) + ½K_aa(x₁² + x₂²) + K_ab x₁x₂); for local fields as Gaussians."""
-        if self.kind == "state":
-            w = self.mu * np.exp(b * self.x + diagonal * self.x**2 / 2)
-            return float(w @ np.exp(off * np.outer(self.x, self.x)) @ w)
-        rho = off / diagonal
-        u = self.u - b
-        form = (u[:, None] ** 2 + u[None, :] ** 2 - 2 * rho * np.outer(u, u)) / (2 * diagonal * (1 - rho**2))
-        density = np.exp(-form) / (2 * np.pi * diagonal * np.sqrt(1 - rho**2))
-        w = self.f * self.step
-        inside = w[:, None] * density * w
-        edge = np.abs(inside[[0, -1]]).max() + np.abs(inside[:, [0, -1]]).max()
-        return float(inside.sum()) if edge < 1e-13 * inside.max() else float("nan")
+def _normal_nodes(mean: float, variance: float) -> tuple[Array, Array]:
+    """Nodes and weights of a Gaussian number, split at zero."""
+    u, w = grid([0.0], PANELS // 2)
+    density = np.exp(-((u - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance) * w
+    keep = density > 1e-14
+    return u[keep], density[keep]
 
 
-def grid(edges: list[float]) -> tuple[Array, Array]:
-    """Nodes and weights of a grid that is split at the given places."""
-    corners = sorted({*np.linspace(-2 * REACH, 2 * REACH, 2 * PANELS + 1), *(e for e in edges if abs(e) < 2 * REACH)})
-    x, w = legendre(10)
-    nodes = [(a + b) / 2 + (b - a) / 2 * x for a, b in pairwise(corners)]
-    return np.concatenate(nodes), np.concatenate([(b - a) / 2 * w for a, b in pairwise(corners)])
+def _joint_field(
+    problem: SiteProblem, action: RSAction, site: SiteInField, at: Values, hat: str
+) -> tuple[float, float, float, tuple[float, float, float]]:
+    """(mean of v, its variance, its covariance with u, (b, K_aa, K_ab)), from the exponent at chosen conjugates."""
+
+    def exponent(x0: float, x: float) -> float:
+        return _exponent(problem, action, site, at, (x, 0.0), {hat: x0})
+
+    zero = exponent(0, 0)
+    mean = (exponent(1, 0) - exponent(-1, 0)) / 2
+    variance = exponent(1, 0) + exponent(-1, 0) - 2 * zero
+    cross = (exponent(1, 1) - exponent(1, -1) - exponent(-1, 1) + exponent(-1, -1)) / 4
+    return mean, variance, cross, _explicit_field(problem, action, site, at, {})
 
 
-# -- n → 0 ---------------------------------------------------------------------------------------------------------------
+# -- n → 0 -----------------------------------------------------------------------------------------------------------
 def limit_deviation(action: RSAction, free: FreeEntropyForm, values: Values, rng: Rng) -> float:
     """Φ_n/n at three small n, extrapolated to n = 0."""
     at = place(action, values, rng)
@@ -367,9 +375,9 @@ def limit_deviation(action: RSAction, free: FreeEntropyForm, values: Values, rng
     return relative(np.array(evaluator(action, at).number(free.value, at)), np.array(limit), 1 + abs(limit))
 
 
-# -- stationarity ----------------------------------------------------------------------------------------------------------
+# -- stationarity ----------------------------------------------------------------------------------------------------
 def stationarity_deviation(free: FreeEntropyForm, after: SaddleEquations, values: Values, rng: Rng) -> float:
-    """∂Φ by differences, and every order parameter by sums over states of replicas that are independent in a field."""
+    """∂Φ by differences, and every order parameter by sums over states of replicas in one field."""
     action = free.action
     at = place(action, values, rng)
     ev, step, worst = evaluator(action, at), 1e-3, 0.0
@@ -389,8 +397,11 @@ def orbit_average(action: RSAction, orbit: Orbit, at: dict[Symbol, float]) -> fl
     """An order parameter as n → 0: replicas are independent given the field of their site."""
     fields = action.problem.action.fields
     site = next((s for s in action.sites if s.variable.population == orbit.population), None)
-    if site is None or any(fields[a].single and fields[a].role == "hat" for a, _ in orbit.atoms):
+    if site is None:
         return None
+    held = [a for a, _ in orbit.atoms if fields[a].single and fields[a].role == "hat"]
+    if held:
+        return _with_disorder(site, held, len(orbit.atoms), at)
     powers = [sum(c == k and not fields[a].single for a, c in orbit.atoms) for k in range(orbit.copies)]
     state = fields[site.variable.name].symbol
     scale: Expr = Mul(1)
@@ -401,32 +412,25 @@ def orbit_average(action: RSAction, orbit: Orbit, at: dict[Symbol, float]) -> fl
     return site_mean(site, at, scale, powers)
 
 
-def site_mean(site: SiteInField, at: dict[Symbol, float], scale: Expr, powers: list[int]) -> float:
-    """E over labels and the Gaussian field of scale · Π ⟨x^p⟩."""
-    total = 0.0
-    z, w = trapezoid(241)
-    for labels, probability in every_label(site, at):
-        numbers = {**at, **labels}
-        direct = Direct(site, numbers)
-        b, k, v = (number(e, numbers).real for e in (site.b, site.k, site.v))
-        found = direct.moments(b + np.sqrt(k) * z, v)
-        product_ = np.prod([found.power(p) for p in powers], axis=0)
-        total += probability * number(scale, numbers).real * float(w @ product_ / w.sum())
-    return total
+def _with_disorder(site: SiteInField, held: list[str], size: int, at: dict[Symbol, float]) -> float | None:
+    """⟨x x₀⟩ with the conjugate x₀ of a local field that is disorder: the slope of E⟨x⟩ in the mean of that field."""
+    parts = dict(site.given).get(held[0])
+    if parts is None or size != 2 or len(held) != 1:
+        return None
+
+    def shifted(step: float) -> float:
+        swap = {zeta: zeta + number(c, at).real * step for c, zeta, _ in parts}
+        weight = site.variable.weight
+        moved = replace(weight, exponent=weight.exponent.xreplace(swap), factor=weight.factor.xreplace(swap))
+        return site_mean(replace(site, variable=replace(site.variable, weight=moved)), at, Mul(1), [1])
+
+    step = 2e-2
+    return (8 * (shifted(step) - shifted(-step)) - (shifted(2 * step) - shifted(-2 * step))) / (12 * step)
 
 
-def every_label(site: SiteInField, at: dict[Symbol, float]) -> Iterator[tuple[dict[Symbol, float], float]]:
-    """Values of the labels with their probabilities."""
-    for case in make_site(site.variable.measure, dict(at)).cases:
-        count = max((np.size(a) for a in case.labels.values()), default=1)
-        probability = np.broadcast_to(np.ravel(case.probability), (count,))
-        for k in range(count):
-            yield {q: float(np.ravel(a)[k % np.size(a)]) for q, a in case.labels.items()}, float(probability[k])
-
-
-# -- stability -------------------------------------------------------------------------------------------------------------
+# -- stability -------------------------------------------------------------------------------------------------------
 def replicon_deviation(state: SaddleEquations, after: RepliconForm, values: Values, rng: Rng) -> float:
-    """P″ by differences along a pattern of four replicas without row sums, times the projected covariance of a site."""
+    """P″ by differences along a pattern of four replicas, times the projected covariance of a site."""
     action = state.free.action
     at = place(action, values, rng)
     ev = evaluator(action, at)
@@ -492,15 +496,14 @@ def _moved(action: RSAction, op: OrderParameter, at: Values, moves: tuple[tuple[
     if out.shape != (4, 4):
         return out
     hats = sum(action.problem.action.fields[a].role == "hat" for a, _ in op.atoms)
-    for orbit, size in (
-        dict(moves).items() if len({o for o, _ in moves}) > 1 else [(moves[0][0], sum(s for _, s in moves))]
-    ):
+    for orbit in dict.fromkeys(o for o, _ in moves):
+        size = sum(step for o, step in moves if o == orbit)
         if orbit.population == op.population and sorted(a for a, _ in orbit.atoms) == sorted(a for a, _ in op.atoms):
             out = out + 1j**hats * size * PATTERN
     return out
 
 
-# -- observables -----------------------------------------------------------------------------------------------------------
+# -- observables -----------------------------------------------------------------------------------------------------
 def observables_deviation(before: RepliconForm, after: ReplicaState, model: Gibbs, values: Values, rng: Rng) -> float:
     """Moments by sums over states, the energy by differences of Φ, and the entropy from both."""
     action, free = before.state.free.action, before.state.free
@@ -602,7 +605,6 @@ def _mean(node: Mean, action: RSAction, at: dict[Symbol, float]) -> float | None
 
 
 __all__ = [
-    "I",
     "ansatz_deviation",
     "limit_deviation",
     "observables_deviation",

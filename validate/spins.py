@@ -166,6 +166,17 @@ class Instance:
         return -pairs, -linear
 
 
+class Counted(Instance):
+    """An instance whose means divide by the declared number of units, whole or not: sums are then sums in both."""
+
+    def _node(self, node: Any, states: dict[Field, Array]) -> Array:
+        found = super()._node(node, states)
+        if not isinstance(node, Mean):
+            return found
+        declared, used = self.numbers.size(node.population)
+        return np.asarray(found * used / declared)
+
+
 _MODULES = [{"Heaviside": lambda x, half=0.5: np.heaviside(x, half)}, "scipy", "numpy"]
 
 

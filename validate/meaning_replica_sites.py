@@ -1,0 +1,149 @@
+"""One site of the replicas reading summed by brute force, for witnesses.
+
+States lie on nodes of their prior, local fields on a grid that is split at the kinks of their weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sympy import Expr, Mul, Symbol, lambdify
+
+from quenched.numerics.quadrature import legendre, trapezoid
+from quenched.numerics.replica_labels import make_site
+from quenched.numerics.replica_parts import kinks
+from quenched.theory.priors import fixed_norm
+from quenched.theory.problem_replicas import X
+from quenched.theory.replica_ansatz import SiteInField, replica_site
+from quenched.validate.meaning import number
+
+Array = NDArray[Any]
+Values = Mapping[Symbol, float]
+
+#: Panels of the grids of states and local fields, and their reach in standard deviations.
+PANELS, REACH = 24, 9.0
+
+
+def numbers_at(expr: Any, numbers: Mapping[Any, Any]) -> Any:
+    """An expression at numbers or arrays."""
+    expr = Mul(expr)
+    names = sorted((s for s in expr.free_symbols if s in numbers), key=str)
+    return lambdify(names, expr, [{"Heaviside": lambda x, h=0.5: np.heaviside(x, h)}, "scipy", "numpy"])(
+        *(numbers[s] for s in names)
+    )
+
+
+def some_labels(site: SiteInField, at: Values, most: int = 3) -> Iterator[dict[Symbol, float]]:
+    """A few values of the labels of a site."""
+    found = []
+    for case in make_site(site.variable.measure, dict(at)).cases:
+        count = max((np.size(a) for a in case.labels.values()), default=1)
+        found += [{q: float(np.ravel(a)[k % np.size(a)]) for q, a in case.labels.items()} for k in range(count)]
+    yield from found[:: max(1, len(found) // most)][:most]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Z, and ⟨x⟩, ⟨x²⟩ of one replica at fields b (arrays)."""
+
+    z: Array
+    first: Array
+    second: Array
+
+    def power(self, p: int) -> Array:
+        """⟨x^p⟩ for p up to 2."""
+        return (np.ones_like(self.z), self.first, self.second)[p]
+
+
+class Direct:
+    """One site at given labels, summed by brute force."""
+
+    def __init__(self, site: SiteInField, numbers: Mapping[Symbol, float], panels: int = PANELS) -> None:
+        measure = replica_site(site.variable)
+        prior = site.variable.weight.prior
+        self.free = prior is None or fixed_norm(prior[1]) is None
+        self.kind = measure.kind
+        weights = [(p.value, p.weight.xreplace(dict(numbers))) for p in measure.pieces]
+        edges = sorted({e for value, w in weights if value is None for e in kinks(w)})
+        self.u, step = grid(edges, panels)
+        total = np.zeros_like(self.u)
+        atoms, masses = [], []
+        for value, weight in weights:
+            if value is None:
+                total = total + numbers_at(weight, {X: self.u})
+            else:
+                atoms.append(float(value.xreplace(dict(numbers))))
+                masses.append(float(weight))
+        self.f = total
+        self.x = np.concatenate([self.u if total.any() else [], atoms])
+        self.mu = np.concatenate([total * step if total.any() else [], masses])
+        self.step = step
+
+    def _normal(self, b: Array, v: float) -> Array:
+        return np.exp(-((self.u - b[..., None]) ** 2) / (2 * v)) / np.sqrt(2 * np.pi * v) * self.step
+
+    def moments(self, b: Array, v: float) -> Moments:
+        """Of one replica in fields b with V = v."""
+        if self.kind == "state":
+            w = self.mu * np.exp(b[..., None] * self.x + v * self.x**2 / 2)
+            z = w.sum(-1)
+            return Moments(z, w @ self.x / z, w @ self.x**2 / z)
+        w, y = self._normal(b, v) * self.f, (self.u - b[..., None]) / v
+        z = w.sum(-1)
+        return Moments(z, (w * y).sum(-1) / z, (w * (y**2 - 1 / v)).sum(-1) / z)
+
+    def decoupled(self, b: float, k: float, v: float) -> float:
+        """E_z Z(b + √k z; v)²."""
+        z, w = trapezoid(601, 25.0)  # two replicas widen the field
+        fields = b + np.sqrt(k) * z
+        return float(w @ self.moments(fields, v).z ** 2 / w.sum())
+
+    def two_replicas(self, b: float, diagonal: float, off: float) -> float:
+        """Σ over both replicas of exp(b(x₁ + x₂) + ½K_aa(x₁² + x₂²) + K_ab x₁x₂); for local fields as Gaussians."""
+        if self.kind == "state":
+            w = self.mu * np.exp(b * self.x + diagonal * self.x**2 / 2)
+            return float(w @ np.exp(off * np.outer(self.x, self.x)) @ w)
+        rho = off / diagonal
+        u = self.u - b
+        form = (u[:, None] ** 2 + u[None, :] ** 2 - 2 * rho * np.outer(u, u)) / (2 * diagonal * (1 - rho**2))
+        density = np.exp(-form) / (2 * np.pi * diagonal * np.sqrt(1 - rho**2))
+        w = self.f * self.step
+        inside = w[:, None] * density * w
+        edge = np.abs(inside[[0, -1]]).max() + np.abs(inside[:, [0, -1]]).max()
+        return float(inside.sum()) if edge < 1e-13 * inside.max() else float("nan")
+
+
+def grid(edges: list[float], panels: int = PANELS) -> tuple[Array, Array]:
+    """Nodes and weights of a grid that is split at the given places."""
+    corners = sorted({*np.linspace(-2 * REACH, 2 * REACH, 2 * panels + 1), *(e for e in edges if abs(e) < 2 * REACH)})
+    x, w = legendre(10)
+    nodes = [(a + b) / 2 + (b - a) / 2 * x for a, b in pairwise(corners)]
+    return np.concatenate(nodes), np.concatenate([(b - a) / 2 * w for a, b in pairwise(corners)])
+
+
+def site_mean(site: SiteInField, at: dict[Symbol, float], scale: Expr, powers: list[int]) -> float:
+    """E over labels and the Gaussian field of scale · Π ⟨x^p⟩."""
+    total = 0.0
+    z, w = trapezoid(241)
+    for labels, probability in every_label(site, at):
+        numbers = {**at, **labels}
+        direct = Direct(site, numbers)
+        b, k, v = (number(e, numbers).real for e in (site.b, site.k, site.v))
+        found = direct.moments(b + np.sqrt(k) * z, v)
+        product_ = np.prod([found.power(p) for p in powers], axis=0)
+        total += probability * number(scale, numbers).real * float(w @ product_ / w.sum())
+    return total
+
+
+def every_label(site: SiteInField, at: dict[Symbol, float]) -> Iterator[tuple[dict[Symbol, float], float]]:
+    """Values of the labels with their probabilities."""
+    for case in make_site(site.variable.measure, dict(at)).cases:
+        count = max((np.size(a) for a in case.labels.values()), default=1)
+        probability = np.broadcast_to(np.ravel(case.probability), (count,))
+        for k in range(count):
+            yield {q: float(np.ravel(a)[k % np.size(a)]) for q, a in case.labels.items()}, float(probability[k])
