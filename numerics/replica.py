@@ -6,21 +6,22 @@ refined towards the kinks of a weight where its width is small. Errors are the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq
-from sympy import Expr, Symbol, lambdify
+from sympy import Expr, Symbol, lambdify, sqrt
 
-from quenched.theory.errors import ConvergenceError, QuenchedError
+from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage
 
 from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
-from .replica_cold import VARIANCE, Z, by_parts, cold_nodes
+from .replica_cold import VARIANCE, Z, best, by_parts, changes, cold_nodes
 from .replica_labels import make_site
+from .replica_signs import Density, affine, every, label_product, split
 from .replica_sites import Site
 from .types import Array, Number
 
@@ -67,10 +68,18 @@ class ReplicaSolution:
         return self.branches[self.main]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def compiled(names: tuple[Symbol, ...], expr: Any, module: str) -> Any:
     """A function of the named symbols, compiled once a process."""
     return lambdify(names, expr, module)
+
+
+@lru_cache(maxsize=4096)
+def apart(expr: Expr) -> tuple[list[SiteAverage], list[Symbol], Expr]:
+    """Site averages of an expression, symbols in their place, and the expression in these."""
+    nodes = sorted(expr.atoms(SiteAverage), key=str)
+    slots = [Symbol(f"_a{k}") for k in range(len(nodes))]
+    return nodes, slots, expr.xreplace(dict(zip(nodes, slots, strict=True)))
 
 
 class Evaluator:
@@ -90,9 +99,7 @@ class Evaluator:
     def number(self, expr: Expr, at: dict[Symbol, float]) -> float:
         """An expression in unknowns, parameters and site averages."""
         if expr not in self.compiled:
-            nodes = sorted(expr.atoms(SiteAverage), key=str)
-            slots = [Symbol(f"_a{k}") for k in range(len(nodes))]
-            plain = expr.xreplace(dict(zip(nodes, slots, strict=True)))
+            nodes, slots, plain = apart(expr)
             function = compiled((*self.names, *slots), plain, "math")
             self.compiled[expr] = self._caller(function, nodes)
         return self.compiled[expr](at)
@@ -109,6 +116,8 @@ class Evaluator:
         """A function that evaluates one site average."""
         site = self.sites[node.site]
         labels = list(node.labels)
+        if site.free:
+            return FreeAverage(self, node, site)
         if site.cold:
             return self._cold_average(node, site)
         fields = compiled((*self.names, *labels), node.field, "math")
@@ -182,7 +191,8 @@ class Evaluator:
                 return panels.z.reshape(1, -1), panels.w.reshape(1, -1)
             count = int(self.fine * min(max(140.0, 6 * REACH * root / np.sqrt(max(width, 1e-9))), 20000))
         elif site.gaussian(case):
-            count = int(self.fine * 200)
+            x, w = hermite(12)
+            return x[None, :], w[None, :]
         else:
             count = int(self.fine * min(max(300, 2 * REACH * root / 0.2), 20000))
         z, w = trapezoid(count | 1)
@@ -219,6 +229,80 @@ class Evaluator:
         at = self.point(x)
         out = {s.name: at[s] for s in [*self.unknowns, *self.multipliers]}
         return out | {name: self.number(expr, at) for name, expr in self.problem.observables}
+
+
+@lru_cache(maxsize=4)
+def hermite(n: int) -> tuple[Array, Array]:
+    """Gauss–Hermite nodes and weights for a standard normal number: exact for polynomials."""
+    x, w = np.polynomial.hermite_e.hermegauss(n)
+    return x, w / np.sqrt(2 * np.pi)
+
+
+class FreeAverage:
+    """A site average over many independent labels that the field is a sum of."""
+
+    def __init__(self, ev: Evaluator, node: SiteAverage, site: Site) -> None:
+        self.ev, self.site = ev, site
+        self.free = tuple(q.symbol for q in site.free)
+        if len(site.cases) != 1 or set(node.labels) - set(self.free):
+            raise NotCovered(f"site {site.name} has many labels next to others: only sums of independent ones")
+        b, k, v = node.field
+        constant, slopes = affine(b, self.free)
+        if k.has(*self.free) or v.has(*self.free):
+            raise NotCovered(f"the variance of the field of {site.name} depends on many labels")
+        self.fields = compiled(tuple(ev.names), (constant, k, v, *slopes), "math")
+        self.curved = site.cold and node.poly.has(L[2] ** 2)
+        self.terms = [(powers, self._functions(c)) for powers, c in split(node.poly, self.free)]
+
+    def _functions(self, poly: Expr) -> tuple[Any, Any, Any]:
+        """Functions of L₀, L₁, L₂ that stand under the density, under minus its slope, and without integration."""
+        plain = compiled(L[:3], poly, "numpy")
+        if not self.site.cold:
+            return plain, None, plain
+        moved = by_parts(poly)
+        under = moved.coeff(Z, 1) * sqrt(VARIANCE)
+        return compiled(L[:3], moved.coeff(Z, 0), "numpy"), compiled(L[:3], under, "numpy"), plain
+
+    def __call__(self, at: dict[Symbol, float]) -> float:
+        b, k, v, *slopes = self.fields(*(at[s] for s in self.ev.names))
+        self.ev._check(self.site, b, k, v)
+        a = np.array(slopes)
+        key = (self.site.name, b, k, v, a.tobytes())
+        if key not in self.ev.cache:
+            self.ev.cache[key] = cast(Any, self._prepare(b, k, v, a))
+        kind, density, arrays, jumps = cast(Any, self.ev.cache[key])
+        if self.curved and jumps:
+            return np.inf
+        if kind == "all":
+            values, p = density
+            return float(sum(np.sum(p * label_product(w, values) * f[2](*arrays)) for w, f in self.terms))
+        total = 0.0
+        for powers, (under, slope, _) in self.terms:
+            total += density.average(powers, under, under(*arrays) + 0 * arrays[0])
+            if slope is not None:
+                total -= density.average(powers, slope, slope(*arrays) + 0 * arrays[0], True)
+        return total
+
+    def _prepare(self, b: float, k: float, v: float, a: Array) -> Any:
+        site, parts = self.site, self.site.cases[0].parts
+        labels = list(site.free)
+        if k < 1e-13:
+            values, p = every(labels, site.name)
+            return "all", (values, p), *self._arrays(b + values @ a, v)
+        jumps = None
+        if site.cold:
+            reach = float(np.sum(np.abs(a) * [np.max(np.abs(q.values)) for q in labels])) + 12 * np.sqrt(k)
+            jumps = changes(site.kind, parts, b - reach, b + reach, v, site.name)
+        density = Density(labels, a, k, b, jumps, self.ev.fine)
+        return "density", density, *self._arrays(density.nodes, v)
+
+    def _arrays(self, h: Array, v: float) -> tuple[tuple[Array, ...], bool]:
+        site, parts = self.site, self.site.cases[0].parts
+        if not site.cold:
+            return site.logs(0, h, v), False
+        found = best(site.kind, parts, h, v, site.name)
+        jumps = changes(site.kind, parts, float(np.min(h)), float(np.max(h)), v, site.name)
+        return (found.value, found.first, found.second), bool(len(jumps))
 
 
 def _scalar(value: Any) -> Any:
@@ -296,6 +380,39 @@ def starts(problem: ReplicaProblem, levels: tuple[float, ...] = STARTS) -> Itera
             yield np.array([_start(kind, level, 0.0) for kind in problem.kinds])
 
 
+def _first(problem: ReplicaProblem) -> list[Array]:
+    """Starting points; with a declared initial state that state, and states without means."""
+    if not problem.start:
+        return list(starts(problem))
+    hints = dict(problem.start)
+    near = [(hints.get(s, 0.0) if k == "mean" else _start(k, 0.95, 0.0)) for (s, _), k in _unknowns(problem)]
+    return [np.array(near), np.array([_start(k, 0.5, 0.0) for k in problem.kinds])]
+
+
+def from_means(problem: ReplicaProblem, values: dict[Symbol, float], hints: Mapping[str, float]) -> Array:
+    """A starting point with given means, those left out being 0, and all else iterated at these means."""
+    names = [s.name for s, _ in problem.equations]
+    unknown = [name for name in hints if name not in names]
+    if unknown:
+        raise QuenchedError(f"no order parameter {unknown[0]!r}: {nearest(unknown[0], names)}")
+    held = np.array([k == "mean" or s.name in hints for (s, _), k in _unknowns(problem)])
+    ev = Evaluator(problem, values)
+    for level in (0.9, 0.98, 0.995, 0.9995):
+        x = np.array([hints.get(s.name, _start(k, level, 0.0)) for (s, _), k in _unknowns(problem)])
+        try:
+            for _ in range(60):
+                x = np.where(held, x, 0.5 * x + 0.5 * ev.update(x))
+        except ConvergenceError as stop:
+            failure = stop
+            continue
+        return x
+    raise failure
+
+
+def _unknowns(problem: ReplicaProblem) -> Iterator[tuple[tuple[Symbol, Expr], str]]:
+    return zip(problem.equations, problem.kinds, strict=True)
+
+
 def _start(kind: str, level: float, sign: float) -> float:
     at = {"mean": sign * np.sqrt(level), "overlap": level, "norm": 1.0, "response": 0.0, "susceptibility": 1 - level}
     return float(at[kind])
@@ -324,7 +441,7 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
     ev, coarse = Evaluator(problem, values), Evaluator(problem, values, 0.7)
     found: list[tuple[Array, float, int, Array]] = []
     failures: list[ConvergenceError] = []
-    first = list(starts(problem)) if guess is None else [guess]
+    first = _first(problem) if guess is None else [guess]
     last = list(starts(problem, FROZEN)) if guess is None else []
     for k, start in enumerate([*first, *last]):
         if found and k >= len(first):
@@ -347,6 +464,8 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             failures[0].residuals,
         )
     branches = [_branch(problem, ev, coarse, *item) for item in found]
+    if guess is None and problem.start:
+        return ReplicaSolution(tuple(_numbered(branches)), 0)
     rank = [(b.attracting, b.stable, b.values["free_entropy"].value) for b in branches]
     return ReplicaSolution(tuple(_numbered(branches)), max(range(len(rank)), key=rank.__getitem__))
 

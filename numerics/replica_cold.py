@@ -9,6 +9,7 @@ of the first count with their full weight.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,9 @@ def best(kind: str, parts: tuple[Part, ...], h: Array, v: Any, name: str) -> Bes
     found = [(_channel if kind == "channel" else _state)(p, h, v, name) for p in parts]
     values = np.stack([f.value for f in found])
     k = np.argmax(values, axis=0)[None]
+    if len(found) == 2:  # at a tie the mean of both
+        tied = np.abs(values[0] - values[1]) <= 1e-12 * (1 + np.abs(values[0]))
+        found[1].first[tied] = found[0].first[tied] = (found[0].first[tied] + found[1].first[tied]) / 2
 
     def pick(arrays: list[Array]) -> Array:
         return np.take_along_axis(np.stack(arrays), k, axis=0)[0]
@@ -139,6 +143,7 @@ def cold_parts(weight: Expr, energy: Expr) -> list[Part]:
 
 
 # -- averages ------------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=512)
 def by_parts(poly: Expr) -> Expr:
     """A polynomial in L₀, L₁, L₂ with L₁^p L₂ replaced by z L₁^{p+1}/((p + 1) √k)."""
     out = S.Zero
@@ -166,6 +171,10 @@ def cold_nodes(kind: str, parts: tuple[Part, ...], b: Any, k: Any, v: Any, name:
         z, w = np.zeros((rows, 1)), np.ones((rows, 1))
         return z, w, best(kind, parts, b + 0 * z, v, name), False
     root = np.sqrt(np.maximum(k, 0.0))
+    if len(parts) == 1 and parts[0].c is not None and not np.isfinite([parts[0].lo, parts[0].hi]).any():
+        x, weight = np.polynomial.hermite_e.hermegauss(12)  # L is quadratic in the field
+        z, w = np.tile(x, (rows, 1)), np.tile(weight / np.sqrt(2 * np.pi), (rows, 1))
+        return z, w, best(kind, parts, b + root * z, v, name), False
     scan = np.linspace(-REACH, REACH, SCAN)
     codes = best(kind, parts, b + root * scan, v, name).code
     row, at = np.nonzero(np.diff(codes, axis=1))
@@ -191,6 +200,21 @@ def cold_nodes(kind: str, parts: tuple[Part, ...], b: Any, k: Any, v: Any, name:
     found = best(kind, parts, b + root * z, v, name)
     jumps = _jumps(kind, parts, b, root, v, row, lo, name)
     return z, w, found, jumps
+
+
+def changes(kind: str, parts: tuple[Part, ...], low: float, high: float, v: Any, name: str) -> Array:
+    """Fields at which the maximiser changes its piece."""
+    scan = np.linspace(low, high, SCAN)
+    codes = best(kind, parts, scan, v, name).code
+    at = np.nonzero(np.diff(codes))[0]
+    lo, hi, left = scan[at], scan[at + 1], codes[at]
+    for _ in range(52):
+        if not len(at):
+            break
+        mid = (lo + hi) / 2
+        same = best(kind, parts, mid, v, name).code == left
+        lo, hi = np.where(same, mid, lo), np.where(same, hi, mid)
+    return lo
 
 
 def _rows(parts: tuple[Part, ...], row: Any) -> tuple[Part, ...]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Float, Poly, Symbol, expand_log, lambdify, log
+from sympy import Expr, Float, Poly, S, Symbol, expand_log, lambdify, log
 
 from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem_replicas import Piece, ReplicaSite, X
@@ -15,6 +15,7 @@ from quenched.theory.problem_replicas import Piece, ReplicaSite, X
 from .quadrature import legendre
 from .replica_cold import cold_parts
 from .replica_parts import Part, arguments, middle_of, parts_of, resolve, roots
+from .replica_signs import FEW, FreeLabel
 from .replica_sites import Case, Site
 from .types import Array
 
@@ -31,11 +32,14 @@ def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
     inside = [q for q, _, _ in site.labels if any(p.weight.has(q) or p.energy.has(q) for p in pieces)]
     axes = {q: (atoms, density.xreplace(values)) for q, atoms, density in site.labels}
     cases = _Cases(values, site.name, site.cold).of(pieces, [(q, *axes[q]) for q in inside])
+    outside = [(q, atoms) for q, atoms, _ in site.labels if q not in inside and atoms]
+    free = [q for q, _ in outside] if np.prod([float(len(a)) for _, a in outside]) > FEW else []
     for q, atoms, density in site.labels:
-        if q not in inside:
+        if q not in inside and q not in free:
             nodes, p = label_nodes(q, atoms, density.xreplace(values), values, [])
             cases = [_enlarged(case, q, nodes, p) for case in cases]
-    return Site(site.kind, tuple(_merged(cases)), site.name, site.cold)
+    signs = tuple(FreeLabel(q, *label_nodes(q, atoms, S.Zero, values, [])) for q, atoms in outside if q in free)
+    return Site(site.kind, tuple(_merged(cases)), site.name, site.cold, signs)
 
 
 def _merged(cases: list[Case]) -> list[Case]:
@@ -194,7 +198,7 @@ def label_nodes(
             w = np.full(61, u[1] - u[0])
         else:
             edges = _graded([lo, *cut, hi], cut)
-            x, weight = legendre(10)
+            x, weight = legendre(10 if cut else 80)
             half = np.diff(edges) / 2
             u = ((edges[:-1] + half)[:, None] + half[:, None] * x).ravel()
             w = (half[:, None] * weight).ravel()

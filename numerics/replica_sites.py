@@ -20,6 +20,7 @@ from quenched.theory.errors import ConvergenceError
 
 from .quadrature import legendre
 from .replica_parts import Part
+from .replica_signs import FreeLabel
 from .types import Array
 
 LOG2PI = float(np.log(2 * np.pi))
@@ -36,12 +37,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Site:
-    """A site at given parameter values."""
+    """A site at given parameter values; `free` are labels that are too many to write their values out."""
 
     kind: str
     cases: tuple[Case, ...]
     name: str
     cold: bool = False
+    free: tuple[FreeLabel, ...] = ()
 
     def edges(self, case: int) -> tuple[float, ...]:
         """Finite ends of the pieces of a weight."""
@@ -111,7 +113,10 @@ def channel(parts: tuple[Part, ...], b: Array, v: float, name: str) -> tuple[Arr
             if np.any(a <= 0):
                 raise ConvergenceError(f"the weight of {name} outgrows its local field (V = {np.max(v):.3g})")
             shift, width = root * (c1 + c2 * b) / a, 1 / np.sqrt(a)
-            mass, mean, more = truncated((lo - shift) / width, (hi - shift) / width)
+            if np.all(np.isinf(lo)) and np.all(np.isinf(hi)):
+                mass, mean, more = 0 * b, 0 * b, 0 * b
+            else:
+                mass, mean, more = truncated((lo - shift) / width, (hi - shift) / width)
             value = c0 + c1 * b + c2 * b * b / 2 + a * shift**2 / 2 - 0.5 * np.log(a) + mass
             found = value, shift + width * mean, width**2 * more + (width**2 - 1)
         for target, array in zip((logs, means, excess), found, strict=True):

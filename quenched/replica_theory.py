@@ -77,13 +77,15 @@ class ReplicaTheory(Theory):
     def takes_lags(self) -> bool:
         return False
 
-    def solve(self, params: Params = None, **keywords: Any) -> Solution:
+    def solve(self, params: Params = None, *, start: Mapping[str, float] | None = None, **keywords: Any) -> Solution:
         """All saddles: order parameters, free entropy (relative to the prior), entropy, energy, replicon eigenvalue.
 
         Parameters
         ----------
         params, **keywords
             Values by symbol or by name; what is left out takes the declaration's default.
+        start : dict of names of order parameters to numbers, optional
+            Follow the saddle that Newton's method reaches from these means (others start from 0), and no other.
 
         Returns
         -------
@@ -97,10 +99,11 @@ class ReplicaTheory(Theory):
         ConvergenceError
             Nothing converged; carries the history of residuals.
         """
-        from quenched.numerics.replica import solve_replica
+        from quenched.numerics.replica import from_means, solve_replica
 
         values = self.values(params, **keywords)
-        raw = solve_replica(self.problem, values)
+        guess = None if start is None else from_means(self.problem, values, start)
+        raw = solve_replica(self.problem, values, guess)
         given = {str(k): float(v) for k, v in values.items()}
         return Solution(
             [self.branch.of(self, values, b) for b in raw.branches],
@@ -164,13 +167,22 @@ class ReplicaTheory(Theory):
         values = self.values({**at, symbol.name: bracket[0]})
         return shrinking(self.problem, symbol, unknowns[overlap], values, bracket)
 
-    def fold(self, parameter: Any, branch: str = "ordered", *, bracket: tuple[float, float], **at: Any) -> Number:
+    def fold(
+        self,
+        parameter: Any,
+        branch: str = "ordered",
+        *,
+        bracket: tuple[float, float],
+        start: Mapping[str, float] | None = None,
+        **at: Any,
+    ) -> Number:
         """Where a branch is lost, as one parameter varies from the first end of a bracket towards the other.
 
         Parameters
         ----------
         parameter : symbol or name
         branch : label of the branch at the first end, or how it begins
+        start : means from which the branch is found instead (see `solve`)
         **at : values of the other parameters
 
         Raises
@@ -180,17 +192,20 @@ class ReplicaTheory(Theory):
         """
         import numpy as np
 
+        from quenched.numerics.replica import from_means
         from quenched.numerics.replica_curves import fold
 
         symbol = self._symbol(parameter)
         values = self.values({**at, symbol.name: bracket[0]})
+        if start is not None:
+            return fold(self.problem, symbol, values, from_means(self.problem, values, start), bracket)[0]
         found = self.solved(values).branches
-        start = next((b for b in found if b.label.startswith(branch)), None)
-        if start is None:
+        first = next((b for b in found if b.label.startswith(branch)), None)
+        if first is None:
             raise QuenchedError(
                 f"no branch {branch!r} at {symbol} = {bracket[0]:g}: choose from {', '.join(b.label for b in found)}"
             )
-        return fold(self.problem, symbol, values, np.array(start.x), bracket)[0]
+        return fold(self.problem, symbol, values, np.array(first.x), bracket)[0]
 
     def mutate(self, name: str) -> Theory:
         """The same theory with a deliberate mistake: in the declaration, or in the replicas (`REPLICA_MUTANTS`)."""

@@ -115,7 +115,8 @@ def check_symbol(symbol: Symbol) -> None:
 
 
 def _kind(symbol: UnitSymbol) -> str:
-    return {"Field": "field", "Quenched": "quenched quantity", "WhiteNoise": "noise"}[type(symbol).__name__]
+    kinds = {"Field": "field", "Quenched": "quenched quantity", "WhiteNoise": "noise", "Row": "row of a matrix"}
+    return kinds[type(symbol).__name__]
 
 
 def _same(seen: dict[Any, Basic], key: Any, thing: Basic, kind: str) -> None:

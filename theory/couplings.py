@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sympy import Add, Basic, Expr, Mul, S, Tuple, sympify
+from sympy import Add, Basic, Expr, Integer, Mul, S, Tuple, sympify
 from sympy.core.symbol import Str
 
 from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose, diag, eye, outer
-from quenched.theory.distributions import Law, as_law
+from quenched.theory.distributions import Law, Normal, as_law
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Compared, UnitSymbol, as_redraw, bind, open_leaves, population_of
 from quenched.theory.observables import split_scalar, total
@@ -45,6 +45,9 @@ class RandomMatrix(Matrix):
     def _latex(self, printer: Any) -> str:
         return printer._deal_with_super_sub(self.name)
 
+    def __getitem__(self, index: Any) -> Row:
+        return Row(self, index)
+
     def __repr__(self) -> str:
         from quenched.theory.indices import entry_law
 
@@ -54,6 +57,43 @@ class RandomMatrix(Matrix):
         from quenched.theory.indices import entry_law_latex
 
         return f"$\\displaystyle {entry_law_latex(self)}$"
+
+
+class Row(UnitSymbol):
+    """One row of a matrix as a quantity of the units of its columns, its entries without their factor 1/√N.
+
+    ``xi[0]`` is a stored pattern: what a state starts from, and what its overlap ``mean(xi[0]*s)`` is taken with. Rows
+    are counted modulo their number.
+
+    Attributes
+    ----------
+    matrix : the matrix
+    index : which row, any whole number
+    """
+
+    def __new__(cls, matrix: Any, index: Any) -> Row:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise QuenchedError(f"{matrix}[...] picks a row by a whole number, as in {matrix}[0], got {index!r}")
+        if not isinstance(matrix, (Gaussian, Iid)):
+            raise QuenchedError(f"{matrix}[{index}]: rows of Gaussian and Iid matrices can be picked, not this one")
+        name = f"{matrix.name}_{index}" if index >= 0 else f"{matrix.name}_m{-index}"
+        return cls._make(name, matrix.cols, None, False, (matrix, Integer(index)))
+
+    @property
+    def matrix(self) -> RandomMatrix:
+        """The matrix that it is a row of."""
+        return self._details[0]
+
+    @property
+    def index(self) -> int:
+        """Which row."""
+        return int(self._details[1])
+
+    @property
+    def law(self) -> Law:
+        """Law of an entry, without its factor 1/√N."""
+        m = self.matrix
+        return m.law if isinstance(m, Iid) else Normal(0, m.variance)
 
 
 class Gaussian(RandomMatrix):

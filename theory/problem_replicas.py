@@ -161,6 +161,7 @@ class ReplicaProblem:
     kinds : of every unknown: "mean" (⟨x⟩, of either sign), "overlap" (of two replicas), "norm" (of one), "response"
         (⟨x²⟩ of a conjugate field), "susceptibility" (β times norm minus overlap, at zero temperature)
     cold : at zero temperature; the free entropy is then minus the energy of the ground state
+    start : means that a declared initial state has, those left out being 0; the main branch is reached from there
     bare : at zero temperature without an energy: solutions only have a theory where their volume shrinks to a point
     """
 
@@ -174,3 +175,4 @@ class ReplicaProblem:
     kinds: tuple[str, ...] = ()
     cold: bool = False
     bare: bool = False
+    start: tuple[tuple[Symbol, float], ...] = ()

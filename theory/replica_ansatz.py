@@ -278,8 +278,17 @@ class _Ansatz:
         letters = [self._letter(o) for o in orbits]
         for orbit, letter in zip(orbits, letters, strict=True):
             fixed = self._fixed(orbit)
-            tag = "" if letters.count(letter) == 1 else "_".join(dict.fromkeys(a for a, _ in orbit.atoms))
+            tag = "" if letters.count(letter) == 1 else "_".join(dict.fromkeys(self._tag(a) for a, _ in orbit.atoms))
             self.values[orbit] = self._fresh(letter, tag) if fixed is None else fixed
+
+    def _tag(self, atom: str) -> str:
+        """Name of a field in the names of order parameters; an output that is a label times the state, the label."""
+        fld = self.action.fields[atom]
+        if fld.role == "output" and not fld.single:
+            ratio = self._coefficient(atom)
+            if isinstance(ratio, Quenched):
+                return ratio.name
+        return atom
 
     def _coincidences(self, term: Term) -> Iterator[tuple[dict[int, int], int]]:
         """How the replicas of a term coincide; copies of fields that are disorder are one and the same."""

@@ -29,7 +29,16 @@ from quenched.theory.replica_ansatz import (
     prior_pieces,
     replica_site,
 )
-from quenched.theory.replica_limit import Observe, ReplicaState, RepliconForm, average_of, closure, orbit_kind, site_of
+from quenched.theory.replica_limit import (
+    Observe,
+    ReplicaState,
+    RepliconForm,
+    average_of,
+    closure,
+    orbit_kind,
+    site_of,
+    started,
+)
 from quenched.theory.replica_lower import COLD, ReplicatedAction
 
 
@@ -272,6 +281,7 @@ class ObserveCold(Rule):
                 tuple(before.kinds[s] for s, _ in equations),
                 cold=True,
                 bare=before.bare,
+                start=started(action),
             )
         )
 

@@ -347,6 +347,7 @@ class Observe(Rule):
                 before.matrix,
                 (("free_entropy", free.value), ("replicon", before.eigenvalue), *seen),
                 tuple(kinds[s] for s, _ in equations),
+                start=started(action),
             )
         )
 
@@ -421,6 +422,20 @@ def orbit_kind(action: RSAction, orbit: Orbit) -> str:
         return "overlap"
     hat = action.problem.action.fields[orbit.atoms[0][0]].role == "hat"
     return "response" if hat else "norm"
+
+
+def started(action: RSAction) -> tuple[tuple[Symbol, float], ...]:
+    """Means at the declared initial state, where that is a label that a mean is taken with."""
+    fields = action.problem.action.fields
+    out = []
+    for orbit, value in action.values.items():
+        if len(orbit.atoms) != 1 or not isinstance(value, Symbol):
+            continue
+        state = fields[site_of(action, orbit.population).variable.name].symbol
+        initial = getattr(state, "initial", None)
+        if isinstance(initial, Expr) and label_part(action, orbit.atoms[0][0]) == initial:
+            out.append((value, 0.97))
+    return tuple(out)
 
 
 def closure(

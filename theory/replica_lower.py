@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sympy import Add, Dummy, Expr, I, Mul, S, Symbol, cancel
+from sympy import Add, Dummy, Expr, I, Mul, Poly, S, Symbol, cancel, pi, re
 
+from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply, Transpose
-from quenched.theory.distributions import Law, Normal
+from quenched.theory.distributions import Law, Normal, Uniform
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, Quenched, population_of, unbind
 from quenched.theory.laws import averaging_law, law_of
@@ -122,14 +123,16 @@ class _Lowering:
         self.model = model
         self.fields: dict[str, SiteField] = {}
         self.uses: list[Use] = []
-        self.laws = {m.name: law_of(m) for m in model.matrices}
+        self.laws = {m.name: law_of(m) for m in model.matrices if not isinstance(m, Circulant)}
         self.exponent: dict[Population, Expr] = {}
         self.factor: dict[Population, Expr] = {}
         self.outputs: dict[tuple[Expr, Population], str] = {}
+        self.modes: dict[Population, Quenched] = {}
 
     def run(self) -> ReplicatedAction:
+        used = {a.rows for e in (self.model.energy, *self.model.weights) for a in e.atoms(Apply)}
         for population in self.model.populations:
-            if population.size is not None:
+            if population.size is not None and (population in used or population in map(_home, self.model.fields)):
                 raise NotCovered(f"population {population.name!r} has a finite size: give it a fraction=")
         for fld in self.model.fields:
             if fld.name in self.fields:
@@ -170,6 +173,8 @@ class _Lowering:
         weight = [self.exponent.get(population, S.Zero), self.factor.get(population, S.One)]
         nodes = sorted({n for w in weight for n in _outermost(w)}, key=str)
         labels = [q for q in self.model.quenched if q.population == population]
+        self._check_modes(population, weight, nodes, labels)
+        labels += [self.modes[population]] if population in self.modes else []
         given = [n for n in nodes if not n.has(Field)]
         for group, sizes in combined(weight, [n for n in nodes if n not in given]):
             weight = substituted(weight, group, sizes, self._field("u", group, sizes, population))
@@ -193,6 +198,10 @@ class _Lowering:
             return
         means = [(b, e) for b, e in (f.as_base_exp() for f in Mul.make_args(term)) if isinstance(b, Mean)]
         factors = [b for b, e in means for _ in range(int(e))]
+        if not factors and not term.atoms(Mean):  # a shift of the energy
+            home = self.model.fields[0].population
+            self.exponent[home] = self.exponent.get(home, S.Zero) + term / home.count
+            return
         scalar = term / Mul(*factors)
         if scalar.atoms(Mean) or len(factors) > 2:
             raise NotCovered(f"the term {term} of the exponent: products of at most two means are covered")
@@ -214,6 +223,7 @@ class _Lowering:
 
     def _sum(self, coef: Expr, body: Expr, population: Population) -> None:
         """coef · Σ_i body_i."""
+        body = self._diagonal(body, population)
         if coef.has(N):
             raise NotCovered(f"the exponent contains {coef} per unit: an energy is extensive, as from total(...)")
         nodes = [a for a in body.atoms(Apply) if a in Mul.make_args(body)]
@@ -223,6 +233,31 @@ class _Lowering:
             return
         site = coef * self._local(body, population)
         self.exponent[population] = self.exponent.get(population, S.Zero) + site
+
+    def _diagonal(self, body: Expr, population: Population) -> Expr:
+        """Σ u·(X @ u) of a translation-invariant X in its Fourier modes: Σ λ(θ) u², where θ is uniform."""
+        turned = [f for f in Mul.make_args(body) if isinstance(f, Apply) and isinstance(f.matrix, Circulant)]
+        if len(turned) != 1:
+            return body
+        (node,) = turned
+        if body / node != unbind(node.body) or not isinstance(unbind(node.body), Apply):
+            raise NotCovered(f"{body}: a translation-invariant matrix in a measure stands between equal patterns")
+        if population not in self.modes:
+            name = self._unused("theta")
+            self.modes[population] = Quenched(name, Uniform(0, 2 * pi), over=population)
+        return re(node.matrix.mode(self.modes[population])).expand(complex=True) * unbind(node.body) ** 2
+
+    def _check_modes(
+        self, population: Population, weight: list[Expr], nodes: list[Apply], labels: list[Quenched]
+    ) -> None:
+        """Fourier modes of patterns are patterns of the same law under a quadratic weight that is alike for all."""
+        if population not in self.modes:
+            return
+        plain = weight[0].is_polynomial(*nodes) and Poly(weight[0], *nodes).total_degree() == 2
+        if len(nodes) != 1 or not plain or weight[1] != 1 or any(w.has(q) for w in weight for q in labels):
+            raise NotCovered(
+                f"{population.name!r} has a translation-invariant matrix: only a quadratic energy beside it"
+            )
 
     def _bilinear(self, coef: Expr, left: Expr, node: Apply) -> None:
         """Σ_i left_i (M @ χ)_i: a use, or Σ (Mᵀ @ left)·χ where χ contains couplings itself."""
@@ -290,6 +325,10 @@ def _outermost(expr: Expr) -> list[Apply]:
     if isinstance(expr, Apply):
         return [expr]
     return list(dict.fromkeys(node for arg in expr.args if isinstance(arg, Expr) for node in _outermost(arg)))
+
+
+def _home(fld: Field) -> Population:
+    return fld.population
 
 
 def combined(weight: Sequence[Expr], nodes: Sequence[Expr]) -> list[tuple[list[Expr], list[Expr]]]:

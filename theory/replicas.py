@@ -14,6 +14,7 @@ from quenched.theory.problem_replicas import ReplicaProblem
 from quenched.theory.record import Form, Line
 from quenched.theory.replica_ansatz import ReplicaSymmetry, RSAction
 from quenched.theory.replica_cold import ColdForm, ObserveCold, ZeroTemperature
+from quenched.theory.replica_condense import Condense, Condensed, pattern_matrices
 from quenched.theory.replica_limit import (
     Extremise,
     FewReplicas,
@@ -90,7 +91,7 @@ class ReplicaDerivation(Derivation):
         return self._take(ZeroTemperature(), RepliconForm, "zero_temperature")
 
     def observables(self) -> ReplicaDerivation:
-        model = self.declaration.model
+        model = (self.find(Condensed) or self.declaration).model
         if model.cold:
             return self._take(ObserveCold(tuple(model.observables.items())), ColdForm, "observables")
         return self._take(Observe(model.beta, tuple(model.observables.items())), RepliconForm, "observables")
@@ -103,7 +104,10 @@ def start(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: 
     """Zⁿ of a measure, with parameters fixed first if any are given."""
     if values or fixed:
         model = model.fix(values, **fixed)
-    return ReplicaDerivation(model).apply(Replicate())  # type: ignore[arg-type,return-value]
+    d = ReplicaDerivation(model)  # type: ignore[arg-type]
+    if pattern_matrices(model):
+        d = d.apply(Condense())  # type: ignore[assignment]
+    return d.apply(Replicate())  # type: ignore[return-value]
 
 
 def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: object) -> ReplicaDerivation:

@@ -1,0 +1,184 @@
+"""Patterns that condense: Hebbian windows of any length, finite cycles, correlated attractors."""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from sympy import I, Rational, cos, exp, symbols
+
+from quenched import (
+    Circulant,
+    Field,
+    Gibbs,
+    Iid,
+    Ising,
+    N,
+    Normal,
+    Population,
+    QuenchedError,
+    catalogue,
+    derive,
+    mean,
+    total,
+    units,
+    zero_temperature,
+)
+from quenched.numerics.replica_signs import Density, FreeLabel
+from quenched.theory.circulant import ANGLE
+from quenched.theory.replica_condense import Condensed, coefficients
+
+alpha, T = symbols("alpha T", positive=True)
+PROFILE = dict(m_xi_0=0.6, m_xi_1=0.4, m_xi_m1=0.4, m_xi_2=0.1, m_xi_m2=0.1, m_xi_3=0.02, m_xi_m3=0.02)
+
+
+def cycle(size: int, d: int = 1) -> Gibbs:
+    return catalogue["hebbian-length-correlations"](d=d, size=size)
+
+
+def numbers(model: Gibbs, *names: str, **at: float) -> list[float]:
+    solution = derive(model).solve(at)
+    return [float(solution[name]) for name in names]
+
+
+# -- references ----------------------------------------------------------------------------------------------------
+def test_retrieval_next_to_many_patterns() -> None:
+    model = catalogue["hebbian-length-correlations"]()
+    m0, m1, q, r = numbers(model, "m_0", "m_1", "q", "r", alpha=0.05, T=0.25, gamma=0.08)
+    assert [m0, m1, q] == pytest.approx([0.99446, 0.00309, 0.98960], abs=6e-6)
+    assert r * 0.25**2 == pytest.approx(1.09362, abs=6e-6)
+
+
+@pytest.mark.slow
+def test_windows_with_negative_neighbours() -> None:
+    model = catalogue["hebbian-length-correlations"](d=2)
+    m0, m1, q = numbers(model, "m_0", "m_1", "q", alpha=0.05, T=0.2, gamma=-0.08)
+    assert [m0, m1, q] == pytest.approx([0.99632, -0.00229, 0.99359], abs=6e-6)
+
+
+def test_a_finite_cycle() -> None:
+    m = numbers(cycle(9), "m_0", "m_1", "m_2", "m_3", "m_4", "q")
+    assert m == pytest.approx([0.6030, 0.3970, 0.1031, 0.0217, 0.0048, 0.98878], abs=6e-5)
+
+
+def test_a_cycle_with_negative_neighbours() -> None:
+    m = numbers(cycle(9, 2), "m_0", "m_1", "m_2", "m_3", "q", T=0.1, gamma=-0.3)
+    assert m == pytest.approx([0.8716, -0.1236, -0.1274, 0.0073, 0.98567], abs=6e-5)
+
+
+def test_a_cycle_at_zero_temperature() -> None:
+    """Overlaps 77, 51, 13, 3, 1 in units of 1/128; ties of the field count half."""
+    m = numbers(zero_temperature(cycle(11)), "m_0", "m_1", "m_2", "m_3", "m_4", gamma=0.6)
+    assert m == pytest.approx([k / 128 for k in (77, 51, 13, 3, 1)], abs=1e-9)
+    assert numbers(zero_temperature(cycle(9)), "m_0", "m_1", gamma=0.4) == pytest.approx([1, 0], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_ground_states_next_to_many_patterns() -> None:
+    cold = zero_temperature(catalogue["hebbian-length-correlations"]())
+    m0, m1, r, chi, energy = numbers(cold, "m_0", "m_1", "r", "chi", "energy", alpha=0.08, gamma=0.1)
+    assert [m0, m1, r, chi, energy] == pytest.approx([0.99807, 0.00160, 1.06553, 0.02077, -0.50014], abs=6e-6)
+
+
+@pytest.mark.slow
+def test_correlated_attractors() -> None:
+    """A branch that iteration does not reach, by Newton's method from a rough profile."""
+    solution = derive(catalogue["hebbian-length-correlations"]()).solve(
+        {"alpha": 0.0015, "T": 0.1, "gamma": 0.5}, start=PROFILE
+    )
+    found = [float(solution[f"m_{k}"]) for k in range(4)]
+    assert found == pytest.approx([0.5927, 0.4047, 0.0976, 0.0196], abs=6e-5)
+    assert [float(solution["q"]), float(solution["r"]) / 100] == pytest.approx([0.97170, 5.723], abs=6e-4)
+    assert float(solution["replicon"]) == pytest.approx(0.016, abs=6e-4)
+
+
+# -- variants ------------------------------------------------------------------------------------------------------
+def test_without_neighbours_it_is_a_memory() -> None:
+    """γ = 0, the energy written in two ways."""
+    patterns = Population("pattern", fraction=alpha)
+    xi = Iid("xi", Ising(), over=(patterns, units))
+    s = Field("s", initial=xi[0])
+    plain = Gibbs({s: Ising()}, energy=-total(s * (xi.T @ (xi @ s))) / 2, beta=1 / T).observe(m=mean(xi[0] * s))
+    assert numbers(plain, "m", "q", alpha=0.05, T=0.4) == pytest.approx([0.966187, 0.936682], abs=1e-6)
+    both = Gibbs({s: Ising()}, energy=-total((xi @ s) ** 2) / 2, beta=1 / T).observe(m=mean(xi[0] * s))
+    assert numbers(both, "m", alpha=0.05, T=0.4) == pytest.approx([0.966187], abs=1e-6)
+
+
+def test_finitely_many_patterns_next_to_many() -> None:
+    """One stored pattern of its own matrix beside αN others."""
+    few, many = Population("few", size=1), Population("many", fraction=alpha)
+    xi, eta = Iid("xi", Ising(), over=(few, units)), Iid("eta", Ising(), over=(many, units))
+    s = Field("s", initial=xi[0])
+    energy = -total((xi @ s) ** 2) / 2 - total((eta @ s) ** 2) / 2
+    model = Gibbs({s: Ising()}, energy=energy, beta=1 / T).observe(m=mean(xi[0] * s))
+    assert numbers(model, "m", alpha=0.05, T=0.4) == pytest.approx([0.966187], abs=1e-6)
+
+
+# -- witnesses -----------------------------------------------------------------------------------------------------
+def test_fourier_coefficients_are_entries() -> None:
+    c, g = symbols("c gamma", real=True)
+    assert coefficients(c + 2 * g * cos(2 * ANGLE)) == {0: c, 2: g, -2: g}
+    assert coefficients(c + g * exp(-3 * I * ANGLE)) == {0: c, 3: g}
+
+
+def test_condensed_energy_of_a_cycle() -> None:
+    """−½ s·ξᵀXξ s of a small instance is the energy in overlaps, whatever the state."""
+    form = derive(cycle(5, 2)).derivation.find(Condensed)
+    assert form is not None
+    rng = np.random.default_rng(3)
+    n, g = 12, 0.37
+    xi, s = rng.choice([-1.0, 1.0], (5, n)), rng.choice([-1.0, 1.0], n)
+    x = np.array([[1.0 if a == b else g for b in range(5)] for a in range(5)])  # d = 2 couples all of five
+    direct = -0.5 * (xi @ s / np.sqrt(n)) @ x @ (xi @ s / np.sqrt(n))
+    overlaps = {str(k): xi[k] @ s / n for k in range(5)}
+    swap = {}
+    for node in form.model.energy.atoms(type(mean(Field("s")))):
+        (label,) = [q for q in node.body.free_symbols if q.name.startswith("xi_")]
+        swap[node] = overlaps[label.name.removeprefix("xi_")]
+    value = form.model.energy.xreplace(swap).subs({N: n, symbols("c", real=True): 1, symbols("gamma", real=True): g})
+    assert float(value) == pytest.approx(direct, abs=1e-12)
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_many_labels_against_all_their_values(cold: bool) -> None:
+    """Averages of tanh (or of the sign) of a sum of six unequal numbers, and of its product with one of them."""
+    a, k, b = np.array([0.9, -0.4, 0.7, 0.2, 0.5, 1.3]), 0.31, 0.15
+    labels = [FreeLabel(symbols(f"x{m}"), np.array([-1.0, 1.0]), np.array([0.5, 0.5])) for m in range(5)]
+    labels.append(FreeLabel(symbols("x5"), np.array([-1.0, 0.5, 2.0]), np.array([0.3, 0.5, 0.2])))
+    density = Density(labels, a, k, b, np.array([0.0]) if cold else None, 1.0)
+    f = np.sign if cold else np.tanh
+    z, w = np.polynomial.legendre.leggauss(400)
+    total_, product_, slope_ = 0.0, 0.0, 0.0
+    for values in product(*(zip(q.values, q.weights, strict=True) for q in labels)):
+        x, p = np.array([v for v, _ in values]), float(np.prod([p for _, p in values]))
+        h = b + a @ x
+        edges = [-10.0, -h / np.sqrt(k), 10.0]
+        for lo, hi in pairwise(edges):
+            u = lo + (hi - lo) * (z + 1) / 2
+            weight = p * w * (hi - lo) / 2 * np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
+            total_ += weight @ f(h + np.sqrt(k) * u)
+            product_ += x[5] * weight @ f(h + np.sqrt(k) * u)
+            slope_ += weight @ (u * f(h + np.sqrt(k) * u)) / np.sqrt(k)
+    nodes = f(density.nodes)
+    assert density.average((0,) * 6, "f", nodes) == pytest.approx(total_, abs=1e-9)
+    assert density.average((0, 0, 0, 0, 0, 1), "f", nodes) == pytest.approx(product_, abs=1e-9)
+    assert -density.average((0,) * 6, "f", nodes, True) == pytest.approx(slope_, abs=1e-8)
+
+
+# -- bad input -----------------------------------------------------------------------------------------------------
+def test_rows_and_windows_say_what_they_need() -> None:
+    patterns = Population("pattern", fraction=alpha)
+    xi = Iid("xi", Ising(), over=(patterns, units))
+    X = Circulant("X", {0: 1, 1: Rational(1, 2), -1: Rational(1, 2)}, over=(patterns, patterns))
+    s = Field("s", initial=xi[0])
+    for index in (0.5, True, "a"):
+        with pytest.raises(QuenchedError, match="whole number"):
+            xi[index]
+    with pytest.raises(QuenchedError, match="can be picked"):
+        X[0]
+    with pytest.raises(QuenchedError, match="enter energies through"):
+        derive(Gibbs({s: Ising()}, energy=total((xi @ s) ** 4), beta=1))
+    free = Field("w")
+    with pytest.raises(QuenchedError, match="between equal patterns"):
+        derive(Gibbs({free: Normal(0, 1)}, energy=total((xi @ free**2) * (X @ (xi @ free)))))

@@ -1,0 +1,238 @@
+"""Condensed patterns: a finite window of the rows of a matrix of patterns gets overlaps of order one.
+
+The rows ξ^μ of a matrix of patterns enter through u_μ = Σ_j ξ^μ_j χ_j. For patterns that the state is near, u_μ is
+√N times an overlap ⟨ξ^μ χ⟩; for all others it is a Gaussian number. A quadratic energy Σ u_μ X_μν u_ν splits into the
+window's part, a function of overlaps, and the rest: X between the two is of order N^{-1/2} relative to both. All
+members of a finite population of patterns are in the window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sympy import Add, Basic, Expr, I, Mul, Pow, S, cos, exp, integrate, pi
+
+from quenched.theory.circulant import ANGLE, Circulant
+from quenched.theory.couplings import Apply, RandomMatrix, Row, Transpose
+from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.fields import Field, Quenched, unbind
+from quenched.theory.gibbs import Gibbs
+from quenched.theory.observables import Mean, mean
+from quenched.theory.record import Form, Line, Rule
+from quenched.theory.replica_lower import GibbsDeclaration
+from quenched.theory.spaces import N
+from quenched.theory.substitute import substitute, walk
+
+#: Patterns on either side of those that are named, for matrices that couple neighbours.
+WIDTH = 8
+
+
+@dataclass(frozen=True)
+class Condensed(GibbsDeclaration):
+    """A measure with its condensed patterns written out."""
+
+    name: ClassVar[str] = "condensed patterns"
+
+    def lines(self) -> list[Line]:
+        return super().lines()[:1]
+
+
+@dataclass(frozen=True)
+class Condense(Rule):
+    """Give the patterns that the state may be near overlaps of their own."""
+
+    title: ClassVar[str] = "Condensed patterns"
+    assumption: ClassVar[str] = "patterns outside the window have overlaps of order N^{-1/2}"
+    source: ClassVar[str] = "amit1985"
+
+    #: Patterns on either side of the named ones.
+    width: int = WIDTH
+
+    def __call__(self, before: Form) -> Condensed:
+        assert isinstance(before, GibbsDeclaration)
+        return Condensed(condensed(before.model, self.width))
+
+
+def rows_of(model: Gibbs) -> list[Row]:
+    """Rows of matrices that a measure names: where states start, and in observables."""
+    nodes = [*model.observables.values(), model.energy, *model.weights]
+    nodes += [f.initial for f in model.fields if isinstance(f.initial, Expr)]
+    found = {part if not part.bound else part.free() for node in nodes for part in walk(node) if isinstance(part, Row)}
+    return sorted(found, key=lambda r: (r.matrix.name, r.index))
+
+
+def pattern_matrices(model: Gibbs) -> list[RandomMatrix]:
+    """Matrices whose rows condense: those with named rows, and those with finitely many."""
+    named = [r.matrix for r in rows_of(model)]
+    finite = [m for m in model.matrices if not isinstance(m, Circulant) and not m.rows.extensive and m.cols.extensive]
+    return list(dict.fromkeys([*named, *finite]))
+
+
+def condensed(model: Gibbs, width: int = WIDTH) -> Gibbs:
+    """The measure with condensed patterns as labels of the units."""
+    labels: dict[tuple[str, int], Quenched] = {}
+    terms: list[Expr] = []
+    matrices = pattern_matrices(model)
+    for term in Add.make_args(model.energy):
+        matrix = next((m for m in matrices if any(a.matrix in (m, Transpose(m)) for a in term.atoms(Apply))), None)
+        if matrix is None:
+            terms.append(term)
+            continue
+        scale, between, body = quadratic(term, matrix)
+        window = window_of(model, matrix, between, width)
+        overlaps = {k: mean(label_of(labels, matrix, k) * body) for k in window}
+        for a in window:
+            for b in window:
+                entry = entry_of(between, a - b, matrix)
+                if entry != 0:
+                    terms.append(scale * N * entry * overlaps[a] * overlaps[b])
+        if matrix.rows.extensive:
+            terms.append(term)
+    swap: dict[Basic, Any] = {}
+    for row in rows_of(model):
+        label = label_of(labels, row.matrix, _wrapped(row.index, row.matrix))
+        swap |= {row: label, row.bind(): label.bind()}
+    swap |= _restarted(model, swap)
+
+    def put(node: Any) -> Any:
+        return substitute(node, swap)
+
+    new = Gibbs(
+        {put(x): law for x, law in model.priors.items()},
+        put(Add(*terms)),
+        tuple(put(w) for w in model.weights),
+        model.beta,
+        model.name,
+        model.defaults,
+        model.cold,
+    )
+    return new.observe(**{name: put(expr) for name, expr in model.observables.items()})
+
+
+def _restarted(model: Gibbs, swap: dict[Basic, Any]) -> dict[Basic, Any]:
+    """Fields that start from rows, in all their copies, as fields that start from labels."""
+    nodes = [model.energy, *model.weights, *model.observables.values(), *model.priors]
+    out: dict[Basic, Any] = {}
+    for part in (p for node in nodes for p in walk(node) if isinstance(p, Field)):
+        if isinstance(part.initial, Expr):
+            new = Field(part.name, part.population, part.initial.xreplace(swap), part.each)
+            new = new if part.copy is None else new[part.copy]
+            out[part] = new.bind() if part.bound else new
+    return out
+
+
+def label_of(labels: dict[tuple[str, int], Quenched], matrix: RandomMatrix, index: int) -> Quenched:
+    """The row of a matrix as an independent number per unit."""
+    key = (matrix.name, index)
+    if key not in labels:
+        row = Row(matrix, index)
+        labels[key] = Quenched(row.name, row.law, over=matrix.cols)
+    return labels[key]
+
+
+def _wrapped(index: int, matrix: RandomMatrix) -> int:
+    size = matrix.rows.size
+    return index if size is None else index % int(size)
+
+
+def window_of(model: Gibbs, matrix: RandomMatrix, between: Circulant | None, width: int) -> list[int]:
+    """Indices of the patterns that condense."""
+    if matrix.rows.size is not None:
+        if not matrix.rows.size.is_Integer:
+            raise NotCovered(
+                f"population {matrix.rows.name!r} of {matrix.rows.size} patterns: fix its size to a number"
+            )
+        return list(range(int(matrix.rows.size)))
+    named = [r.index for r in rows_of(model) if r.matrix == matrix]
+    if between is None:
+        return sorted(set(named))
+    return list(range(min(named) - width, max(named) + width + 1))
+
+
+def quadratic(term: Expr, matrix: RandomMatrix) -> tuple[Expr, Circulant | None, Expr]:
+    """(κ, X, χ) of an energy κ Σ_μν u_μ X_μν u_ν with u = ξ @ χ.
+
+    Raises
+    ------
+    NotCovered
+        Another function of the patterns.
+    """
+    means = list(term.atoms(Mean))
+    if len(means) == 1 and not (term / means[0]).has(Mean):
+        scale = term / means[0] / means[0].population.count
+        found = _form(unbind(means[0].body), matrix)
+        if found is not None:
+            return scale, *found
+    raise NotCovered(f"{term}: condensed patterns of {matrix} enter energies through (ξ @ χ)·X @ (ξ @ χ) only")
+
+
+def _form(body: Expr, matrix: RandomMatrix) -> tuple[Circulant | None, Expr] | None:
+    factors = [
+        b for f in Mul.make_args(body) for b, e in [f.as_base_exp()] for _ in range(int(e) if e.is_Integer else 1)
+    ]
+    for factor in factors:
+        if isinstance(factor, Apply) and factor.matrix == Transpose(matrix):
+            rest = Mul(*factors) / factor
+            inner = unbind(factor.body)
+            between, chi = _inner(inner, matrix)
+            return (between, chi) if chi is not None and chi == rest else None
+    if len(factors) == 2:
+        for a, b in (factors, factors[::-1]):
+            between, chi = _inner(a, matrix)
+            if chi is not None and b == Apply(matrix, chi):
+                return between, chi
+    return None
+
+
+def _inner(expr: Expr, matrix: RandomMatrix) -> tuple[Circulant | None, Expr | None]:
+    """X and χ of X @ (ξ @ χ) or ξ @ χ."""
+    between = None
+    if isinstance(expr, Apply) and isinstance(expr.matrix, Circulant):
+        between, expr = expr.matrix, unbind(expr.body)
+    if isinstance(expr, Apply) and expr.matrix == matrix and not unbind(expr.body).has(Apply):
+        return between, unbind(expr.body)
+    return None, None
+
+
+def entry_of(between: Circulant | None, shift: int, matrix: RandomMatrix) -> Expr:
+    """X_{μ+shift,μ}: a Fourier coefficient of λ(θ), summed over the turns of a finite cycle."""
+    if between is None:
+        return S.One if shift == 0 else S.Zero
+    if matrix.rows.size is None:
+        return coefficient(between.eigenvalue, shift)
+    size = int(matrix.rows.size)
+    return Add(*(c for r, c in coefficients(between.eigenvalue).items() if (r - shift) % size == 0))
+
+
+def coefficients(symbol: Expr) -> dict[int, Expr]:
+    """Fourier coefficients of a trigonometric polynomial, by shift.
+
+    Raises
+    ------
+    NotCovered
+        λ(θ) is no finite sum of exponentials.
+    """
+    out: dict[int, Expr] = {}
+    for term in Add.make_args(symbol.rewrite(exp).expand(power_exp=True)):
+        rest, wave = term.as_independent(ANGLE)
+        shift = 0
+        for factor in Mul.make_args(wave):
+            exponent = factor.exp if isinstance(factor, exp) else factor.exp * 1 if isinstance(factor, Pow) else None
+            rate = (exponent / (-I * ANGLE)).expand() if exponent is not None else S.Zero if factor == 1 else None
+            if rate is None or not rate.is_Integer:
+                raise NotCovered(f"the eigenvalues {symbol} of patterns: finite sums of cos and sin are covered")
+            shift += int(rate)
+        out[shift] = out.get(shift, S.Zero) + rest
+    return {r: c.expand() for r, c in out.items() if c.expand() != 0}
+
+
+def coefficient(symbol: Expr, shift: int) -> Expr:
+    """One Fourier coefficient of λ(θ)."""
+    try:
+        return coefficients(symbol).get(shift, S.Zero)
+    except NotCovered:
+        found = integrate(symbol * cos(shift * ANGLE), (ANGLE, 0, 2 * pi)) / (2 * pi)
+        if found.has(ANGLE) or not found.is_finite:
+            raise QuenchedError(f"no Fourier coefficient of {symbol} at shift {shift}") from None
+        return found

@@ -1,0 +1,21 @@
+"""Jiang, Zhou, Hou, Wong, Huang, arXiv 2103.14317: associative memory with an arbitrary Hebbian length."""
+
+from sympy import cos, symbols
+
+from quenched import Circulant, Field, Gibbs, Iid, Ising, N, Population, Replicon, mean, total, units
+
+
+def hebbian_length_correlations(d: int = 1, size: int | None = None) -> Gibbs:
+    """±1 units whose Hebbian couplings tie each of αN patterns (or of `size`) to its d neighbours in a cycle."""
+    alpha, T = symbols("alpha T", positive=True)
+    c, gamma, theta = symbols("c gamma theta", real=True)
+    stored = Population("pattern", fraction=alpha) if size is None else Population("pattern", size=size)
+    xi = Iid("xi", Ising(), over=(stored, units))
+    s = Field("s", initial=xi[0])
+    window = c + 2 * gamma * sum(cos(r * theta) for r in range(1, int(d) + 1))
+    J = xi.T @ Circulant("X", window, over=(stored, stored), angle=theta) @ xi
+    energy = -total(s * (J @ s)) / 2 + (alpha * c * N / 2 if size is None else 0)
+    defaults = {alpha: 0.05, T: 0.25, c: 1, gamma: 0.08} if size is None else {T: 0.05, c: 1, gamma: 0.6}
+    model = Gibbs({s: Ising()}, energy=energy, beta=1 / T, name="hebbian-length-correlations", defaults=defaults)
+    overlaps = {f"m_{k}": mean(xi[k] * s) for k in range(5)}
+    return model.observe(**overlaps, q=mean(s[1] * s[2]), replicon=Replicon())
