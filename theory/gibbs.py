@@ -8,7 +8,7 @@ from typing import Any
 from sympy import Add, Basic, Expr, S, Symbol, sympify
 
 from quenched.theory.checks import check_domain, check_key, check_laws, check_names, check_observable
-from quenched.theory.couplings import Apply, RandomMatrix
+from quenched.theory.couplings import Apply, RandomMatrix, Row
 from quenched.theory.distributions import Law, as_law
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Field, Quenched, WhiteNoise, plain, population_of
@@ -110,6 +110,14 @@ class Gibbs:
         rest = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
         rest += [canonical(self.energy), *(canonical(w) for w in self.weights), canonical(self.beta)]
         return content_key("gibbs" if not self.cold else "gibbs at T = 0", *priors, "exponent", *rest)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Rows of matrices that the measure names: stored patterns that states start from or are compared with."""
+        nodes = [*self.observables.values(), self.energy, *self.weights]
+        nodes += [f.initial for f in self.fields if isinstance(f.initial, Expr)]
+        found = {part if not part.bound else part.free() for node in nodes for part in walk(node) if type(part) is Row}
+        return tuple(sorted(found, key=lambda r: (r.matrix.name, r.index)))
 
     # -- observables -----------------------------------------------------------------------------------------------
     def observe(self, **named: Any) -> Gibbs:

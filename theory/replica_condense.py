@@ -54,17 +54,9 @@ class Condense(Rule):
         return Condensed(condensed(before.model, self.width))
 
 
-def rows_of(model: Gibbs) -> list[Row]:
-    """Rows of matrices that a measure names: where states start, and in observables."""
-    nodes = [*model.observables.values(), model.energy, *model.weights]
-    nodes += [f.initial for f in model.fields if isinstance(f.initial, Expr)]
-    found = {part if not part.bound else part.free() for node in nodes for part in walk(node) if isinstance(part, Row)}
-    return sorted(found, key=lambda r: (r.matrix.name, r.index))
-
-
 def pattern_matrices(model: Gibbs) -> list[RandomMatrix]:
     """Matrices whose rows condense: those with named rows, and those with finitely many."""
-    named = [r.matrix for r in rows_of(model)]
+    named = [r.matrix for r in model.rows]
     finite = [m for m in model.matrices if not isinstance(m, Circulant) and not m.rows.extensive and m.cols.extensive]
     return list(dict.fromkeys([*named, *finite]))
 
@@ -90,7 +82,7 @@ def condensed(model: Gibbs, width: int = WIDTH) -> Gibbs:
         if matrix.rows.extensive:
             terms.append(term)
     swap: dict[Basic, Any] = {}
-    for row in rows_of(model):
+    for row in model.rows:
         label = label_of(labels, row.matrix, _wrapped(row.index, row.matrix))
         swap |= {row: label, row.bind(): label.bind()}
     swap |= _restarted(model, swap)
@@ -144,7 +136,7 @@ def window_of(model: Gibbs, matrix: RandomMatrix, between: Circulant | None, wid
                 f"population {matrix.rows.name!r} of {matrix.rows.size} patterns: fix its size to a number"
             )
         return list(range(int(matrix.rows.size)))
-    named = [r.index for r in rows_of(model) if r.matrix == matrix]
+    named = [r.index for r in model.rows if r.matrix == matrix]
     if between is None:
         return sorted(set(named))
     return list(range(min(named) - width, max(named) + width + 1))

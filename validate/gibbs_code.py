@@ -7,7 +7,7 @@ from typing import Any
 
 from sympy import Basic, Expr, Function, Heaviside, Mul, Symbol, exp, expand_log, log
 
-from quenched.theory.couplings import Apply, Transpose
+from quenched.theory.couplings import Apply, Row, Transpose
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, Quenched, UnitSymbol, unbind
 from quenched.theory.observables import Functional, Mean
@@ -117,7 +117,7 @@ class ArrayWriter:
     The functions see `x` (one array (…, units) a field), and `env` with labels, constants, parameters and couplings.
     """
 
-    def __init__(self, fields: Sequence[Field], labels: Sequence[Quenched], parameters: Sequence[Symbol]) -> None:
+    def __init__(self, fields: Sequence[Field], labels: Sequence[UnitSymbol], parameters: Sequence[Symbol]) -> None:
         self.fields, self.labels, self.parameters = list(fields), list(labels), [*parameters, N]
         self.matrices: list[Any] = []
         self.constants: list[tuple[Expr, str]] = []
@@ -155,7 +155,7 @@ class ArrayWriter:
     def _leaf(self, node: Any, lines: list[str], known: dict[Any, Symbol]) -> Symbol:
         if isinstance(node, Field):
             return Symbol(f"X{self.fields.index(node.free()._with(copy=None))}")
-        if isinstance(node, Quenched):
+        if isinstance(node, (Quenched, Row)):
             return Symbol(f"L{self.labels.index(node.free())}")
         if not isinstance(node, (Apply, Mean)):
             raise NotCovered(f"{node} has no value in one state of a measure")

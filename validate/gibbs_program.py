@@ -19,7 +19,7 @@ from sympy import Add, Expr, Heaviside, Integer, Mul, S, Symbol
 from quenched.theory.couplings import Apply
 from quenched.theory.distributions import SpikeSlab
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import Field, Quenched, population_of, unbind
+from quenched.theory.fields import Field, UnitSymbol, population_of, unbind
 from quenched.theory.observables import Mean
 from quenched.theory.priors import Spherical
 from quenched.theory.spaces import Population
@@ -146,7 +146,7 @@ class ProgramWriter:
     def __init__(self, model: Gibbs) -> None:
         self.model = model
         self.fields = list(model.fields)
-        self.labels: list[Quenched] = list(model.quenched)
+        self.labels: list[UnitSymbol] = [*model.quenched, *model.rows]
         self.writer = ArrayWriter(self.fields, self.labels, model.parameters)
         for matrix in model.matrices:
             self.writer.matrix(matrix)

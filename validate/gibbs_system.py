@@ -61,10 +61,17 @@ class System:
         self.functions = load("import numpy as np\nfrom scipy import special\n\n\n" + program.arrays)
         drawn = sample_matrices(matrices, lambda name: self.stream(f"matrix:{name}"))
         self.matrices = [drawn[m.name] for m in matrices]
-        self.labels = [sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law) for v in vectors]
+        self.labels = [self._label(v, drawn) for v in vectors]
         edges = np.cumsum([0] + [self.sizes[f.population] for f in program.fields])
         self.slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
         self.bounds, self.units = edges.astype(np.int64), int(edges[-1])
+
+    def _label(self, v: VectorSpec, drawn: Mapping[str, Any]) -> Array:
+        """One number a unit: drawn from a law, or a row of a matrix."""
+        if v.row is None:
+            return np.asarray(sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law))
+        name, index, factor = v.row
+        return np.asarray(drawn[name][index % len(drawn[name])] * factor)
 
     def stream(self, name: str) -> np.random.Generator:
         """The generator of a named random object."""

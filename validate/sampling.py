@@ -223,9 +223,10 @@ def _finish(spec: MatrixSpec, matrix: Array, diagonal_factor: Array) -> Array:
 
 @dataclass(frozen=True)
 class VectorSpec:
-    """Unit disorder: one number a unit from a law."""
+    """Unit disorder: one number a unit from a law, or a row of a drawn matrix (its name, which, a factor)."""
 
     name: str
     size: int
     law: Law
     fresh: bool = False
+    row: tuple[str, int, float] | None = None

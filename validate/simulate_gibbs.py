@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quenched.theory.couplings import Row
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.fields import Quenched
 from quenched.validate.estimators import Estimator
 from quenched.validate.experiment import Prepared
 from quenched.validate.generate import label
@@ -165,7 +167,7 @@ def prepare(
     """
     numbers = Numbers(model.values(values), N)
     program, what = _written(model)
-    cold = bool(getattr(model, "zero_temperature", False))
+    cold = model.cold
     sizes = {p.name: numbers.size(p) for p in _populations(model)}
     used = {name: n for name, (_, n) in sizes.items()}
     chosen = _route(program, what, used, route)
@@ -186,10 +188,10 @@ def prepare(
         parameters=(*(numbers(p) for p in model.parameters), float(N)),
         sizes=used,
         matrices=tuple(matrix_spec(m, numbers) for m in model.matrices),
-        vectors=tuple(VectorSpec(label(q), used[q.population.name], numbers.law(q.law)) for q in model.quenched),
+        vectors=tuple(_vector(q, used[q.population.name], numbers, N) for q in (*model.quenched, *model.rows)),
         laws=tuple(numbers.law(law) for law in model.priors.values()),
         row_spaces=tuple(m.rows.name for m in model.matrices),
-        label_spaces=tuple(q.population.name for q in model.quenched),
+        label_spaces=tuple(q.population.name for q in (*model.quenched, *model.rows)),
         route=chosen,
         schedule=Schedule(sweeps, burn, temperatures, np.inf if cold else 1.0),
         copies=copies,
@@ -225,6 +227,12 @@ def _written(model: Gibbs) -> tuple[GibbsProgram, Measured]:
     program = writer.read()
     what = measured(model, writer)
     return replace(program, arrays="\n\n\n".join(writer.sources.values())), what
+
+
+def _vector(q: Quenched | Row, size: int, numbers: Numbers, N: int) -> VectorSpec:
+    """Unit disorder as workers draw it; a row of a matrix without the factor 1/√N of its entries."""
+    row = (label(q.matrix), q.index, float(np.sqrt(N))) if isinstance(q, Row) else None
+    return VectorSpec(label(q), size, numbers.law(q.law), row=row)
 
 
 def _route(program: GibbsProgram, what: Measured, sizes: Mapping[str, int], wanted: str | None) -> str:
