@@ -46,10 +46,10 @@ class Sampling:
 
     dt: float = 0.1
     steps: int = 1024
-    paths: int = 400
+    paths: int = 200
     reach: float = 20.0
     settle: int = 60
-    average: int = 30
+    average: int = 20
     seed: int = 0
 
 

@@ -43,7 +43,7 @@ _HOME: dict[str, str] = {
     "jacobian": "quenched.theory.jacobian",
     "Gibbs": "quenched.theory.gibbs",
     **dict.fromkeys(("Spherical", "Flat", "Positive", "Box"), "quenched.theory.priors"),
-    **dict.fromkeys(("copies", "discretise", "zero_temperature"), "quenched.theory.transforms"),
+    **dict.fromkeys(("copies", "discretise", "freeze", "zero_temperature"), "quenched.theory.transforms"),
     "tangent": "quenched.theory.tangent",
     **dict.fromkeys(("predict", "prediction"), "quenched.gaussian_process"),
     **dict.fromkeys(
@@ -63,7 +63,7 @@ _PLANNED: dict[str, str] = {
     "Spikes": "an event train",
     **dict.fromkeys(("StableLaw",), "a law of one number"),
     "FixedPoints": "a head",
-    **dict.fromkeys(("backward", "freeze", "grad"), "a transformation"),
+    **dict.fromkeys(("backward", "grad"), "a transformation"),
     **dict.fromkeys(
         (*("Kernel", "Complexity", "Probability"),),
         "an observable",

@@ -26,7 +26,7 @@ from quenched.theory.fields import UnitSymbol
 from quenched.theory.model import Model
 from quenched.theory.naming import field_names
 from quenched.theory.readoff import EffectiveProcess
-from quenched.theory.transforms import copies, discretise
+from quenched.theory.transforms import copies, discretise, freeze
 from quenched.validate.sampling import stream
 from quenched.validate.simulate_dynamics import prepare
 from quenched.validate.witness import survey_mutants, verify
@@ -229,3 +229,19 @@ def test_tangent_vectors_follow_the_bonds() -> None:
     tangent = stream(3, 8, 0, "tangent").standard_normal(8)
     run = simulate(net, 8, trials=1, seed=3, params=values, dt=0.1, duration=20, burn=0, lags=[0], store=False)
     assert run["lyapunov"].mean[0] == pytest.approx(growth - np.log(np.linalg.norm(tangent)) / 20, abs=2e-3)
+
+
+def test_a_frozen_bond_stands_still() -> None:
+    """Halting at time 0 leaves a network without plastic couplings; halting late changes nothing."""
+    net, values = hebbian(), dict(g=1.5, k=1.0, p=1.5)
+    how: Any = dict(trials=1, seed=3, dt=0.1, duration=3, burn=1, lags=[0], store=False)
+    plain = simulate(Dynamics({x: -x + J @ tanh(x)}), 20, g=1.5, **how)["C_x0"].values
+    halted = simulate(freeze(net, A, at=0), 20, params=values, **how)["C_x0"].values
+    late = simulate(freeze(net, A, at=100), 20, params=values, **how)["C_x0"].values
+    assert halted == pytest.approx(plain, rel=1e-9)
+    assert late == pytest.approx(simulate(net, 20, params=values, **how)["C_x0"].values, rel=1e-9)
+    assert abs(late - plain) > 1e-3
+    with pytest.raises(QuenchedError, match="depends on time"):
+        derive(freeze(net, A))
+    with pytest.raises(QuenchedError, match="y has no equation in this model"):
+        freeze(net, Field("y"))

@@ -12,9 +12,11 @@ from typing import ClassVar
 
 from sympy import S
 
+from quenched.theory.errors import NotCovered
 from quenched.theory.lower import Bond, CopiedAction, Use
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
+from quenched.theory.spaces import t
 from quenched.theory.terms import PAST, Factor, Term
 
 
@@ -71,6 +73,11 @@ class IntegratedAction(CopiedAction):
 def integrate_bonds(action: CopiedAction) -> IntegratedAction:
     """The action without uses of dynamic couplings; they become terms with kernels."""
     bonds = {bond.name: bond for bond in action.bonds}
+    for bond in action.bonds:
+        if any(e.has(t) for e in (bond.rate, *(coef for coef, _, _ in bond.drives))):
+            raise NotCovered(
+                f"the equation of the dynamic coupling {bond.name} depends on time: simulate(...) takes it"
+            )
     dynamic = [use for use in action.uses if use.coupling in bonds]
     terms = [term for use in dynamic for term in _terms(use, bonds[use.coupling])]
     kept = tuple(use for use in action.uses if use not in dynamic)

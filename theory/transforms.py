@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sympy import Basic, sqrt
+from sympy import Basic, Heaviside, sqrt
 
 from quenched.theory.bonds import BondField
 from quenched.theory.circulant import Circulant
@@ -13,7 +13,7 @@ from quenched.theory.couplings import Gaussian, Iid, RandomMatrix
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import UnitSymbol
 from quenched.theory.model import Map, Model, rebuild
-from quenched.theory.spaces import as_scalar
+from quenched.theory.spaces import as_scalar, t
 from quenched.theory.substitute import substitute
 
 if TYPE_CHECKING:
@@ -50,6 +50,31 @@ def discretise(model: Model, dt: Any) -> Model:
     eqs: dict[Any, Any] = {x: x + (step * substitute(rhs, scaled)).expand(deep=False) for x, rhs in model.eqs.items()}
     eqs |= {bond: bond + step * rhs for bond, rhs in model.bonds.items()}
     return rebuild(Map, eqs, model.name, model.defaults, model.observables, step)
+
+
+def freeze(model: Model, field: Any, at: Any = 0) -> Model:
+    """The system in which a field, or a matrix of dynamic couplings, stands still from a time on.
+
+    Parameters
+    ----------
+    model : Model
+    field : Field or dynamic coupling of the model
+    at : number or parameter
+        Time of the halt, in the declaration's unit (`t` is 0 at the start of a simulation).
+
+    Raises
+    ------
+    QuenchedError
+        For something that has no equation in the model.
+    """
+    if field not in model.equations:
+        known = ", ".join(str(x) for x in model.equations)
+        raise QuenchedError(f"freeze: {field} has no equation in this model (fields are {known})")
+    moving = Heaviside(as_scalar(at, "at") - t, 0)
+    rhs: Any = model.equations[field]
+    halted = moving * rhs if model.clock == "flow" else field + moving * (rhs - field)
+    eqs = {**model.equations, field: halted}
+    return rebuild(type(model), eqs, model.name, model.defaults, model.observables, model.dt)
 
 
 def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
@@ -123,7 +148,7 @@ def _renamed(matrix: RandomMatrix, k: int) -> RandomMatrix:
     raise QuenchedError(f"cannot draw {matrix} afresh for each copy")
 
 
-__all__ = ["copies", "discretise"]
+__all__ = ["copies", "discretise", "freeze"]
 
 
 def zero_temperature(model: Gibbs) -> Gibbs:
