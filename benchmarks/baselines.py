@@ -106,3 +106,22 @@ def simulate(g: float, size: int, trajectories: int, dtype: type, duration: floa
         there = x + h * slope
         x = x + h / 2 * (slope + J @ np.tanh(there) - there)
     return float(np.mean(np.square(x)))
+
+
+def two_time(g: float, points: int, dt: float, order: int = 32) -> Array:
+    """C(t, s) of the noiseless network from unit variance by the Euler map: plain loops over both times."""
+    nodes = hermite(order)
+    z, w = nodes
+    C, R = np.zeros((points, points)), np.zeros((points, points + 1))
+    C[0, 0] = 1.0
+    for n in range(points - 1):
+        for s in range(n + 1):
+            c, v = C[n, s], np.sqrt(C[n, n] * C[s, s])
+            shared, own = np.sqrt(abs(c) / v), np.sqrt(max(1 - abs(c) / v, 0.0))
+            first = np.tanh(np.sqrt(C[n, n]) * (shared * z[:, None] + own * z)) @ w
+            second = np.tanh(np.sqrt(C[s, s]) * (np.sign(c) * shared * z[:, None] + own * z)) @ w
+            R[n, s + 1] = (1 - dt) * R[n, s] + dt * g**2 * float(w @ (first * second))
+            C[n + 1, s] = C[s, n + 1] = (1 - dt) * C[n, s] + dt * R[n, s]
+        here = g**2 * float(w @ np.tanh(np.sqrt(C[n, n]) * z) ** 2)
+        C[n + 1, n + 1] = (1 - dt) ** 2 * C[n, n] + 2 * dt * (1 - dt) * R[n, n] + dt**2 * here
+    return C

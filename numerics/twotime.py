@@ -7,7 +7,7 @@ as the flow itself by the trapezoidal rule, whose error falls as dt².
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,7 +26,9 @@ Array = NDArray[Any]
 
 Rule = Literal["map", "euler", "trapezoid"]
 #: Hermite functions tried, and the part of ⟨f²⟩ that they may miss.
-_ORDERS, _MISSED = (24, 48, 96, 200), 1e-7
+_ORDERS, _MISSED = (16, 32, 64, 128, 256), 1e-7
+#: Steps after which the order needed is known roughly.
+_PILOT = 30
 _REACH, _SPACING = 11.0, 0.08
 _SWEEPS = 2
 
@@ -233,11 +235,19 @@ class Marcher:
         ConvergenceError
             A mean is not found, or the state is not finite.
         """
-        for order in _ORDERS:
+        for order in _ORDERS[self._pilot() :]:
             state = self._run(order)
             if state.missed <= _MISSED:
                 break
         return state
+
+    def _pilot(self) -> int:
+        """Position of the order that the first steps need."""
+        if self.schedule.steps <= 4 * _PILOT:
+            return 0
+        first = Marcher(self.problem, self.values, replace(self.schedule, steps=_PILOT, grow_from=None))
+        enough = (k for k, order in enumerate(_ORDERS) if first._run(order).missed <= _MISSED)
+        return next(enough, len(_ORDERS) - 1)
 
     def _run(self, order: int) -> MarchedState:
         p, schedule = self.problem, self.schedule

@@ -177,12 +177,16 @@ def solve_settled(
     if period is not None and math.isinf(period):
         raise NotCovered("the input depends on time and does not repeat: give times=, such as linspace(0, 50, 501)")
     fast, slow = relaxation(problem, values)
-    burn, band = _BURN * slow, _BAND * slow
+    burn, band, before = _BURN * slow, _BAND * slow, math.inf
     for _ in range(_EXTENSIONS):
         plan = _plan(problem, values, period, fast, slow, burn, longest, band, dt, rule, grow, nodes)
         window = _marched(problem, values, plan)
         _stable_mean(window.state)
-        cut = _cut(window, math.ceil(_EDGE * slow / plan.dt))
+        cut = _cut(window, math.ceil(_EDGE * slow / plan.dt), plan.turn)
+        if cut > 0.6 * before:  # longer lags do not lower it: no tail that decays, but a motion that lasts
+            cut = 0.0
+        else:
+            before = cut
         window = replace(window, unsettled=window.unsettled + cut)
         if window.unsettled <= tol:
             break
@@ -214,6 +218,7 @@ class _Plan:
     period: int | None
     rule: Rule
     nodes: int
+    turn: int
 
 
 def _plan(
@@ -248,7 +253,7 @@ def _plan(
     far = math.ceil(longest / step - 1e-9)
     return _Plan(
         step, first + span + far, far + math.ceil(band / step), first, first + span,
-        max(0, first - math.ceil(_GROW * slow / step)) if grow else None, rows if whole else None, rule, nodes,
+        max(0, first - math.ceil(_GROW * slow / step)) if grow else None, rows if whole else None, rule, nodes, rows,
     )  # fmt: skip
 
 
@@ -276,14 +281,14 @@ def _unsettled(state: MarchedState, plan: _Plan) -> float:
     return float(np.max(left) / max(float(np.max(rows[2])), 1e-9))
 
 
-def _cut(window: Window, edge: int) -> float:
+def _cut(window: Window, edge: int, turn: int) -> float:
     """Error by the lags that are not kept: the square of what still decays there, as tails reflect at the cut.
 
-    Compared are lags a whole period apart, `edge` rows within the band.
+    Compared are lags a whole period (`turn` rows) apart, `edge` rows within the band.
     """
     state = window.state
     far = state.covariance.shape[2] - 1 - edge
-    near = far - (window.period or 1) * max(1, round(0.3 * far / (window.period or 1)))
+    near = far - turn * max(1, round(0.3 * far / turn))
     if near < 1:
         return 0.0
     diagonal = np.diagonal(state.covariance[window.rows], axis1=3, axis2=4)

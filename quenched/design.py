@@ -43,6 +43,8 @@ QUICK_STEPS, FULL_STEPS = (5, 10), (10, 20)
 #: Relative error of a variance by Heun steps of h relaxation times is this times h²: for smooth signals as slow as a
 #: unit (measured with the spectra of the random rate network, 0.03 to 0.05), and for white noise (exact: 1/4 + O(h)).
 SMOOTH_ERROR, NOISE_ERROR = 0.06, 0.27
+#: Longest step of a flow in the time of its fastest feedback.
+_STABLE = 0.8
 #: Units of the slowest time: transient and measurement.
 _BURN, _WINDOW = 5.0, 8.0
 #: Lags that a curve is measured at, up to this many correlation times.
@@ -192,7 +194,10 @@ def plan(
     noisy = bool(model.fix(values).noises)
     grows = not model.observables or any(e.atoms(Lyapunov) for e in model.observables.values())
     steps = (QUICK_STEPS if quick else FULL_STEPS)[noisy]
-    step = _step(model, dict(values), fast / steps) if dt is None else dt
+    step = _step(model, dict(values), min(fast / steps, _STABLE * _feedback(solution, fast))) if dt is None else dt
+    period = getattr(solution, "period", None)
+    if period and model.clock == "flow" and dt is None:
+        step = period / np.ceil(period / step - 1e-9)
     correlation = _correlation_time(solution)
     # A map's step is as cheap as a tenth of a flow's shortest time, so it can afford more of them.
     shortest = 100 * step if model.clock == "map" else 25 * fast
@@ -204,7 +209,7 @@ def plan(
         trials=trials or tier["trials"],
         trajectories=trajectories or tier["trajectories"],
         burn=burn or _rounded(max(transient, _BURN * slow, _BURN * correlation), step),
-        duration=duration or _rounded(max(measured, _WINDOW * slow, _WINDOW * correlation), step),
+        duration=duration or _whole(max(measured, _WINDOW * slow, _WINDOW * correlation), step, period),
         dt=None if model.clock == "map" else step,
         lags=_lags(correlation, [k * fast for k in tested], step, nested=crossed),
         relaxation=fast,
@@ -212,6 +217,22 @@ def plan(
         resolution=_resolution(model, step / fast, noisy),
         lyapunov=grows,
     )
+
+
+def largest_size(quick: bool, chosen: Mapping[str, Any]) -> int:
+    """The largest network of a tier, or of the sizes that are given."""
+    return int(max(chosen.get("sizes") or (QUICK if quick else FULL)["sizes"]))
+
+
+def _feedback(solution: Solution, otherwise: float) -> float:
+    """Time in which strong feedback acts on the mean of the units, where a solution in time knows it."""
+    reader = getattr(solution, "reader", None)
+    return otherwise if reader is None else float(reader.feedback_time())
+
+
+def _whole(time: float, step: float, period: float | None) -> float:
+    """A duration as a whole number of periods, of steps where there is none."""
+    return _rounded(time, step) if not period else _rounded(np.ceil(time / period) * period, step)
 
 
 def _relaxation(model: Model, values: dict[Symbol, float]) -> tuple[float, float]:

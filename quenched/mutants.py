@@ -15,6 +15,7 @@ from quenched.layer_mutants import LAYER_MUTANTS, LayerMutantTheory
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory_object import Theory
+from quenched.time_mutants import TIME_MUTANTS, TimeMutantTheory
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -82,10 +83,12 @@ def mutate(theory: Theory, name: str) -> Theory:
     """
     if name in DECLARATION_MUTANTS:
         return mistaken_declaration(theory, name)
+    if theory.in_time and name in TIME_MUTANTS:
+        return TimeMutantTheory(theory, name)
     if name in LAYER_MUTANTS:
         return LayerMutantTheory(theory, name, LAYER_MUTANTS[name])
     if name not in MUTANTS:
-        known = [*MUTANTS, *DECLARATION_MUTANTS, *LAYER_MUTANTS]
+        known = [*MUTANTS, *DECLARATION_MUTANTS, *LAYER_MUTANTS, *TIME_MUTANTS]
         raise QuenchedError(f"no mutant {name!r}: {nearest(name, known)}")
     return MutantTheory(theory, name, MUTANTS[name])
 

@@ -213,7 +213,15 @@ class Theory:
     @property
     def takes_lags(self) -> bool:
         """Whether `solve` gives curves at any lags asked for (sampled ones keep the lags of their grid)."""
-        return self.derivation.problem is not None
+        return self.derivation.problem is not None or self.in_time
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether powers of N stay in the saddle, so that the theory can be solved at every N."""
+        from quenched.theory.spaces import N
+
+        problem = self.derivation.problem or self.derivation.march
+        return problem is not None and N in problem.parameters
 
     @property
     def in_time(self) -> bool:

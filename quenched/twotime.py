@@ -248,6 +248,12 @@ class Reader:
         except NotCovered:
             return Quantity(float("nan"), float("inf"))
 
+    def feedback_time(self) -> float:
+        """Time in which a perturbation of the units' common mean changes, the shortest but for a few moments."""
+        state = self.window.state
+        rates = np.abs(np.linalg.eigvals(state.mean_mode()[self.window.first :] - np.eye(len(state.marcher.states))))
+        return float(state.marcher.schedule.dt / max(np.quantile(np.max(rates, axis=1), 0.9), 1e-9))
+
     # -- declared expressions ---------------------------------------------------------------------------------------
     def _declared(self, expr: Expr) -> Quantity:
         if isinstance(expr, Lyapunov):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quenched.design import Design, StaticDesign, design_of
+from quenched.design import Design, StaticDesign, design_of, largest_size
 from quenched.parameters import points
 from quenched.runs import Samples, given_samples, simulated_samples
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
@@ -117,6 +117,8 @@ class Target:
     solution: Solution
     design: Design | StaticDesign
     samples: Samples | None = None
+    #: Of a theory that keeps N: its solution at every size.
+    sized: Mapping[int, Solution] = field(default_factory=dict)
 
     def with_samples(self, samples: Samples) -> Target:
         """The same with its runs."""
@@ -175,12 +177,14 @@ def _same(at: list[dict[str, Any]], name: str) -> bool:
 def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:
     """Solve a point and plan its simulations, those of a mutant as for the right theory (their runs are shared)."""
     own = theory.own(point)
-    solution = theory.right.solve(own)
+    size = {"N": largest_size(quick, chosen)} if theory.right.keeps_size else {}
+    solution = theory.right.solve(own, **size)
     design = design_of(model, model.values(point), solution, quick, chosen)
+    lags: dict[str, Any] = {"lags": design.lags} if theory.takes_lags and isinstance(design, Design) else {}
     if theory is not theory.right or theory.takes_lags:
-        lags: dict[str, Any] = {"lags": design.lags} if theory.takes_lags and isinstance(design, Design) else {}
-        solution = theory.solve(own, **lags)
-    return Target(point, solution, design)
+        solution = theory.solve(own, **lags, **size)
+    others = {N: theory.solve(own, **lags, N=N) for N in design.sizes} if size else {}
+    return Target(point, solution, design, sized=others)
 
 
 def _looked(
@@ -237,6 +241,7 @@ def _case(theory: Theory, target: Target) -> Case:
             predicted[name] = _predicted(solution.quantity(name), samples.lags)
         except NotCovered:
             uncovered.append(name)
+    samples = _from_own_size(target.sized, predicted, samples)
     case = Case(
         samples.values,
         predicted,
@@ -252,6 +257,18 @@ def _case(theory: Theory, target: Target) -> Case:
     curves = [name for name in predicted if name in samples.curves]
     tested = target.design.positions(samples.lags)
     return replace(case, lags=dict.fromkeys(curves, samples.lags), select=dict.fromkeys(curves, tested))
+
+
+def _from_own_size(sized: Mapping[int, Solution], predicted: Mapping[str, Any], samples: Samples) -> Samples:
+    """Runs moved by what the theory of their own N differs from that of the largest: what is left vanishes as N → ∞."""
+    if not sized:
+        return samples
+    values = {N: dict(row) for N, row in samples.values.items()}
+    for name, (reference, _) in predicted.items():
+        for N, row in values.items():
+            own, _ = _predicted(sized[N].quantity(name), samples.lags)
+            row[name] = row[name] + (np.asarray(reference) - np.asarray(own))
+    return replace(samples, values=values)
 
 
 def _with_shifts(theory: Theory, solution: Solution, samples: Samples) -> Samples:
