@@ -2,17 +2,25 @@
 
 from collections.abc import Callable
 
-from sympy import Expr, sqrt, symbols, tanh
+from sympy import Expr, cos, pi, sqrt, symbols, tanh
 
-from quenched import Critical, Dynamics, Field, Gaussian, Lyapunov, WhiteNoise, mean, t, tau
+from quenched import Critical, Dynamics, Field, Gaussian, Lyapunov, Quenched, Uniform, WhiteNoise, mean, t, tau
 
 
-def scs(phi: Callable[[Expr], Expr] = tanh) -> Dynamics:
-    """Random rate network x' = -x + J φ(x) + noise of strength s2 (J = 0 gives ⟨x²⟩ = s2)."""
+def scs(phi: Callable[[Expr], Expr] = tanh, drive: bool = False) -> Dynamics:
+    """Random rate network x' = -x + J φ(x) + noise of strength s2 (J = 0 gives ⟨x²⟩ = s2).
+
+    Options: phi; drive: a sinusoid with a random phase for every unit.
+    """
     g, s2 = symbols("g s2", nonnegative=True)
     x, J = Field("x"), Gaussian("J", variance=g**2)
     equations = {x: -x + J @ phi(x) + sqrt(2 * s2) * WhiteNoise("xi")}
-    net = Dynamics(equations, name="scs", defaults={g: 2, s2: 0})
+    defaults = {g: 2, s2: 0}
+    if drive:
+        amplitude, omega = symbols("I omega", positive=True)
+        equations[x] += amplitude * cos(omega * t + Quenched("theta", Uniform(0, 2 * pi)))
+        defaults |= {amplitude: 0.5, omega: 1}
+    net = Dynamics(equations, name="scs", defaults=defaults)
     return net.observe(
         C_x=mean(x(t) * x(t + tau)),
         C_phi=mean(phi(x(t)) * phi(x(t + tau))),
