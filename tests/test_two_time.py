@@ -12,6 +12,7 @@ from quenched import (
     Normal,
     Quenched,
     QuenchedError,
+    Uniform,
     WhiteNoise,
     catalogue,
     derive,
