@@ -44,7 +44,7 @@ QUICK_STEPS, FULL_STEPS = (5, 10), (10, 20)
 #: unit (measured with the spectra of the random rate network, 0.03 to 0.05), and for white noise (exact: 1/4 + O(h)).
 SMOOTH_ERROR, NOISE_ERROR = 0.06, 0.27
 #: Longest step of a flow in the time of its fastest feedback.
-_STABLE = 0.8
+_STABLE = 0.4
 #: Units of the slowest time: transient and measurement.
 _BURN, _WINDOW = 5.0, 8.0
 #: Lags that a curve is measured at, up to this many correlation times.

@@ -144,17 +144,14 @@ def test_growth_of_a_stationary_state_is_that_of_the_schroedinger_problem() -> N
 @pytest.mark.slow
 def test_wrong_theories_of_a_driven_network_are_rejected() -> None:
     """The same runs judge the derived theory and named mistakes."""
-    net = catalogue["balanced-chaos-suppression"](input="independent")
+    net = catalogue["balanced-chaos-suppression"](input="independent", step=0.1)
     values, sizes = {"g": 2, "I_1": 20, "f": 0.5}, (250, 400, 640)
-    how: dict[str, Any] = {"dt": 0.05, "burn": 30.0, "duration": 40.0, "lags": [0.0, 1.0], "workers": 1, "store": False}
+    how: dict[str, Any] = {"burn": 300, "duration": 400, "lags": [0.0, 10.0], "workers": 1, "store": False}
     runs = {n: simulate(net, n, trials=12, seed=5, params=values, **how) for n in sizes}
     theory = derive(net)
     verdicts = {}
     for name in (None, "finite-size-dropped", "labels-equal"):
         judged = theory if name is None else theory.mutate(name)
         verdicts[name] = validate(net, theory=judged, data=runs, sizes=sizes, ci=True, quick=True, **values).verdict
-    assert verdicts == {
-        None: "inconclusive",
-        "finite-size-dropped": "disagree",
-        "labels-equal": "disagree",
-    } or verdicts == {None: "agree", "finite-size-dropped": "disagree", "labels-equal": "disagree"}
+    assert verdicts["finite-size-dropped"] == verdicts["labels-equal"] == "disagree", verdicts
+    assert verdicts[None] != "disagree"
