@@ -8,10 +8,11 @@ non-commuting symbols.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sympy import Expr, I, ImmutableDenseMatrix, S, Symbol, expand, eye, zeros
+from sympy import Expr, I, ImmutableDenseMatrix, Rational, S, Symbol, expand, eye, zeros
 
 from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose
 from quenched.theory.couplings import RandomMatrix
@@ -82,6 +83,15 @@ class Pencil(Form):
             Line("(L⁻¹) on the first blocks = (z − M)⁻¹", r"(L^{-1})_{\text{first blocks}} = (z - M)^{-1}"),
         ]
 
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        for field in ("bare", "occurrences", "ranks"):
+            parts = getattr(self, field)
+            for k, part in enumerate(parts):
+                dropped: dict[str, Any] = {field: (*parts[:k], *parts[k + 1 :])}
+                larger: dict[str, Any] = {field: (*parts[:k], _larger(part), *parts[k + 1 :])}
+                yield f"{field} {k} dropped", replace(self, **dropped)
+                yield f"{field} {k} × 1.1", replace(self, **larger)
+
     def table(self) -> list[list[tuple[str, str]]]:
         """Entries in text and LaTeX."""
         parts: dict[tuple[int, int], list[tuple[str, str]]] = {}
@@ -101,6 +111,14 @@ class Pencil(Form):
             ]
             for r in cells
         ]
+
+
+def _larger(part: Any) -> Any:
+    """An entry of a pencil × 1.1."""
+    tenth = Rational(11, 10)
+    if isinstance(part, tuple):
+        return (*part[:2], part[2] * tenth)
+    return replace(part, coefficient=part.coefficient * tenth)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sympy import Abs, Add, Expr, I, Matrix, S, Symbol, simplify, zeros
+from sympy import Abs, Add, Expr, I, Matrix, Rational, S, Symbol, simplify, zeros
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import open_leaves
@@ -73,6 +73,23 @@ class DysonEquation(Form):
             out.append(equation_line(Symbol(f"S_{i}{j}"), value))
         return [*out, *self.definitions()]
 
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        p, tenth = self.problem, Rational(11, 10)
+        for k, f in enumerate(p.feedback):
+            rest, after = p.feedback[:k], p.feedback[k + 1 :]
+            yield f"self-energy term {k} dropped", replace(self, problem=replace(p, feedback=(*rest, *after)))
+            larger = (*rest, replace(f, coefficient=f.coefficient * tenth), *after)
+            yield f"self-energy term {k} × 1.1", replace(self, problem=replace(p, feedback=larger))
+        for k, (i, j, value) in enumerate(p.bare):
+            other = (*p.bare[:k], (i, j, value * tenth), *p.bare[k + 1 :])
+            yield f"deterministic part {k} × 1.1", replace(self, problem=replace(p, bare=other))
+        for k, space in enumerate(p.spaces):
+            sizes = (*p.spaces[:k], replace(space, fraction=space.fraction * tenth), *p.spaces[k + 1 :])
+            yield f"size of {space.name} × 1.1", replace(self, problem=replace(p, spaces=sizes))
+        for k, r in enumerate(p.ranks):
+            ranks = (*p.ranks[:k], replace(r, coefficient=r.coefficient * tenth), *p.ranks[k + 1 :])
+            yield f"finite-rank part {k} × 1.1", replace(self, problem=replace(p, ranks=ranks))
+
     def definitions(self) -> list[Line]:
         """What the scalars are."""
         p, out = self.problem, []
@@ -113,6 +130,14 @@ class ScalarEquations(Form):
     def __hash__(self) -> int:
         return hash((self.equations, self.solved, self.resolvent))
 
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        for field in ("equations", "solved"):
+            pairs = getattr(self, field)
+            for k, (symbol, value) in enumerate(pairs):
+                other: dict[str, Any] = {field: (*pairs[:k], (symbol, value * Rational(11, 10)), *pairs[k + 1 :])}
+                yield f"{symbol} × 1.1", replace(self, **other)
+        yield "resolvent × 1.1", replace(self, resolvent=self.resolvent * Rational(11, 10))
+
     def lines(self) -> list[Line]:
         out = [equation_line(symbol, value) for symbol, value in self.equations]
         return [*out, Line(f"g(z) = {text(self.resolvent)}", f"g(z) = {latex(self.resolvent)}")]
@@ -125,10 +150,20 @@ class Boundary(Form):
     Attributes
     ----------
     table : matrix of the linear map of the scalars that vanish outside the support
+    scalars : equations of the scalars in it
     """
 
     name: ClassVar[str] = "boundary of the support"
     table: tuple[tuple[Expr, ...], ...]
+    scalars: ScalarEquations
+
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        for i, row in enumerate(self.table):
+            for j, value in enumerate(row):
+                for label, factor in (("dropped", S.Zero), ("× 1.1", Rational(11, 10))):
+                    if value != 0:
+                        other = (*row[:j], value * factor, *row[j + 1 :])
+                        yield f"Λ_{i}{j} {label}", replace(self, table=(*self.table[:i], other, *self.table[i + 1 :]))
 
     @property
     def condition(self) -> Expr:
@@ -440,7 +475,7 @@ class FindBoundary(Rule):
 
     def __call__(self, before: Form) -> Boundary:
         assert isinstance(before, DysonEquation)
-        return Boundary(boundary_table(before.problem, self.scalars))
+        return Boundary(boundary_table(before.problem, self.scalars), self.scalars)
 
 
 def boundary_table(doubled: DysonProblem, scalars: ScalarEquations) -> tuple[tuple[Expr, ...], ...]:

@@ -24,6 +24,7 @@ from quenched.validate import (
     witnesses_layers,
     witnesses_paths,
     witnesses_replicas,
+    witnesses_resolvent,
 )
 from quenched.validate.meaning import draw_parameters
 from quenched.validate.meaning_fluctuations import linear_networks
@@ -45,6 +46,7 @@ WITNESSES: dict[type[Rule], Witness] = {
     **witnesses_fluctuations.WITNESSES,
     **witnesses_replicas.WITNESSES,
     **witnesses_instance.WITNESSES,
+    **witnesses_resolvent.WITNESSES,
 }
 
 
