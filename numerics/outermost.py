@@ -34,7 +34,8 @@ def outermost(solver: SpectralSolver, unit: complex = 1.0) -> Number | None:
     tips, margin = _first_loss(solver, far, lines, unit)
     if not np.isfinite(tips).any():
         return None
-    best = int(np.nanargmax(tips))
+    ties = np.flatnonzero(tips >= np.nanmax(tips) - 1.5 * margin)  # tips are known to a step
+    best = int(ties[np.argmin(np.abs(ties - LINES))])
     start, width = float(tips[best]) + 2 * margin, reach / LINES
 
     def tip(height: float) -> float:
@@ -42,7 +43,7 @@ def outermost(solver: SpectralSolver, unit: complex = 1.0) -> Number | None:
 
     if best == LINES and tip(lines[best]) > max(tip(lines[best] + d * width) for d in (-1, -0.1, -0.01, 0.01, 0.1, 1)):
         return Number(tip(lines[best]), 1e-11)
-    bounds = (lines[best] - width, lines[best] + width)
+    bounds = (lines[ties[0]] - width, lines[ties[-1]] + width)
     found = minimize_scalar(lambda y: -tip(y), bounds=bounds, method="bounded", options={"xatol": 1e-6 * width})
     return Number(-float(found.fun), 1e-10 * reach)
 

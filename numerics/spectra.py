@@ -21,6 +21,8 @@ from .types import Array, Number
 
 #: Im g above this means that a real point is inside the support of a Hermitian matrix.
 INSIDE = 3e-5
+#: Scalars above this put a point well inside a support in the plane, whatever their last digits.
+DEEP = 0.1
 #: Points solved at once.
 BATCH = 4096
 
@@ -98,7 +100,12 @@ class SpectralSolver:
 
     def _inside(self, z: Complex) -> tuple[Complex, Array]:
         _, error, inside = self.doubled.follow(z)
-        self.doubled.demand(error, "support")
+        lost = ~(error < 1e-6)
+        if lost.any():  # the centre of a product, where the density diverges: look beside it
+            beside = z[lost] + 1e-3 * (1 + np.abs(z[lost])) * np.exp(0.7j)
+            t, error, inside[lost] = self.doubled.follow(beside)
+            deep = np.abs(t[:, self.doubled.vanishing]).max(axis=1, initial=0.0) > DEEP
+            self.doubled.demand(error[~deep], "support")
         return z, inside.astype(float)
 
     @staticmethod
@@ -208,8 +215,22 @@ class SpectralSolver:
         for power in range(12):
             reach = scale * 2.0**power
             if not self.inside(np.array([-reach, reach])).any():
-                return float(1.5 * reach), True
+                return 1.5 * self._tightened(reach), True
         return float(32 * scale), False
+
+    def _tightened(self, reach: float) -> float:
+        """Halve a radius as long as all eigenvalues stay within it: g integrated over the circle is their fraction."""
+        unit = np.exp(2j * np.pi * (np.arange(64) + 0.5) / 64)
+        for _ in range(16):
+            z = reach / 2 * unit
+            try:
+                inside = np.mean(z * self.resolvent(z)[0])
+            except ConvergenceError:
+                break
+            if not abs(inside - 1) < 1e-4:
+                break
+            reach /= 2
+        return float(reach)
 
     def _crossings(self, start: complex, end: complex) -> list[Number]:
         length = abs(end - start)

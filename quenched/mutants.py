@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from quenched.layer_mutants import LAYER_MUTANTS, LayerMutantTheory
+from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory_object import Theory
@@ -126,6 +127,8 @@ def _wider(matrix: RandomMatrix) -> Any:
     from sympy import Rational, sqrt
 
     tenth = Rational(11, 10)
+    if isinstance(matrix, Circulant):  # not random
+        return matrix
     if not isinstance(matrix, Gaussian):
         return sqrt(tenth) * matrix
     return _gaussian(matrix, variance=matrix.variance * tenth)

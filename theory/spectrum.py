@@ -177,7 +177,7 @@ class Spectrum:
     def rewritten(self, chosen: Mapping[Basic, Any]) -> Spectrum:
         """The spectrum with parts (parameters, matrices, …) replaced everywhere by others."""
         blocks = {
-            (substitute(p, chosen), substitute(q, chosen)): substitute(block, chosen)
+            (substitute(p, chosen), substitute(q, chosen)): multiplied_out(substitute(block, chosen))
             for (p, q), block in self.blocks.items()
         }
         fixed = Spectrum(blocks, self.name)
@@ -288,6 +288,17 @@ def _as_blocks(given: Any) -> Blocks:
             raise QuenchedError(f"the block {pair!r} of a Spectrum should be a matrix over these populations: {block}")
         blocks[pair] = block
     return blocks
+
+
+def multiplied_out(matrix: Matrix) -> Matrix:
+    """The canonical form of an expression in which factors were replaced by sums."""
+    total = combine([], matrix.rows, matrix.cols)
+    for coefficient, word in matrix.terms:
+        product = combine([(S.One, ())], matrix.rows, matrix.rows)
+        for factor in word:
+            product = product @ factor
+        total = total + product * coefficient
+    return total
 
 
 def _symmetric_form(matrix: Matrix) -> Matrix:
