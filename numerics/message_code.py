@@ -156,6 +156,7 @@ class MessageProgram:
     sites : in the order of a sweep
     blocks : (matrix or None, rows, columns) of every coupling, in the order of the functions `block_k`
     reading : (population, label) that some coupling reads
+    taught : (population, label, ((matrix, label at its rows, population of the teacher), …)) of labels that teachers give
     spread, entropy : as in `MessageProblem`
     parameters : names, in the order of p
     """
@@ -164,6 +165,7 @@ class MessageProgram:
     sites: tuple[SiteProgram, ...]
     blocks: tuple[tuple[str | None, str, str], ...]
     reading: tuple[tuple[str, str], ...]
+    taught: tuple[tuple[str, str, tuple[tuple[str, bool, str], ...]], ...]
     spread: float
     entropy: tuple[float, float]
     parameters: tuple[str, ...]
@@ -200,6 +202,11 @@ def message_program(problem: MessageProblem) -> MessageProgram:
         sites,
         tuple((b.matrix, b.rows, b.cols) for b in problem.blocks),
         tuple(dict.fromkeys(r for r in reading if r[1] in labels[r[0]])),
+        tuple(
+            (s.name, s.taught.symbol.name, tuple((m, at_row, far) for m, at_row, _, far in s.taught.uses))
+            for s in problem.sites
+            if s.taught
+        ),
         problem.spread,
         problem.entropy,
         tuple(s.name for s in problem.parameters),
@@ -231,6 +238,7 @@ class _Writer:
         for site in self.problem.sites:
             parts += self._site(site)
         parts += [self._given(site) for site in self.problem.sites]
+        parts += [self._label(site) for site in self.problem.sites if site.taught]
         parts += [self._block(k, block) for k, block in enumerate(self.problem.blocks)]
         return "\n".join([*parts, self._sweep()])
 
@@ -243,6 +251,18 @@ class _Writer:
             out.append(f'\ndef {what}_{name}(q, p):\n    """{doc} that the declaration gives a site of {site.name}."""')
             out.append(f"    return {self._array(expr, site, 'q')} + np.zeros(len(q))\n")
         return "\n".join(out)
+
+    def _label(self, site: MessageSite) -> str:
+        """Noise of a teacher's label, and the weights that it sums over the couplings."""
+        assert site.taught is not None
+        name, sites = identifier(site.name), {s.name: s for s in self.problem.sites}
+        noise = ", ".join(self._array(e, site, "q") for e in (site.taught.mean, site.taught.variance))
+        out = f'\ndef noise_{name}(p):\n    """Mean and variance of the noise in {site.taught.symbol}."""\n    return {noise}\n'
+        for k, (matrix, _, weights, far) in enumerate(site.taught.uses):
+            doc = f"What {site.taught.symbol} sums over {matrix}: weights of the teacher."
+            body = f"    return {self._array(weights, sites[far], 'q')} + np.zeros(len(q))"
+            out += f'\n\ndef teacher_{name}_{k}(q, p):\n    """{doc}"""\n{body}\n'
+        return out
 
     def _block(self, k: int, block: MessageBlock) -> str:
         sites = {s.name: s for s in self.problem.sites}

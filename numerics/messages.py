@@ -69,7 +69,7 @@ class Instance:
     values : parameter name → number
     sizes : population → number of units
     matrices : name → array (rows, columns)
-    labels : name → array (units,)
+    labels : name → array (units,); of a label that a teacher gives, the standard normal numbers of its noise
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class Instance:
         self.p = tuple(float(values[name]) for name in program.parameters) or (0.0,)
         self.states = [s.name for s in program.sites if s.kind == "state"]
         self.labels = dict(labels)
+        for population, label, uses in program.taught:
+            self.labels[label] = self._taught(population, label, uses, matrices)
         self.q = {s.name: self._labels(s) for s in program.sites}
         self.bias = {name: self._given("bias", name) for name in self.q}
         self.quadratic = {name: self._given("quadratic", name) for name in self.q}
@@ -94,6 +96,18 @@ class Instance:
         if not site.labels:
             return np.zeros((self.sizes[site.name], 1))
         return np.ascontiguousarray(np.stack([self.labels[name] for name in site.labels], axis=1))
+
+    def _taught(
+        self, population: str, label: str, uses: tuple[tuple[str, bool, str], ...], matrices: Mapping[str, Array]
+    ) -> Array:
+        """A label that a teacher gives: its noise is drawn already, its weights are summed over the couplings."""
+        name, sites = identifier(population), {s.name: s for s in self.program.sites}
+        mean, variance = getattr(self.module, f"noise_{name}")(self.p)
+        total = mean + np.sqrt(variance) * self.labels.get(label, np.zeros(self.sizes[population]))
+        for k, (matrix, at_row, far) in enumerate(uses):
+            weights = getattr(self.module, f"teacher_{name}_{k}")(self._labels(sites[far]), self.p)
+            total = total + (matrices[matrix] if at_row else matrices[matrix].T) @ weights
+        return np.asarray(total, float)
 
     def _given(self, what: str, name: str) -> Array:
         found: Array = getattr(self.module, f"{what}_{identifier(name)}")(self.q[name], self.p)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sympy import Expr
 
+    from quenched.attainment import Attainment
     from quenched.numerics.message_code import MessageProgram
     from quenched.numerics.messages import MessageRun
     from quenched.theory.instance import InstanceDerivation
@@ -108,6 +109,57 @@ class InstanceTheory(ReplicaTheory):
         task = task.number(realisation)
         instance = task.instance()
         return Passing(task.run(instance), {k: float(v[0]) for k, v in task.realise().items()}, N)
+
+    def trajectory(
+        self, params: Params = None, *, sweeps: int = 200, names: tuple[str, ...] = ("q",), **keywords: Any
+    ) -> dict[str, NDArray[np.float64]]:
+        """State evolution sweep by sweep, from no knowledge of the instance.
+
+        Parameters
+        ----------
+        params, **keywords : values of the parameters
+        sweeps : at most; it ends where nothing changes, or where everything is known
+        names : observables to follow
+
+        Returns
+        -------
+        dict name → array (sweeps + 1,)
+        """
+        from quenched.numerics.evolution import trajectory
+
+        return trajectory(self.problem, self.values(params, **keywords), sweeps, names)
+
+    def attainment(
+        self,
+        N: int,
+        trials: int = 8,
+        seed: int = 0,
+        params: Params = None,
+        *,
+        name: str = "q",
+        sweeps: int = 500,
+        **keywords: Any,
+    ) -> Attainment:
+        """Whether message passing on finite instances gets where state evolution goes; the answer prints itself.
+
+        Parameters
+        ----------
+        N, trials, seed : reference size, number of instances, seed
+        name : an overlap of a state, by its name in solutions
+        params, **keywords : values of the parameters
+        """
+        import numpy as np
+
+        from quenched.attainment import Attainment
+        from quenched.validate.message_passing import experiment, reading
+
+        values = self.values(params, **keywords)
+        promised = self.trajectory(values, sweeps=sweeps, names=(name,))[name]
+        task = experiment(self.model, self.messages, N, seed, values, sweeps=sweeps)  # type: ignore[arg-type]
+        runs = [task.number(k).run() for k in range(trials)]
+        found = np.array([reading(task, run)[name] for run in runs])
+        behaviours = tuple(run.behaviour for run in runs)
+        return Attainment(name, float(promised[-1]), len(promised) - 1, found, behaviours, N)
 
     @property
     def companions(self) -> tuple[InstanceTheory, ...]:

@@ -6,7 +6,7 @@ Nothing here uses replicas. `quenched.theory.instance_identities` compares the t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from sympy import Add, Expr, Heaviside, Mul, Poly, S, Symbol, log
@@ -32,8 +32,8 @@ from quenched.theory.instance_messages import (
     Onsager,
 )
 from quenched.theory.observables import Functional, Mean
-from quenched.theory.problem_messages import MessageBlock, MessageProblem, MessageSite
-from quenched.theory.problem_replicas import L, ReplicaProblem
+from quenched.theory.problem_messages import MessageBlock, MessageLabel, MessageProblem, MessageSite
+from quenched.theory.problem_replicas import L, ReplicaProblem, ReplicaSite
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, text
 from quenched.theory.replica_ansatz import moment
@@ -82,7 +82,7 @@ class ObserveInstance(Rule):
         kinds = kinds_of(evolution)
         problem = ReplicaProblem(
             evolution.graph.parameters,
-            tuple(f.site.measure for f in evolution.laws),
+            tuple(f.measure for f in evolution.laws),
             equations,
             constraints,
             evolution.free_entropy.xreplace(known),
@@ -127,6 +127,7 @@ def needed(equations: dict[Symbol, Expr], used: list[Expr]) -> tuple[tuple[Symbo
 def kinds_of(evolution: EvolutionForm) -> dict[Symbol, str]:
     """What every unknown is, for its starting values."""
     kinds = dict.fromkeys(evolution.means.values(), "mean") | dict.fromkeys(evolution.overlaps.values(), "overlap")
+    kinds |= dict.fromkeys(evolution.responses.values(), "mean")
     for (name, _), s in evolution.widths.items():
         kinds[s] = "norm" if evolution.graph.site(name).kind == "state" else "response"
     return kinds
@@ -145,11 +146,12 @@ def message_problem(evolution: EvolutionForm) -> MessageProblem:
         tuple(
             MessageSite(
                 f.site.symbol.name,
-                f.site.measure,
+                _on_instance(f),
                 f.site.bias,
                 f.site.quadratic,
                 f.site.norm if f.site.sphere else None,
                 _count(f) if counts else None,
+                _taught(f),
             )
             for f in fields
         ),
@@ -164,6 +166,20 @@ def message_problem(evolution: EvolutionForm) -> MessageProblem:
         float(spread),
         (float(evolution.bethe[0]), float(evolution.bethe[1])),
     )
+
+
+def _on_instance(f: FieldLaw) -> ReplicaSite:
+    """The base measure with a teacher's label as one more label, a number on an instance."""
+    seen, base = f.site.seen, f.site.measure
+    return base if seen is None else replace(base, labels=(*base.labels, (seen.symbol, (), S.Zero)))
+
+
+def _taught(f: FieldLaw) -> MessageLabel | None:
+    seen = f.site.seen
+    if seen is None:
+        return None
+    uses = tuple((matrix, at_row, coef * end.factor, end.site) for matrix, at_row, coef, end in seen.uses)
+    return MessageLabel(seen.symbol, seen.mean, seen.variance, uses)
 
 
 def _states(evolution: EvolutionForm) -> Iterator[tuple[str, Expr]]:

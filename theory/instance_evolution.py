@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sympy import Add, Expr, Matrix, Mul, Rational, S, Symbol, eye
+from sympy import Add, Expr, Matrix, Mul, Rational, S, Symbol, eye, sqrt
 
+from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.instance_graph import GraphSite, HalfEdge, PairGraph
+from quenched.theory.fields import Quenched
+from quenched.theory.instance_graph import End, GraphSite, HalfEdge, PairGraph
 from quenched.theory.instance_messages import MJ, OLD, VJ, A, BetheForm, NodeEquations
 from quenched.theory.laws import Law
-from quenched.theory.problem_replicas import L, site_average
+from quenched.theory.problem_replicas import L, Piece, ReplicaSite, X, site_average
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
+from quenched.theory.replica_ansatz import label_moment
+from quenched.theory.spaces import Population
 
 #: A second moment over the sites of a population: its name, and the multiple of x² (or of x) that is averaged.
 Key = tuple[str, Expr]
@@ -34,6 +38,7 @@ class FieldLaw:
     site : the sites
     mean, k, v : mean (without the field B of the declaration), variance, and V, in unknowns, labels and parameters
     inside : V as the log-partition function sees it: 0 where x² is fixed, −λ on a sphere
+    given : of a field v of the disorder, its standard normal number ζ, its size √Var(v), and the shift d of b by ζ
     """
 
     site: GraphSite
@@ -41,10 +46,33 @@ class FieldLaw:
     k: Expr
     v: Expr
     inside: Expr
+    given: tuple[Quenched, Expr, Expr] | None = None
+
+    @property
+    def labels(self) -> tuple[Quenched, ...]:
+        """Quenched numbers that averages run over."""
+        return (*self.site.labels, *([self.given[0]] if self.given else []))
+
+    @property
+    def measure(self) -> ReplicaSite:
+        """The base measure with v written by its standard normal number."""
+        seen, base = self.site.seen, self.site.measure
+        if seen is None or self.given is None:
+            return base
+        zeta, size, _ = self.given
+        swap = {seen.symbol: seen.mean + size * zeta}
+        pieces = tuple(Piece(p.value, p.weight.xreplace(swap)) for p in base.pieces)
+        return replace(base, pieces=pieces, labels=(*base.labels, (zeta, (), zeta.law.density(X))))
 
     def average(self, poly: Expr) -> Expr:
         """E[poly] over the sites."""
-        return site_average(self.site.name, poly, self.site.bias + self.mean, self.k, self.inside, self.site.labels)
+        return site_average(self.site.name, poly, self.site.bias + self.mean, self.k, self.inside, self.labels)
+
+    def response(self) -> Expr:
+        """E[∂L₁/∂v]: by parts, (E[ζ L₁] − d E[L₂])/√Var(v)."""
+        assert self.given is not None
+        zeta, size, shift = self.given
+        return self.average((zeta * L[1] - shift * L[2]) / size)
 
 
 @dataclass(frozen=True)
@@ -56,7 +84,8 @@ class EvolutionForm(Form):
     graph, nodes : the measure and its iteration
     bethe : coefficients of the Bethe free entropy
     laws : of the fields of every population
-    means, overlaps, widths : E[c x], E[c L₁²], E[c L₂] by (population, c): their symbols
+    means, overlaps, widths : E[c L₁], E[c L₁²], E[c L₂] by (population, c): their symbols
+    responses : E[∂L₁/∂v] by population, v the field of the disorder that it sees
     equations : symbol → its average over the next fields
     constraints : multiplier → (average, value), on spheres
     free_entropy : Bethe free entropy per unit of N on a typical instance
@@ -70,6 +99,7 @@ class EvolutionForm(Form):
     means: dict[Key, Symbol]
     overlaps: dict[Key, Symbol]
     widths: dict[Key, Symbol]
+    responses: dict[str, Symbol]
     equations: dict[Symbol, Expr]
     constraints: dict[Symbol, tuple[Expr, Expr]]
     free_entropy: Expr
@@ -131,6 +161,7 @@ class _Evolution:
         self.means: dict[Key, Symbol] = {}
         self.overlaps: dict[Key, Symbol] = {}
         self.widths: dict[Key, Symbol] = {}
+        self.responses: dict[str, Symbol] = {}
         self.multipliers: dict[str, Symbol] = {}
 
     def run(self) -> EvolutionForm:
@@ -140,6 +171,7 @@ class _Evolution:
         equations = {s: by_name[n].average(c * L[1]) for (n, c), s in self.means.items()}
         equations |= {s: by_name[n].average(c * L[1] ** 2) for (n, c), s in self.overlaps.items()}
         equations |= {s: by_name[n].average(c * L[2]) for (n, c), s in self.widths.items()}
+        equations |= {s: by_name[n].response() for n, s in self.responses.items()}
         constraints = {
             lam: (by_name[n].average(L[2] + L[1] ** 2), self.graph.site(n).norm) for n, lam in self.multipliers.items()
         }
@@ -152,6 +184,7 @@ class _Evolution:
             self.means,
             self.overlaps,
             self.widths,
+            self.responses,
             equations,
             constraints,
             free,
@@ -159,7 +192,7 @@ class _Evolution:
 
     def _law(self, site: GraphSite) -> FieldLaw:
         edges = self.graph.half_edges(site.name)
-        mean = Add(*(self._mean(h) for h in edges)).expand()
+        mean = (Add(*(self._mean(h) for h in edges)) + self._taught(site, edges)).expand()
         direct = (self.nodes.field - self.nodes.reaction).coeff(A, 1).coeff(MJ, 1)
         spread = self.nodes.width.coeff(A, 2).coeff(VJ, 1)
         k, v = S.Zero, site.quadratic
@@ -170,7 +203,49 @@ class _Evolution:
                     key = (here.other.site, (here.other.factor * there.other.factor).expand())
                     k += direct**2 * size * self._named(self.overlaps, "q", key)
                     v += spread * size * self._named(self.widths, "chi", key)
-        return FieldLaw(site, mean, k.expand(), v.expand(), self._inside(site, v))
+        law = FieldLaw(site, mean, k.expand(), v.expand(), self._inside(site, v))
+        return self._conditioned(law, edges) if site.seen else law
+
+    def _taught(self, site: GraphSite, edges: list[HalfEdge]) -> Expr:
+        """What b owes to labels: entries of the same couplings are in the field v that a label was made from."""
+        total = S.Zero
+        for other in self.graph.sites:
+            for far in seen_edges(other):
+                for here in edges:
+                    if here.other.site != other.name or far.other.site != site.name:
+                        continue
+                    there = HalfEdge(far.matrix, not far.at_row, far.coef, far.other.factor, End(other.name, S.One))
+                    size = pair_strength(self.graph, here, there)
+                    if size != 0:
+                        taken = {p.name for p in self.graph.parameters}
+                        name = f"s_{other.name}" + ("_" if f"s_{other.name}" in taken else "")
+                        self.responses[other.name] = Symbol(name, real=True)
+                        total += size * self.responses[other.name]
+        return total
+
+    def _conditioned(self, law: FieldLaw, edges: list[HalfEdge]) -> FieldLaw:
+        """The law of b given v: both are sums over the same couplings, jointly Gaussian."""
+        site, seen = law.site, law.site.seen
+        assert seen is not None
+        square, cross = seen.variance, S.Zero
+        teacher = seen_edges(site)
+        for one in teacher:
+            for two in teacher:
+                size = pair_strength(self.graph, one, two)
+                square += size * label_moment(one.other.factor * two.other.factor) if size != 0 else 0
+            for here in edges:
+                size = pair_strength(self.graph, one, here)
+                if size != 0:
+                    key = (one.other.site, (one.other.factor * here.other.factor).expand())
+                    cross += size * self._named(self.means, "m", key)
+        zeta = Quenched("zeta", Normal(0, 1), over=self._population(site.name))
+        root = sqrt(square.expand())
+        shift = cross / root
+        mean, k = law.mean + shift * zeta, (law.k - shift**2).expand()
+        return replace(law, mean=mean, k=k, given=(zeta, root, shift))
+
+    def _population(self, name: str) -> Population:
+        return next(p for law in self.graph.laws for p in (law.rows, law.cols) if p.name == name)
 
     def _mean(self, h: HalfEdge) -> Expr:
         """N·E[A_ij] times the mean of the far ends."""
@@ -211,6 +286,12 @@ class _Evolution:
             name = f"{letter}_{tag}"
             table[key] = Symbol(name if name not in taken else name + "_", real=True)
         return table[key]
+
+
+def seen_edges(site: GraphSite) -> list[HalfEdge]:
+    """The couplings that make the field v of a site, from its side."""
+    uses = site.seen.uses if site.seen else ()
+    return [HalfEdge(matrix, at_row, coef, S.One, end) for matrix, at_row, coef, end in uses]
 
 
 def check_echo(nodes: NodeEquations) -> None:

@@ -45,6 +45,23 @@ class Coupling:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A local field of the disorder alone, v = noise + Σ coef · M c: what the weights c of a teacher give.
+
+    Attributes
+    ----------
+    symbol : v
+    mean, variance : of Gaussian noise in it
+    uses : (matrix, whether v is at its rows, coef, far end: a site and the factor c in its labels)
+    """
+
+    symbol: Symbol
+    mean: Expr
+    variance: Expr
+    uses: tuple[tuple[str, bool, Expr, End], ...]
+
+
+@dataclass(frozen=True)
 class GraphSite:
     """The sites of one population.
 
@@ -58,6 +75,7 @@ class GraphSite:
     labels : quenched numbers of a site
     norm : x² where the prior fixes it (on a sphere: its average), else None
     sphere : whether only the sum of x² is fixed
+    seen : a local field of the disorder that the weight reads, on an instance one more label
     """
 
     name: str
@@ -70,6 +88,7 @@ class GraphSite:
     labels: tuple[Quenched, ...]
     norm: Expr | None
     sphere: bool
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +136,17 @@ class PairGraph(Form):
     def lines(self) -> list[Line]:
         out = [Line("P(x) ∝ Π_i μ_i(x_i) Π_(ij) exp(A_ij x_i x_j)", _JOINT)]
         out += [self._site_line(s) for s in self.sites]
+        out += [self._seen_line(s) for s in self.sites if s.seen]
         return out + [self._coupling_line(c) for c in self.couplings]
+
+    @staticmethod
+    def _seen_line(s: GraphSite) -> Line:
+        assert s.seen is not None
+        parts = [f"{text(c * e.factor)}·{m}" for m, _, c, e in s.seen.uses]
+        noise = f" + noise of variance {text(s.seen.variance)}" if s.seen.variance != 0 else ""
+        v = latex(s.seen.symbol)
+        tex = " + ".join(rf"\sum_j {latex(c * e.factor)}\, {m}" for m, _, c, e in s.seen.uses)
+        return Line(f"{text(s.seen.symbol)} ({s.name}) = Σ_j {' + '.join(parts)}{noise}", f"{v} = {tex}", "a label")
 
     @staticmethod
     def _site_line(s: GraphSite) -> Line:
@@ -175,13 +204,16 @@ class OneInstance(Rule):
         assert isinstance(before, GibbsDeclaration)
         action = Replicate()(before)  # the exponent of one copy, linear in the couplings
         sites = tuple(graph_site(action, population) for population in action.populations)
-        couplings = tuple(_coupling(action, use.coupling, use.coef, use.row, use.col) for use in action.uses)
+        fields = action.fields
+        between = [u for u in action.uses if not any(fields[a].single for a, _ in (*u.row, *u.col))]
+        couplings = tuple(_coupling(action, use.coupling, use.coef, use.row, use.col) for use in between)
         return PairGraph(sites, couplings, action.laws, action.parameters)
 
 
 def graph_site(action: ReplicatedAction, population: Population) -> GraphSite:
     """The one variable of the sites of a population."""
     own = [f for f in action.fields.values() if f.population == population and f.role in ("state", "hat")]
+    own = [f for f in own if not f.single]
     if len(own) != 1:
         names = ", ".join(f.name for f in own)
         raise NotCovered(
@@ -204,14 +236,30 @@ def graph_site(action: ReplicatedAction, population: Population) -> GraphSite:
         replica_site(variable),
         bias,
         quadratic,
-        _labels(weight),
+        tuple(weight.labels),
         norm,
         sphere,
+        _seen(action, weight),
     )
 
 
-def _labels(weight: SiteWeight) -> tuple[Quenched, ...]:
-    return tuple(weight.labels)
+def _seen(action: ReplicatedAction, weight: SiteWeight) -> Seen | None:
+    """The local field of the disorder that a weight reads, with the couplings that it is made of."""
+    if not weight.given:
+        return None
+    if len(weight.given) > 1:
+        names = ", ".join(name for name, _, _ in weight.given)
+        raise NotCovered(f"sites of {weight.population.name!r} see {names}: messages next to one teacher are covered")
+    ((name, mean, variance),) = weight.given
+    uses = []
+    for use in action.uses:
+        ends = [action.fields[atoms[0][0]] for atoms in (use.row, use.col)]
+        if ends[0].name == f"hat_{name}" or ends[1].name == f"hat_{name}":
+            at_row = ends[0].name == f"hat_{name}"
+            far = ends[1] if at_row else ends[0]
+            assert far.definition is not None
+            uses.append((use.coupling, at_row, (use.coef * I).expand(), End(far.population.name, far.definition)))
+    return Seen(action.fields[name].symbol, mean, variance, tuple(uses))
 
 
 def _coupling(

@@ -19,7 +19,7 @@ from quenched.theory.model import Map
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Line
 from quenched.theory.render import latex, text
-from quenched.theory.replica_ansatz import RSAction
+from quenched.theory.replica_ansatz import Orbit, RSAction
 from quenched.theory.replica_limit import (
     FreeEntropyForm,
     RepliconForm,
@@ -94,10 +94,10 @@ def common_symbols(action: RSAction, evolution: EvolutionForm) -> dict[Expr, Exp
 
     E[L₁²] is the overlap of two replicas, E[L₂] the overlap of a replica with itself less that.
     """
-    table = {(o.population, o.copies, len(o.atoms), factor(action, o)): v for o, v in action.values.items()}
+    table = {_kind(action, o): v for o, v in action.values.items()}
 
-    def value(key: Key, copies: int, atoms: int) -> Expr:
-        found = table.get((key[0], copies, atoms, key[1]))
+    def value(key: Key, copies: int, atoms: int, conjugate: bool = False) -> Expr:
+        found = table.get((key[0], copies, atoms, conjugate, key[1]))
         if found is None:
             raise NotCovered(f"the replica reading has no order parameter for {key[0]} with factor {text(key[1])}")
         return found
@@ -105,19 +105,24 @@ def common_symbols(action: RSAction, evolution: EvolutionForm) -> dict[Expr, Exp
     out: dict[Expr, Expr] = {s: value(key, 1, 1) for key, s in evolution.means.items()}
     out |= {s: value(key, 2, 2) for key, s in evolution.overlaps.items()}
     out |= {s: value(key, 1, 2) - value(key, 2, 2) for key, s in evolution.widths.items()}
+    out |= {s: value((name, S.One), 1, 1, True) for name, s in evolution.responses.items()}
     multipliers = [n for n in (f.site.name for f in evolution.laws) if n in action.multipliers]
     return out | {lam: action.multipliers[n] for lam, n in zip(evolution.constraints, multipliers, strict=True)}
+
+
+def _kind(action: RSAction, orbit: Orbit) -> tuple[str, int, int, bool, Expr]:
+    """(population, number of different replicas, of their atoms, next to a conjugate of the disorder, factor)."""
+    fields = action.problem.action.fields
+    moving = [(a, c) for a, c in orbit.atoms if not fields[a].single]
+    held = [a for a, _ in orbit.atoms if fields[a].single and fields[a].role == "hat"]
+    of_labels = Mul(*(label_part(action, a) for a, _ in orbit.atoms if a not in held)).expand()
+    return orbit.population, len({c for _, c in moving}), len(moving), bool(held), of_labels
 
 
 def averages_of(saddle: SaddleEquations) -> dict[Expr, Expr]:
     """Every order parameter as its site average (also those that dropped out of the free entropy)."""
     action = saddle.free.action
     return {v: average_of(action, o) for o, v in action.values.items() if isinstance(v, Symbol)}
-
-
-def factor(action: RSAction, orbit: object) -> Expr:
-    """The multiple of x (or x²) that an order parameter averages."""
-    return Mul(*(label_part(action, a) for a, _ in orbit.atoms)).expand()  # type: ignore[attr-defined]
 
 
 def fields_agree(saddle: SaddleEquations, evolution: EvolutionForm) -> list[Identity]:

@@ -10,6 +10,23 @@ from quenched.theory.problem_replicas import ReplicaSite
 
 
 @dataclass(frozen=True)
+class MessageLabel:
+    """A label that is a sum over the couplings of an instance: noise + Σ M c, what a teacher of weights c gives.
+
+    Attributes
+    ----------
+    symbol : of the label
+    mean, variance : of Gaussian noise in it
+    uses : (matrix, whether the label is at its rows, c with its coefficient, population of c)
+    """
+
+    symbol: Symbol
+    mean: Expr
+    variance: Expr
+    uses: tuple[tuple[str, bool, Expr, str], ...]
+
+
+@dataclass(frozen=True)
 class MessageSite:
     """The sites of one population.
 
@@ -20,6 +37,7 @@ class MessageSite:
     bias, quadratic : field and twice the quadratic coefficient that the declaration gives a site
     norm : what the sum of x² per site is held at, on a sphere; else None
     weight : share of one site in entropies that count states (ln of the number of values), None where it counts none
+    taught : a label of the site that a teacher gives, the last of those of the measure
     """
 
     symbol: str
@@ -28,6 +46,7 @@ class MessageSite:
     quadratic: Expr
     norm: Expr | None
     weight: Expr | None
+    taught: MessageLabel | None = None
 
     @property
     def name(self) -> str:

@@ -70,6 +70,8 @@ class MessageExperiment:
         drawn = sample_matrices(specs, lambda name: self.stream(f"matrix:{name}"))
         matrices = {name: drawn[spec.name] for name, spec in self.matrices}
         labels = {name: sample_law(self.stream(f"quenched:{name}"), (n,), law) for name, n, law in self.labels}
+        for population, name, _ in self.program.taught:
+            labels[name] = self.stream(f"noise:{name}").standard_normal(dict(self.sizes)[population])
         return Instance(self.program, dict(self.parameters), dict(self.sizes), matrices, labels)
 
     def run(self, instance: Instance | None = None) -> MessageRun:
@@ -84,10 +86,7 @@ class MessageExperiment:
         state = run.state
         out: dict[str, Any] = {}
         states = [s for s in self.program.sites if s.kind == "state"]
-        for site in states:
-            tag = f"_{site.symbol}" if len(states) > 1 else ""
-            m, v = state.m[site.name], state.v[site.name]
-            out |= {f"m{tag}": m.mean(), f"q{tag}": np.mean(m**2), f"Q{tag}": np.mean(m**2 + v)}
+        out |= reading(self, run)
         out["free_entropy"] = instance.free_entropy(state, self.N)
         if all(s.weight is not None for s in states):
             out["entropy"] = instance.entropy(state, self.N)
@@ -119,6 +118,17 @@ class MessageExperiment:
     def work(self) -> float:
         """Multiplications of all sweeps."""
         return 4.0 * self.sweeps * sum(spec.rows * spec.cols for _, spec in self.matrices)
+
+
+def reading(task: MessageExperiment, run: MessageRun) -> dict[str, float]:
+    """Mean, overlap and second moment of every state after the last sweep."""
+    states = [s for s in task.program.sites if s.kind == "state"]
+    out: dict[str, float] = {}
+    for site in states:
+        tag = f"_{site.symbol}" if len(states) > 1 else ""
+        m, v = run.state.m[site.name], run.state.v[site.name]
+        out |= {f"m{tag}": float(m.mean()), f"q{tag}": float(np.mean(m**2)), f"Q{tag}": float(np.mean(m**2 + v))}
+    return out
 
 
 def experiment(

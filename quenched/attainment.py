@@ -1,0 +1,63 @@
+"""Whether message passing on finite instances gets where state evolution says that it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Standard errors, and absolute distance, beyond which instances do not get there.
+BEYOND, APART = 4.0, 0.02
+
+
+@dataclass(frozen=True)
+class Attainment:
+    """State evolution and message passing side by side.
+
+    Attributes
+    ----------
+    name : the observable, an overlap
+    promised : its value after the last sweep of state evolution
+    promised_sweeps : sweeps that state evolution took
+    found : array (instances,), its values after the last sweep on instances
+    behaviours : how each run ended
+    N : reference size
+    """
+
+    name: str
+    promised: float
+    promised_sweeps: int
+    found: NDArray[np.float64]
+    behaviours: tuple[str, ...]
+    N: int
+
+    @property
+    def reached(self) -> float:
+        """Share of the instances that are as close as their fluctuations allow."""
+        return float(np.mean(np.abs(self.found - self.promised) < max(APART, 3 / np.sqrt(self.N))))
+
+    @property
+    def attained(self) -> bool:
+        """Whether instances agree with state evolution on average."""
+        error = float(np.std(self.found, ddof=1) / np.sqrt(len(self.found))) if len(self.found) > 1 else 0.0
+        gap = abs(float(np.mean(self.found)) - self.promised)
+        return gap < max(BEYOND * error, APART) and self.reached > 0.5
+
+    def __repr__(self) -> str:
+        count = len(self.found)
+        counts = ", ".join(f"{self.behaviours.count(b)} {b}" for b in dict.fromkeys(self.behaviours))
+        head = f"state evolution: {self.name} = {self.promised:.6g} after {self.promised_sweeps} sweeps"
+        body = (
+            f"messages at N = {self.N}: {self.name} = {np.mean(self.found):.4g} on average over {count} instances "
+            f"(median {np.median(self.found):.4g}; {counts})"
+        )
+        if self.attained:
+            return f"{head}; {body}: they get there"
+        return (
+            f"{head}; {body}: finite instances do NOT get where state evolution says "
+            f"({self.reached:.0%} of them are near; sizes or sweeps are too small, or the state is hard to reach)"
+        )
