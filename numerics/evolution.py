@@ -15,6 +15,16 @@ from .types import Array
 _START = {"mean": 0.0, "overlap": 1e-6, "norm": 1.0, "response": 0.0}
 
 
+#: Share of a state's second moment that is unknown where everything is known.
+NOTHING_LEFT = 1e-6
+
+
+def known(seen: dict[str, float]) -> bool:
+    """Whether the overlap of every state has reached its second moment."""
+    pairs = [(seen[q], seen["Q" + q[1:]]) for q in seen if q[0] == "q" and "Q" + q[1:] in seen]
+    return bool(pairs) and all(size - q < NOTHING_LEFT * size for q, size in pairs)
+
+
 def trajectory(
     problem: ReplicaProblem, values: dict[Symbol, float], sweeps: int, names: tuple[str, ...], tol: float = 1e-9
 ) -> dict[str, Array]:
@@ -46,6 +56,8 @@ def trajectory(
         except (ConvergenceError, ValueError):
             break  # the fields have no width left
         rows.append([seen[name] for name in names])
+        if known(seen):
+            break
         if np.max(np.abs(new - x), initial=0.0) < tol:
             break
         x = new

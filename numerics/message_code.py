@@ -156,7 +156,7 @@ class MessageProgram:
     sites : in the order of a sweep
     blocks : (matrix or None, rows, columns) of every coupling, in the order of the functions `block_k`
     reading : (population, label) that some coupling reads
-    taught : (population, label, ((matrix, label at its rows, population of the teacher), …)) of labels that teachers give
+    taught : (population, label, ((matrix, label at its rows, far population), …)) of labels that teachers give
     spread, entropy : as in `MessageProblem`
     parameters : names, in the order of p
     """
@@ -257,7 +257,8 @@ class _Writer:
         assert site.taught is not None
         name, sites = identifier(site.name), {s.name: s for s in self.problem.sites}
         noise = ", ".join(self._array(e, site, "q") for e in (site.taught.mean, site.taught.variance))
-        out = f'\ndef noise_{name}(p):\n    """Mean and variance of the noise in {site.taught.symbol}."""\n    return {noise}\n'
+        doc = f"Mean and variance of the noise in {site.taught.symbol}."
+        out = f'\ndef noise_{name}(p):\n    """{doc}"""\n    return {noise}\n'
         for k, (matrix, _, weights, far) in enumerate(site.taught.uses):
             doc = f"What {site.taught.symbol} sums over {matrix}: weights of the teacher."
             body = f"    return {self._array(weights, sites[far], 'q')} + np.zeros(len(q))"

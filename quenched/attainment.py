@@ -38,13 +38,21 @@ class Attainment:
     @property
     def reached(self) -> float:
         """Share of the instances that are as close as their fluctuations allow."""
-        return float(np.mean(np.abs(self.found - self.promised) < max(APART, 3 / np.sqrt(self.N))))
+        return float(np.mean(np.abs(self.found - self.promised) < max(APART, 1.5 / np.sqrt(self.N))))
+
+    @property
+    def ended(self) -> NDArray[np.float64]:
+        """The values of the instances whose messages stayed finite."""
+        return self.found[np.isfinite(self.found)]
 
     @property
     def attained(self) -> bool:
         """Whether instances agree with state evolution on average."""
-        error = float(np.std(self.found, ddof=1) / np.sqrt(len(self.found))) if len(self.found) > 1 else 0.0
-        gap = abs(float(np.mean(self.found)) - self.promised)
+        ended = self.ended
+        if len(ended) < 2:
+            return False
+        error = float(np.std(ended, ddof=1) / np.sqrt(len(ended)))
+        gap = abs(float(np.mean(ended)) - self.promised)
         return gap < max(BEYOND * error, APART) and self.reached > 0.5
 
     def __repr__(self) -> str:
@@ -52,8 +60,8 @@ class Attainment:
         counts = ", ".join(f"{self.behaviours.count(b)} {b}" for b in dict.fromkeys(self.behaviours))
         head = f"state evolution: {self.name} = {self.promised:.6g} after {self.promised_sweeps} sweeps"
         body = (
-            f"messages at N = {self.N}: {self.name} = {np.mean(self.found):.4g} on average over {count} instances "
-            f"(median {np.median(self.found):.4g}; {counts})"
+            f"messages at N = {self.N}: {self.name} = {np.mean(self.ended):.4g} on average over {count} instances "
+            f"(median {np.median(self.ended):.4g}; {counts})"
         )
         if self.attained:
             return f"{head}; {body}: they get there"

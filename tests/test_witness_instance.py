@@ -17,7 +17,9 @@ def test_every_step_has_its_meaning(name: str) -> None:
     assert [t.title for t in ticks if t.passed is not True] == []
 
 
-@pytest.mark.parametrize("name", ["margin", "spin glass", "stored patterns", "two populations"])
+@pytest.mark.parametrize(
+    "name", ["margin", "spin glass", "stored patterns", pytest.param("two populations", marks=pytest.mark.slow)]
+)
 def test_every_mutant_is_caught_at_its_step(name: str) -> None:
     mutants = survey_mutants(theory(name).derivation)
     assert len(mutants) > 20

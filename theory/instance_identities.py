@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sympy import Add, Expr, Mul, S, Symbol, tanh
+from sympy import Add, Dummy, Expr, Mul, S, Symbol, fraction, tanh, together
 
 from quenched.theory.couplings import Apply
 from quenched.theory.errors import NotCovered, QuenchedError
@@ -16,6 +16,7 @@ from quenched.theory.fields import Field
 from quenched.theory.instance_evolution import EvolutionForm, GrowthForm, Key
 from quenched.theory.instance_messages import OLD, VJ, A
 from quenched.theory.model import Map
+from quenched.theory.problem_replicas import SiteAverage
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Line
 from quenched.theory.render import latex, text
@@ -88,6 +89,17 @@ def identities(replica: ReplicaDerivation, instance: InstanceDerivation) -> list
     ]
 
 
+def tidy(difference: Expr) -> Expr:
+    """The difference over a common denominator: its numerator multiplied out."""
+    if difference == 0:
+        return difference
+    nodes = sorted(difference.atoms(SiteAverage), key=str)
+    slots = [Dummy(real=True) for _ in nodes]
+    top, bottom = fraction(together(difference.xreplace(dict(zip(nodes, slots, strict=True)))))
+    back: dict[Expr, Expr] = dict(zip(slots, nodes, strict=True))
+    return (top.expand() / bottom).xreplace(back)
+
+
 # -- replicas ------------------------------------------------------------------------------------------------------
 def common_symbols(action: RSAction, evolution: EvolutionForm) -> dict[Expr, Expr]:
     """The symbols of state evolution in terms of the order parameters of replicas.
@@ -138,7 +150,7 @@ def fields_agree(saddle: SaddleEquations, evolution: EvolutionForm) -> list[Iden
             ("width", f.inside, site.v),
         )
         for what, ours, theirs in pairs:
-            difference = (ours.xreplace(common) - theirs).expand()
+            difference = tidy((ours.xreplace(common) - theirs).expand())
             title = f"State evolution = replica symmetry: {what} of {f.site.name}"
             out.append(Identity(title, ("messages", ours), ("replicas", theirs), difference))
     return out
@@ -153,7 +165,7 @@ def moments_agree(saddle: SaddleEquations, evolution: EvolutionForm) -> list[Ide
     for symbol, rhs in evolution.equations.items():
         theirs = common[symbol].xreplace(at_saddle)
         ours = rhs.xreplace(common)
-        difference = (ours - theirs).expand().xreplace(known).expand()
+        difference = tidy((ours - theirs).expand().xreplace(known).expand())
         title = f"State evolution = stationarity of replicas: {text(symbol)}"
         out.append(Identity(title, ("messages", rhs), ("replicas", theirs), difference))
     return out
@@ -164,7 +176,7 @@ def entropies_agree(saddle: SaddleEquations, evolution: EvolutionForm) -> Identi
     free: FreeEntropyForm = saddle.free
     ours = evolution.free_entropy.xreplace(common_symbols(free.action, evolution))
     unused = {v: e for v, e in averages_of(saddle).items() if v not in saddle.equations}
-    difference = remainder(saddle, (ours - free.value).xreplace(unused))
+    difference = tidy(remainder(saddle, (ours - free.value).xreplace(unused)))
     title = "Bethe free entropy of a typical instance = replica free entropy"
     return Identity(title, ("messages", evolution.free_entropy), ("replicas", free.value), difference)
 
@@ -175,7 +187,7 @@ def stabilities_agree(replica: ReplicaDerivation, growth: GrowthForm) -> list[Id
     if replicon is None:
         return []
     common = common_symbols(replicon.state.free.action, growth.evolution)
-    difference = (growth.eigenvalue.xreplace(common) - replicon.eigenvalue).expand()
+    difference = tidy((growth.eigenvalue.xreplace(common) - replicon.eigenvalue).expand())
     title = "Growth of perturbed messages = replicon eigenvalue"
     return [Identity(title, ("messages", growth.eigenvalue), ("replicas", replicon.eigenvalue), difference)]
 

@@ -7,12 +7,13 @@ compared with matrices drawn from the declaration.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Expr, Symbol, lambdify
+from sympy import Expr, Float, Symbol, lambdify
 
 from quenched.numerics.replica import Evaluator
 from quenched.numerics.replica_labels import make_site
@@ -63,6 +64,9 @@ def graph_deviation(model: Gibbs, graph: PairGraph, values: Values, rng: Rng) ->
     sizes = {p.name: drawn.numbers.size(p)[1] for p in model.populations}
     fields = {s.name: np.zeros((len(found), sizes[s.name])) for s in graph.sites}
     matrices = {a.name: drawn.matrices[label(a)] for a in model.matrices}
+    for s in graph.sites:
+        if s.seen is not None:
+            drawn.labels[s.seen.symbol] = _taught(s, drawn, matrices, sizes)
     for c in graph.couplings:
         shape = (sizes[c.row.site], sizes[c.col.site])
         matrix = matrices.get(c.matrix, np.full(shape, 1.0 / shape[1]))
@@ -81,6 +85,18 @@ def graph_deviation(model: Gibbs, graph: PairGraph, values: Values, rng: Rng) ->
         else:
             found += _log_channel(s, fields[s.name], drawn).sum(1)
     return _largest_gap(found, declared)
+
+
+def _taught(site: GraphSite, drawn: Instance, matrices: Mapping[str, Array], sizes: Mapping[str, int]) -> Array:
+    """A teacher's label from the drawn couplings."""
+    assert site.seen is not None
+    if site.seen.variance != 0:
+        raise NotCovered("a teacher's label with noise: its witness takes labels without")
+    total = np.zeros(sizes[site.name])
+    for matrix, at_row, coef, far in site.seen.uses:
+        m = matrices[matrix] if at_row else matrices[matrix].T
+        total = total + float(coef.subs(drawn.values)) * m @ _per_unit(far.factor, drawn, sizes[far.site])
+    return total
 
 
 def _largest_gap(found: Array, declared: Array) -> float:
@@ -295,7 +311,8 @@ def evolution_deviation(model: Gibbs, form: EvolutionForm, values: Values, rng: 
 
 def unknowns(form: EvolutionForm, rng: Rng) -> dict[Symbol, float]:
     """Random values of all unknowns; multipliers are large, so that every measure is normalisable."""
-    point = {s: float(rng.uniform(0.1, 0.4)) for s in (*form.means.values(), *form.overlaps.values())}
+    point = {s: float(rng.uniform(0.1, 0.4)) for s in (*form.means.values(), *form.responses.values())}
+    point |= {s: float(rng.uniform(0.3, 0.6)) for s in form.overlaps.values()}
     point |= {s: float(rng.uniform(0.2, 0.5)) for s in form.widths.values()}
     return point | {lam: float(rng.uniform(2, 3)) for lam in form.constraints}
 
@@ -312,9 +329,10 @@ def _law_deviation(drawn: Drawn, f: FieldLaw, form: EvolutionForm, point: Mappin
         m1, m2, spread = (_profile(drawn, other.name, table, point) for table in tables)
         mean, k, v = mean + average @ m1, k + (a - average) ** 2 @ m2, v + (a - average) ** 2 @ spread
     numbers: dict[Any, float] = dict(point)
-    claims = [drawn.number(e.subs(numbers), size) for e in (f.mean, f.k, f.v)]
+    pairs = [(mean, f.mean), (k, f.k), (v, f.v)]
     gaps = []
-    for seen, claim in zip((mean, k, v), claims, strict=True):
+    for seen, expr in pairs[2:] if form.responses else pairs:  # next to a teacher, mean and variance are conditional
+        claim = drawn.number(expr.subs(numbers), size)
         weight = claim if np.any(claim) else np.ones(size)
         gaps.append(abs(float(weight @ (seen - claim))) / (1e-9 + float(weight @ np.abs(claim))))
     return max(gaps)
@@ -342,11 +360,24 @@ def _moments_deviation(form: EvolutionForm, values: Values, point: Mapping[Symbo
             rhs = form.equations[symbol]
             exact = average(form.law(name), values, point, factor, _POWERS[power])
             worst = max(worst, abs(ev(rhs) - exact) / (1e-3 + abs(exact)))
+    for name, symbol in form.responses.items():
+        exact = _response(form.law(name), values, point)
+        worst = max(worst, abs(ev(form.equations[symbol]) - exact) / (1e-3 + abs(exact)) / 100)
     for lam, (rhs, _) in form.constraints.items():
         name = next(f.site.name for f in form.laws if f.inside.has(lam))
         exact = average(form.law(name), values, point, X / X, lambda m, v: m**2 + v)
         worst = max(worst, abs(ev(rhs) - exact) / abs(exact))
     return worst
+
+
+def _response(f: FieldLaw, values: Values, point: Mapping[Symbol, float]) -> float:
+    """E[∂L₁/∂v] by moving all labels a little, the fields as they are."""
+    seen = f.site.seen
+    assert seen is not None
+    steps = (Float(0.01), Float(-0.01))
+    moved = [replace(f, site=replace(f.site, seen=replace(seen, mean=seen.mean + step))) for step in steps]
+    up, down = (average(g, values, point, X / X, _POWERS[1]) for g in moved)
+    return (up - down) / 0.02
 
 
 _POWERS: dict[int, Callable[[Array, Array], Array]] = {
@@ -359,7 +390,7 @@ _POWERS: dict[int, Callable[[Array, Array], Array]] = {
 def _evaluator(form: EvolutionForm, values: Values, point: Mapping[Symbol, float]) -> Callable[[Expr], float]:
     from quenched.theory.problem_replicas import ReplicaProblem
 
-    sites = tuple(f.site.measure for f in form.laws)
+    sites = tuple(f.measure for f in form.laws)
     problem = ReplicaProblem(form.graph.parameters, sites, (), (), form.free_entropy, ())
     ev = Evaluator(problem, dict(values))
     at: dict[Symbol, float] = {**values, **point}
@@ -371,7 +402,7 @@ def average(
     f: FieldLaw, values: Values, point: Mapping[Symbol, float], factor: Expr, what: Callable[[Array, Array], Array]
 ) -> float:
     """E[factor · what(L₁, L₂)] over a field law: uniform grid, L by values, its derivatives by differences."""
-    site = make_site(f.site.measure, dict(values))
+    site = make_site(f.measure, dict(values))
     z = np.linspace(-9, 9, 4001)
     weight = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
     total = 0.0
