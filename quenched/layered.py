@@ -20,6 +20,8 @@ from quenched.theory.observables import Fluctuation, Functional, Mean, Posterior
 from quenched.theory.placed import Factor, is_curve, products
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from quenched.numerics.expansion import Expanded, Monomial
     from quenched.numerics.layers import March
     from quenched.theory.layers import Layers
@@ -64,6 +66,19 @@ class LayeredSolution(Solution):
         places = [_layer(p, a) for a in (layer, layer if other is None else other)]
         self.march.fill(*places)
         return self.march.covariance(name, name, *places)
+
+    def plot(self, names: list[str] | None = None) -> Figure:
+        """Kernels of equal layers against the layer, one line for each pair of the first samples."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        axis = figure.subplots()
+        layers = range(self.march.problem.steps + 1)
+        for j in range(min(self.march.samples, 4)):
+            axis.plot(layers, [self.kernel(a)[0, j] for a in layers], "o-", label=f"samples 1 and {j + 1}")
+        axis.set(xlabel="layer", ylabel="kernel")
+        axis.legend()
+        return figure
 
 
 def _layer(p: LayeredGaussian, layer: int) -> int:

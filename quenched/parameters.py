@@ -90,12 +90,24 @@ def open_model(name: str, items: Sequence[str] = ()) -> tuple[Any, Values]:
     if not _is_factory(source):
         return source, {key: value(text) for key, text in given.items()}
     signature = inspect.signature(source)
-    options = {key: function_or_number(given.pop(key)) for key in signature.parameters if key in given}
+    options = {key: _option(p, given.pop(key)) for key, p in signature.parameters.items() if key in given}
     missing = [k for k, p in signature.parameters.items() if p.default is p.empty and k not in options]
     if missing:
         raise QuenchedError(f"{name} needs its option {missing[0]!r}: -p {missing[0]}=VALUE")
     model = _built(source, options, name)
     return model, {key: value(text) for key, text in given.items()}
+
+
+def _option(parameter: inspect.Parameter, text: str) -> Any:
+    """An argument of an entry: a word or a truth value where its default is one, else a number or a function."""
+    if isinstance(parameter.default, str):
+        return text
+    if isinstance(parameter.default, bool):
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise QuenchedError(f"option {parameter.name!r} should be true or false, got {text!r}")
+        return words[text.lower()]
+    return function_or_number(text)
 
 
 def is_declaration(thing: object) -> bool:

@@ -405,6 +405,10 @@ class Theory:
         """
         from quenched.fluctuations import Fluctuations
 
+        if self.derivation.layered is not None:
+            raise NotCovered(
+                "over layers the order 1/N is part of the theory itself: observe Fluctuation(...) or Shift(...)"
+            )
         if self._fluctuations is None:
             self._fluctuations = Fluctuations(self)
         return self._fluctuations
@@ -418,6 +422,8 @@ class Theory:
         from quenched import numerics
         from quenched.files import write_text
 
+        if self.derivation.layered is not None:
+            raise NotCovered("a standalone solver of a recursion over layers is not built yet")
         return write_text(path, numerics.export(self.problem, self.potential))
 
     def _repr_latex_(self) -> str:

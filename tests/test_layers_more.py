@@ -221,4 +221,26 @@ def test_the_catalogue_declares_all_architectures() -> None:
         model = catalogue["wide-networks"](arch, phi=lambda u: u * exp(-(u**2) / pi), depth=2)
         solution = derive(model).solve()
         assert np.isfinite(solution.quantity("V").value)
+    with pytest.raises(QuenchedError, match="one of dnn, rnn, rnn_in"):
+        catalogue["wide-networks"]("cnn")
+
+
+def test_words_are_options_on_the_command_line() -> None:
+    from quenched.parameters import open_model
+
+    model, values = open_model("wide-networks", ["arch=rnn", "depth=2", "shift=true", "g=1.1"])
+    assert (model.name, model.steps, list(model.observables)) == ("wide-networks (rnn)", 2, ["shift", "shift_layers"])
+    assert values == {"g": 1.1}
+    with pytest.raises(QuenchedError, match="true or false"):
+        open_model("wide-networks", ["shift=maybe"])
+
+
+def test_layered_networks_print_plot_and_refuse() -> None:
+    theory = derive(network("layer", 2)[0])
+    assert "Overlap([[1, c], [c, 1]])" in str(theory.model)
+    assert len(theory.solve(**NUMBERS).plot().axes[0].lines) == 2
+    with pytest.raises(NotCovered, match="Fluctuation"):
+        theory.fluctuations()
+    with pytest.raises(NotCovered, match="not built yet"):
+        theory.export("nowhere.py")
     assert sb in VALUES

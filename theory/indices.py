@@ -131,6 +131,8 @@ class TextPrinter(_Indices, StrPrinter):
 
     def law(self, law: Law) -> str:
         """Name and parameters of a law."""
+        if not law.has_moments:
+            return _tidy(str(law))
         name = "N" if isinstance(law, Normal) else type(law).__name__
         parts = [self.law(a) if isinstance(a, Law) else self.tidy(a) for a in law.args]
         return f"{name}({', '.join(parts)})"

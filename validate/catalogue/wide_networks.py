@@ -4,7 +4,23 @@ from collections.abc import Callable
 
 from sympy import Expr, erf, pi, sqrt, symbols
 
-from quenched import Field, Fluctuation, Gaussian, Layers, Normal, Overlap, Population, Quenched, Shift, mean, units
+from quenched import (
+    Field,
+    Fluctuation,
+    Gaussian,
+    Layers,
+    Normal,
+    Overlap,
+    Population,
+    Quenched,
+    QuenchedError,
+    Shift,
+    mean,
+    units,
+)
+
+#: What is drawn afresh in which architecture.
+REDRAW = {"dnn": "layer", "rnn": None, "rnn_in": None}
 
 
 def phi_erf(u: Expr) -> Expr:
@@ -18,7 +34,9 @@ def wide_networks(
     """Deep (dnn), recurrent (rnn) and driven recurrent (rnn_in) networks: kernels, 1/N variances and mean shifts."""
     g, g0, sb, c = symbols("g g_0 sigma_b c", nonnegative=True)
     sample, pixel = Population("sample", size=2), Population("pixel", size=2)
-    redraw = "layer" if arch == "dnn" else None
+    if arch not in REDRAW:
+        raise QuenchedError(f"arch of wide-networks is one of {', '.join(REDRAW)}, got {arch!r}")
+    redraw = REDRAW[arch]
     x = Quenched("x", Overlap([[1, c], [c, 1]]), over=pixel, each=sample)
     W_in, W = Gaussian("W_in", variance=g0**2 / 2, over=(units, pixel)), Gaussian("W", variance=g**2, redraw=redraw)
     b = Quenched("b", Normal(0, sb**2), redraw=redraw)
