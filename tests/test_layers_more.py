@@ -121,14 +121,14 @@ def conditioned(redraw: str | None) -> Layers:
     ]
     model, h = network(redraw, 3, depth=2, overlaps=X)
     K = [[overlap(h, 2, 2, i, j) for j in (1, 2, 3)] for i in (1, 2, 3)]
-    return model.observe(f=Posterior(*prediction(K, [1.0, -0.5], 0.1)))
+    return model.observe(f=Posterior(*prediction(K, [1.0, 0.8], 0.1)))
 
 
 def test_both_architectures_predict_alike() -> None:
     values = {k: NUMBERS[k] for k in ("g", "g_0", "sigma_b")}
     deep, recurrent = (derive(conditioned(r)).solve(**values) for r in ("layer", None))
     assert deep.quantity("f").value == pytest.approx(recurrent.quantity("f").value, rel=1e-12)
-    by_hand = predict(deep.kernel(2), [0, 1], [1.0, -0.5], 0.1, [2])
+    by_hand = predict(deep.kernel(2), [0, 1], [1.0, 0.8], 0.1, [2])
     assert deep.quantity("f").value == pytest.approx(by_hand.mean[0])
 
 

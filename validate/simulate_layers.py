@@ -24,9 +24,11 @@ from quenched.validate.measured import moment_symbol
 from quenched.validate.program import Program
 from quenched.validate.quantities import Numbers, initial_law, matrix_spec
 
-#: Sizes, ensembles and networks of an ensemble, for each tier.
+#: Sizes, ensembles and networks of an ensemble, for each tier: corrections beyond 1/N are larger where layers share
+#: their couplings, drawing couplings afresh for every layer costs more.
 QUICK: dict[str, Any] = {"sizes": (40, 80, 160), "trials": 64, "networks": 2000}
-FULL: dict[str, Any] = {"sizes": (60, 120, 240), "trials": 64, "networks": 10000}
+FULL: dict[str, Any] = {"sizes": (60, 120, 240), "trials": 64, "networks": 12000}
+FRESH_SIZES = {True: (20, 40, 80), False: (30, 60, 120)}
 #: Where mean shifts are asked for: their standard error grows as √N.
 SHIFT_QUICK: dict[str, Any] = {"sizes": (12, 24, 48), "trials": 64, "networks": 29000}
 SHIFT_FULL: dict[str, Any] = {"sizes": (16, 32, 64), "trials": 64, "networks": 240000}
@@ -42,6 +44,8 @@ def tier(model: Layers, values: Mapping[Symbol, float], quick: bool) -> dict[str
     if Shift in kinds:
         return dict(SHIFT_QUICK if quick else SHIFT_FULL)
     settings = dict(QUICK if quick else FULL)
+    if all(m.redraw for m in model.matrices if m.cols.extensive):
+        settings["sizes"] = FRESH_SIZES[quick]
     if Fluctuation not in kinds:
         settings["networks"] //= 20
     return settings
