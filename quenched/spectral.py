@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from quenched.eigenvalue_readout import Reader
 from quenched.readout import Quantity
 from quenched.rendering import Lines
+from quenched.routes import Route
 from quenched.solution import Branch, Solution
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory_object import Theory
@@ -121,6 +122,30 @@ class SpectralTheory(Theory):
         """Largest real part of the spectrum, the growth rate of dx/dt = M x, with its error."""
         branch = self.solve(params, **keywords).main
         return {branch.label: (branch.growth.value, branch.growth.error)}
+
+    def free_probability(self) -> Route:
+        """The same resolvent from R- and S-transforms, for sums and products of free symmetric parts.
+
+        Raises
+        ------
+        NotCovered
+            Where the matrix is none.
+        """
+        from quenched.theory.free import free_route
+
+        return Route(self, free_route(self.model))
+
+    def replicas(self) -> Route:
+        """The same resolvent from n → 0 replicas of a Gaussian vector with the energy ½ φᵀ(z − M)φ.
+
+        Raises
+        ------
+        NotCovered
+            For matrices that are not symmetric, inverses, finite-rank parts, or words of many factors.
+        """
+        from quenched.theory.edwards_jones import replica_route
+
+        return Route(self, replica_route(self.model))
 
     def jacobian_spectrum(self, params: Params = None, **keywords: float) -> SpectralSolution:
         """A matrix has no Jacobian; its spectrum is `solve`."""

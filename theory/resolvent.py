@@ -18,38 +18,13 @@ from quenched.theory.laws import Diagram, law_of
 from quenched.theory.linearise import Occurrence, Pencil
 from quenched.theory.problem import Label
 from quenched.theory.problem_dyson import ZBAR, DysonProblem, Feedback, RankOne, Sector, Space, Unknown, Z
+from quenched.theory.problem_scalars import LabelMean
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
 from quenched.theory.spaces import N, Population
 
 #: Largest block matrix whose inverse is written out.
 EXPLICIT = 4
-
-
-class LabelMean(Expr):
-    """⟨·⟩ over the labels of one space; factors without labels come out, and so does an average of nothing."""
-
-    closes_index = True
-    is_commutative = True
-
-    def __new__(cls, body: Expr) -> Expr:
-        labels = {leaf for leaf, _ in open_leaves(body)}
-        if not labels:
-            return body
-        outside, inside = body.as_independent(*labels, as_Add=False)
-        node = Expr.__new__(cls, inside)
-        return outside * node
-
-    @property
-    def body(self) -> Expr:
-        """What is averaged."""
-        return self.args[0]
-
-    def _sympystr(self, printer: Any) -> str:
-        return f"⟨{printer._print(self.body)}⟩"
-
-    def _latex(self, printer: Any, exp: Any = None) -> str:
-        return rf"\left\langle {printer._print(self.body)} \right\rangle" + (f"^{{{exp}}}" if exp else "")
 
 
 # -- forms ---------------------------------------------------------------------------------------------------------

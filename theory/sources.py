@@ -5,6 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 SOURCES: dict[str, dict[str, str]] = {
+    "edwards1976": {
+        "author": "Edwards, S. F. and Jones, R. C.",
+        "title": "The eigenvalue spectrum of a large symmetric random matrix",
+        "journal": "Journal of Physics A",
+        "volume": "9",
+        "pages": "1595",
+        "year": "1976",
+    },
+    "voiculescu1986": {
+        "author": "Voiculescu, D.",
+        "title": "Addition of certain non-commuting random variables",
+        "journal": "Journal of Functional Analysis",
+        "volume": "66",
+        "pages": "323",
+        "year": "1986",
+    },
+    "voiculescu1987": {
+        "author": "Voiculescu, D.",
+        "title": "Multiplication of certain non-commuting random variables",
+        "journal": "Journal of Operator Theory",
+        "volume": "18",
+        "pages": "223",
+        "year": "1987",
+    },
     "clark2023": {
         "author": "Clark, D. G. and Abbott, L. F. and Litwin-Kumar, A.",
         "title": "Dimension of activity in random neural networks",

@@ -17,6 +17,7 @@ from sympy import Basic, Expr
 
 from quenched.theory.algebra import Outer
 from quenched.theory.average import Functional
+from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.lower import Bond, CopiedAction, Use
 from quenched.theory.model import Model
@@ -201,24 +202,25 @@ class Entries:
 
     def __init__(self, model: Model, values: Values, sites: int, copies: int) -> None:
         self.values = values
-        self.scale = {m.name: SIZE if m.cols.extensive else 1.0 for m in model.matrices}
-        self.variance = {m.name: self._number(self._declared_variance(m)) / self.scale[m.name] for m in model.matrices}
-        self.symmetry = {m.name: self._number(getattr(m, "symmetry", 0)) for m in model.matrices}
+        random = [m for m in model.matrices if not isinstance(m, Circulant)]
+        self.scale = {m.name: SIZE if m.cols.extensive else 1.0 for m in random}
+        self.variance = {m.name: self._number(self._declared_variance(m)) / self.scale[m.name] for m in random}
+        self.symmetry = {m.name: self._number(getattr(m, "symmetry", 0)) for m in random}
         self.correlation = {
             pair: self._number(rho)
-            for m in model.matrices
+            for m in random
             for other, rho in getattr(m, "correlation", {}).items()
             for pair in ((m.name, other.name), (other.name, m.name))
         }
         self.index = [
             (m, i, j, c)
-            for m in model.matrices
+            for m in random
             for c in (range(copies) if m.redraw else (0,))
             for i, j in product(range(sites), repeat=2)
         ]
         self.place = {(m.name, i, j, c): k for k, (m, i, j, c) in enumerate(self.index)}
         size = len(self.index)
-        means = {m.name: self._mean(m) for m in model.matrices}
+        means = {m.name: self._mean(m) for m in random}
         self.mean = np.array([means[m.name] for m, *_ in self.index])
         self.covariance = np.zeros((size, size))
         for a, b in product(range(size), repeat=2):

@@ -25,6 +25,7 @@ from quenched.validate import (
     witnesses_paths,
     witnesses_replicas,
     witnesses_resolvent,
+    witnesses_routes,
 )
 from quenched.validate.meaning import draw_parameters
 from quenched.validate.meaning_fluctuations import linear_networks
@@ -47,6 +48,7 @@ WITNESSES: dict[type[Rule], Witness] = {
     **witnesses_replicas.WITNESSES,
     **witnesses_instance.WITNESSES,
     **witnesses_resolvent.WITNESSES,
+    **witnesses_routes.WITNESSES,
 }
 
 
