@@ -60,7 +60,13 @@ def solve_sampled(
     reader = _Reader(theory.model, watched, dict(values), state, probes)
     noisy = any(u.noises for u in process.units)
     branch = Branch(
-        "sampled", "noisy" if noisy else "dynamic", True, lambda: reader.growth, reader.names(), reader.quantity
+        "sampled",
+        "noisy" if noisy else "dynamic",
+        True,
+        lambda: reader.growth,
+        reader.names(),
+        reader.quantity,
+        rms=reader.rms,
     )
     provenance = Solution.provenance_of(theory) | {"method": "sampled trajectories", "seed": str(how.seed)}
     return Solution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)
@@ -170,6 +176,19 @@ class _Reader:
         if kind not in readers:
             raise NotCovered(f"no theory formula for {name!r} from sampled trajectories")
         return readers[kind](label)
+
+    def rms(self, name: str) -> tuple[float, str] | None:
+        """√⟨f²⟩ for an observable ⟨f⟩ that (nearly) vanishes: what its errors are relative to."""
+        kind, what = standard_names(self.model).get(name, ("", None))
+        expr = self.model.observables.get(name)
+        if kind == "mean" and isinstance(what, Field):
+            label, body = field_names(self.model)[what], str(what)
+        elif isinstance(expr, Mean) and (unbind(expr.body), expr.population.name) in self.probes:
+            label, body = self.probes[unbind(expr.body), expr.population.name].name, str(unbind(expr.body))
+        else:
+            return None
+        size = max(float(self._pair(label, label)[0][0]), 0.0) ** 0.5
+        return (size, f"root mean square of {body}") if abs(self.state.mean[label].value) < size / 10 else None
 
     def _curve(self, label: str, other: str | None = None) -> Quantity:
         value, error = self._pair(label, other or label)

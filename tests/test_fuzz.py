@@ -42,7 +42,7 @@ def test_theory_and_simulation_of_a_random_declaration_agree(seed: int) -> None:
 
     try:
         agreement = validate(
-            draw(seed).model, quick=True, ci=True, seed=seed, sizes=(100, 200, 400), trials=24, store=False, workers=1
+            draw(seed).model, quick=True, ci=True, seed=seed, sizes=(256, 384, 576), trials=24, store=False, workers=1
         )
     except NotCovered as stop:
         pytest.skip(f"refused: {stop}")
