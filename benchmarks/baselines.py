@@ -125,3 +125,15 @@ def two_time(g: float, points: int, dt: float, order: int = 32) -> Array:
         here = g**2 * float(w @ np.tanh(np.sqrt(C[n, n]) * z) ** 2)
         C[n + 1, n + 1] = (1 - dt) ** 2 * C[n, n] + 2 * dt * (1 - dt) * R[n, n] + dt**2 * here
     return C
+
+
+def erf_kernel(C: Array, depth: int, gain: float, bias: float) -> Array:
+    """Kernel ⟨φφ'⟩ of erf(√π h/2) after `depth` layers, from the covariance of layer 0."""
+
+    def average(C: Array) -> Array:
+        v = np.sqrt(1 + np.pi / 2 * np.diag(C))
+        return 2 / np.pi * np.arcsin(np.clip(np.pi / 2 * C / np.outer(v, v), -1, 1))
+
+    for _ in range(depth):
+        C = gain * average(C) + bias
+    return average(C)

@@ -166,7 +166,7 @@ def test_conditioned_networks_predict_what_the_process_does(redraw: str | None) 
         ci=True,
         sizes=(40, 80, 160),
         trials=32,
-        networks=200,
+        networks=100,
         store=False,
         workers=1,
         **numbers_of(model),
@@ -180,9 +180,9 @@ def test_rms_distance_to_the_limit_falls_as_the_root_of_the_width() -> None:
         model, h = network(redraw)
         model.observe(Q=overlap(h, 4, 4), V=Fluctuation(overlap(h, 4, 4)))
         limit = derive(model).solve(**numbers_of(model)).quantity("Q").value
-        widths, rms = (25, 50, 100, 200), []
+        widths, rms = (20, 40, 80, 160), []
         for N in widths:
-            run = simulate(model, N=N, trials=8, networks=500, store=False, workers=1, **numbers_of(model))
+            run = simulate(model, N=N, trials=8, networks=250, store=False, workers=1, **numbers_of(model))
             square = run["V"].mean[0] / N + (run["Q"].mean[0] - limit) ** 2
             rms.append(np.sqrt(square))
         assert np.polyfit(np.log(widths), np.log(rms), 1)[0] == pytest.approx(-0.5, abs=0.03)
@@ -202,7 +202,7 @@ def test_variances_of_networks_that_break_every_symmetry() -> None:
         model.observe(**{f"V_{name}": Fluctuation(node), f"s_{name}": Shift(node)})
     solution = derive(model).solve(**numbers_of(model))
     runs = {
-        N: simulate(model, N=N, trials=24, networks=600, store=False, workers=1, **numbers_of(model)) for N in (50, 100)
+        N: simulate(model, N=N, trials=24, networks=300, store=False, workers=1, **numbers_of(model)) for N in (50, 100)
     }
     for name in nodes:
         rows = [runs[N][f"V_{name}"].values[:, 0] for N in (50, 100)]
