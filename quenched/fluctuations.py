@@ -93,7 +93,8 @@ class Fluctuations:
 
         key = tuple(sorted((str(k), float(v)) for k, v in values.items()))
         if key not in self._known:
-            self._known = {key: GaussianPropagators(self.problem, self.theory.potential, values)}
+            solved = GaussianPropagators(self.problem, self.theory.potential, values)
+            self._known = {key: self.theory.fluctuation_propagators(solved)}
         return self._known[key]
 
     def solve(

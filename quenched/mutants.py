@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from quenched.layer_mutants import LAYER_MUTANTS, LayerMutantTheory
+from quenched.mutants_fluctuations import FLUCTUATION_MUTANTS
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from sympy import Expr
 
     from quenched.numerics import Branch, RawSolution
+    from quenched.numerics.propagators import GaussianPropagators
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
+    from quenched.theory.problem_fluctuations import FluctuationProblem
 
 ProblemChange = Callable[["StationaryGaussian"], "StationaryGaussian"]
 SolutionChange = Callable[["Context", "RawSolution"], "RawSolution"]
@@ -74,6 +77,21 @@ class MutantTheory(Theory):
         return self._mutant.solution(Context(self.problem, self.potential, values), raw)
 
 
+class MutantFluctuations(Theory):
+    """A theory with a deliberate mistake in what lies beyond the saddle."""
+
+    def __init__(self, right: Theory, name: str) -> None:
+        super().__init__(right.derivation, fixed=right.fixed)
+        what, self._problem, self._propagators = FLUCTUATION_MUTANTS[name]
+        self.mistaken(f"{name}: {what}", right)
+
+    def fluctuation_problem(self, derived: FluctuationProblem) -> FluctuationProblem:
+        return self._problem(derived) if self._problem else derived
+
+    def fluctuation_propagators(self, solved: GaussianPropagators) -> GaussianPropagators:
+        return self._propagators(solved) if self._propagators else solved
+
+
 def mutate(theory: Theory, name: str) -> Theory:
     """The theory with the mistake called `name`.
 
@@ -84,12 +102,14 @@ def mutate(theory: Theory, name: str) -> Theory:
     """
     if name in DECLARATION_MUTANTS:
         return mistaken_declaration(theory, name)
+    if name in FLUCTUATION_MUTANTS:
+        return MutantFluctuations(theory, name)
     if theory.in_time and name in TIME_MUTANTS:
         return TimeMutantTheory(theory, name)
     if name in LAYER_MUTANTS:
         return LayerMutantTheory(theory, name, LAYER_MUTANTS[name])
     if name not in MUTANTS:
-        known = [*MUTANTS, *DECLARATION_MUTANTS, *LAYER_MUTANTS, *TIME_MUTANTS]
+        known = [*MUTANTS, *DECLARATION_MUTANTS, *LAYER_MUTANTS, *TIME_MUTANTS, *FLUCTUATION_MUTANTS]
         raise QuenchedError(f"no mutant {name!r}: {nearest(name, known)}")
     return MutantTheory(theory, name, MUTANTS[name])
 

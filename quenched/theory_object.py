@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from quenched.fixed_points import FixedPointStability
     from quenched.fluctuations import Fluctuations
     from quenched.numerics import RawSolution, Sampling
+    from quenched.numerics.propagators import GaussianPropagators
     from quenched.replica_theory import ReplicaTheory
     from quenched.solution import Solution
     from quenched.spectral import SpectralSolution, SpectralTheory
@@ -416,6 +417,10 @@ class Theory:
     def fluctuation_problem(self, derived: FluctuationProblem) -> FluctuationProblem:
         """What the solver of fluctuations gets: as derived, unless this theory carries a mistake in it."""
         return derived
+
+    def fluctuation_propagators(self, solved: GaussianPropagators) -> GaussianPropagators:
+        """What fluctuations are built of: as solved, unless this theory carries a mistake in it."""
+        return solved
 
     def export(self, path: str | Path) -> Path:
         """Write a standalone solver (numpy and scipy) that a person can read and run."""
