@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sympy import Expr, Float, Symbol, lambdify
 
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.problem import DT, PotentialProblem, U
+from quenched.theory.problem import DT, PotentialProblem, SiteProcess, U
 from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticProblem, UnitField
 
 from .assemble import _filon
@@ -18,6 +18,7 @@ from .averages import Averages
 from .public import average1, average2, bare_problem
 from .solver import solve
 from .timegrid import flow_grid
+from .trajectories import ProcessState
 from .types import Array, Branch, Number
 
 Complex = NDArray[np.complex128]
@@ -104,7 +105,7 @@ class GaussianPropagators(Propagators):
         self.problem, self.values = problem, values
         self.fields: dict[str, UnitField] = {}
         self.flow = problem.full.clock == "flow"
-        first = solve(problem.full, potential, values).state
+        first = solve(problem.full, potential, values, rates=False).state
         _refuse(first)
         self.rate = abs(Averages(problem.full, potential, values).edge())
         window = 2.6 * float(first.tau[-1])
@@ -112,7 +113,7 @@ class GaussianPropagators(Propagators):
         half = self.grid.tau if self.grid else np.arange(np.ceil(window) + 1)
         self.half = len(half)
         lags = np.concatenate([half, -half, [0.0]])
-        self.branch = solve(problem.full, potential, values, lags=lags).state
+        self.branch = solve(problem.full, potential, values, lags=lags, rates=False).state
         self.slow = min(self.rate, 10.0 / float(first.tau[-1]))
         self._slopes: dict[str, Number] = {}
         self._transfers: dict[tuple[str, str], Any] = {}
@@ -221,8 +222,8 @@ class GaussianPropagators(Propagators):
         if (a, h) not in self._transfers:
             return np.zeros(len(omega), complex)
         operator = 1j * omega if self.flow else np.exp(1j * omega)
-        response: Complex = self.slope(self.fields[a]).value * self._transfers[a, h](operator)
-        return response + np.zeros(len(omega), complex)
+        found: Complex = self.slope(self.fields[a]).value * self._transfers[a, h](operator)
+        return found + np.zeros(len(omega), complex)
 
     def nodes(self, size: int) -> tuple[Array, Array]:
         if not self.flow:
@@ -248,3 +249,69 @@ def _refuse(state: Branch) -> None:
             raise NotCovered(f"the covariance of {pair} does not decay (frozen part {static:.3g}): not built yet")
     if np.any(np.abs(state.mean) > 1e-6 * np.sqrt(state.variance)):
         raise NotCovered("the means of the fields are not zero: fluctuations about such a state are not built yet")
+
+
+class SampledPropagators(Propagators):
+    """Those of units of any law, from sampled trajectories of the single-site process.
+
+    Spectra are transforms of correlations on the periodic grid of a path, responses those of kicked paths. The nodes
+    are the grid's own frequencies, up to `reach`.
+    """
+
+    reach = 14.0
+
+    def __init__(self, problem: QuadraticProblem, process: SiteProcess, state: ProcessState, values: Values) -> None:
+        self.problem, self.values, self.state = problem, values, state
+        self.flow = process.clock == "flow"
+        self._populations = {
+            s.name: unit.population for unit in process.units for s in (*unit.states, *(o for o, _ in unit.outputs))
+        }
+        self.step = float(state.tau[1] - state.tau[0])
+        self._size = len(next(iter(state.orders.values())))
+        for name, mean in state.mean.items():
+            if name in self._read and abs(mean.value) > max(
+                5 * mean.error, 0.02 * self.covariance(name, name).value ** 0.5
+            ):
+                raise NotCovered(f"⟨{name}⟩ = {mean.value:.3g} is not zero: fluctuations about it are not built yet")
+
+    @property
+    def _read(self) -> set[str]:
+        return {name for _, *ends in self.problem.modes for name in ends}
+
+    def population(self, a: str) -> str:
+        return self._populations[a]
+
+    def covariance(self, a: str, b: str) -> Number:
+        value, error = self._pair(self.state.correlation, a, b)
+        return Number(float(value[0]), float(error[0]))
+
+    def _pair(self, table: Any, a: str, b: str) -> Any:
+        return table[a, b] if (a, b) in table else table[b, a]
+
+    def uncertainty(self, a: str, b: str | None = None) -> float:
+        number = self.covariance(a, b or a)
+        return number.error / abs(number.value)
+
+    def spectrum(self, a: str, b: str, omega: Array) -> Complex:
+        grid = self._pair(self.state.orders, a, b)
+        waves = np.fft.fftshift(np.fft.fft(grid)) * self.step
+        at = np.fft.fftshift(np.fft.fftfreq(self._size, self.step)) * 2 * np.pi
+        found: Complex = waves[np.clip(np.searchsorted(at, omega - 1e-9), 0, len(at) - 1)]
+        return found if (a, b) in self.state.orders else np.conj(found)
+
+    def response(self, a: str, h: str, omega: Array) -> Complex:
+        if (a, h) not in self.state.response:
+            return np.zeros(len(omega), complex)
+        value = np.array(self.state.response[a, h][0])
+        value[0] *= 0.5 if self.flow else 0.0
+        waves = np.exp(-1j * np.outer(omega, self.step * np.arange(len(value))))
+        return np.asarray(waves @ value * (self.step if self.flow else 1.0), complex)
+
+    def nodes(self, size: int) -> tuple[Array, Array]:
+        spacing = 2 * np.pi / (self._size * self.step)
+        if not self.flow:
+            at = np.arange(self._size) - self._size // 2
+            return np.asarray(spacing * at, float), np.full(self._size, 1 / self._size)
+        half = min(self._size // 2 - 1, int(self.reach / spacing)) // 2 * 2
+        at = np.arange(-half, half + 1)
+        return np.asarray(spacing * at, float), np.full(2 * half + 1, spacing / (2 * np.pi))

@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 112, "trajectories
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
 #: Where covariances between units are observed: one network scatters several times more than a mean over units (one
 #: large eigenvalue is enough), so more and smaller networks pay, and at those sizes the 1/N law already holds.
-CROSSED_QUICK: dict[str, Any] = {"sizes": (80, 160, 320), "trials": 320, "trajectories": 8}
+CROSSED_QUICK: dict[str, Any] = {"sizes": (80, 160, 320), "trials": 448, "trajectories": 8}
 CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "trajectories": 8}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
 BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 128, "trajectories": 1}

@@ -13,7 +13,13 @@ from quenched.readout import Quantity
 from quenched.rendering import Lines
 from quenched.theory.cross import CrossCovariance
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
-from quenched.theory.fluctuations import CrossCovariances, PropagateUnits, QuadraticAction, SitePropagators
+from quenched.theory.fluctuations import (
+    CrossCovariances,
+    PropagateUnits,
+    QuadraticAction,
+    SitePropagators,
+    quadratic_problem,
+)
 from quenched.theory.spaces import tau
 
 if TYPE_CHECKING:
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
     from quenched.numerics.propagators import GaussianPropagators, Propagators
     from quenched.theory.derivation import Derivation
     from quenched.theory.problem import SiteFunction
-    from quenched.theory.problem_fluctuations import FluctuationProblem
+    from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticProblem
     from quenched.theory.record import Step
     from quenched.theory_object import Theory
 
@@ -59,6 +65,11 @@ class Fluctuations:
     def lines(self) -> Lines:
         """The lines of all steps."""
         return Lines(line for step in self.steps for line in step.after.lines())
+
+    @property
+    def quadratic(self) -> QuadraticProblem:
+        """The quadratic action as solvers take it, whatever the law of the units."""
+        return quadratic_problem(self.result.quadratic)
 
     @cached_property
     def problem(self) -> FluctuationProblem:
@@ -157,16 +168,16 @@ class Fluctuations:
         return self.lines._repr_html_()
 
 
-def between(state: Propagators, what: CrossCovariance, names: Sequence[str], lags: Any) -> Quantity:
+def between(state: Propagators, what: CrossCovariance, names: Sequence[str], lags: Any, tol: float = 1e-6) -> Quantity:
     """The number or curve that is observed, of two fields that the state knows."""
     from quenched.numerics.fluctuations import cross_variance, fluctuation
 
     if what.statistic == "participation":
-        ratio = fluctuation(state, names[0]).participation
+        ratio = fluctuation(state, names[0], tol=tol).participation
         return Quantity(float(ratio.value), float(ratio.error))
     curve = what.lag == tau
     at = np.asarray(lags, float) if curve else np.array([float(what.lag.xreplace(dict(state.values)))])
-    value, error, _ = cross_variance(state, names[0], names[1], np.concatenate([[0.0], at]))
+    value, error, _ = cross_variance(state, names[0], names[1], np.concatenate([[0.0], at]), tol=tol)
     scale = float(what.scale.xreplace(dict(state.values)))
     value, error = scale * value[1:], abs(scale) * error[1:]
     return Quantity(value, error, "tau", at) if curve else Quantity(float(value[0]), float(error[0]))

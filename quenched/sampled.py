@@ -8,17 +8,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sympy import Add, Expr, Mul, Symbol, expand
+from sympy import Add, Expr, Mul, S, Symbol, expand
 
 from quenched.readout import GROWTH, Quantity, combine
+from quenched.theory.cross import CrossCovariance, observed_between_units
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, Quenched
 from quenched.theory.naming import Output, field_names, standard_names, unbind
-from quenched.theory.observables import Lyapunov, Mean
+from quenched.theory.observables import Functional, Lyapunov, Mean
 from quenched.theory.problem import SiteProcess
 from quenched.theory.spaces import t, tau
 
 if TYPE_CHECKING:
+    from quenched.fluctuations import Fluctuations
     from quenched.numerics.trajectories import ProcessState, Sampling
     from quenched.solution import Solution
     from quenched.theory.model import Model
@@ -54,10 +56,13 @@ def solve_sampled(
     process = theory.derivation.process
     assert process is not None
     probes = _probes(theory.model)
+    crossed = observed_between_units(theory.model.observables)
     watched = _watch(process, probes)
+    watched = _kicked(watched) if crossed else watched
     how = sampling or numerics.Sampling(seed=seed)
     state = numerics.solve_process(watched, dict(values), sampling=how)
     reader = _Reader(theory.model, watched, dict(values), state, probes)
+    reader.fluctuations = theory.fluctuations if crossed else None
     noisy = any(u.noises for u in process.units)
     branch = Branch(
         "sampled",
@@ -122,6 +127,17 @@ def _watch(process: SiteProcess, probes: dict[tuple[Expr, str], Probe]) -> SiteP
     return replace(process, units=tuple(units))
 
 
+def _kicked(process: SiteProcess) -> SiteProcess:
+    """The process with the responses of all outputs to all local fields measured, as memory of strength zero."""
+    extra = tuple(
+        (field, S.Zero, output, field, output)
+        for unit in process.units
+        for field in unit.fields
+        for output in [unit.outputs[0][0]]
+    )
+    return replace(process, memory=(*process.memory, *extra))
+
+
 def _state_symbol(fld: Field | Quenched, own: dict[str, Symbol]) -> Symbol:
     name = fld.name if fld.name in own else f"{fld.name}_{fld.population.name}"
     if name not in own:
@@ -142,6 +158,8 @@ class _Reader:
         probes: dict[tuple[Expr, str], Probe],
     ) -> None:
         self.model, self.process, self.values, self.state, self.probes = model, process, values, state, probes
+
+    fluctuations: Callable[[], Fluctuations] | None = None
 
     def names(self) -> list[str]:
         standard = [n for n, (kind, _) in standard_names(self.model).items() if kind != "R"]
@@ -218,10 +236,25 @@ class _Reader:
     def _declared(self, expr: Expr) -> Quantity:
         if isinstance(expr, Lyapunov):
             return self.growth
+        crossed = observed_between_units({"": expr}).get("")
+        if crossed is not None:
+            return self._crossed(crossed)
         means = sorted(expr.atoms(Mean), key=str)
-        if not means or expr.atoms(Lyapunov):
+        if not means or expr.atoms(Functional):
             raise NotCovered(f"no theory formula for the observable {expr} from sampled trajectories")
         return combine(self.values, expr, {node: self._node(node) for node in means})
+
+    def _crossed(self, what: CrossCovariance) -> Quantity:
+        """A number or curve formed of the covariances between units."""
+        from quenched.fluctuations import between
+        from quenched.numerics.propagators import SampledPropagators
+
+        assert self.fluctuations is not None
+        problem = self.fluctuations().quadratic
+        state = SampledPropagators(problem, self.process, self.state, self.values)
+        names = [self.probes[body, what.population.name].name for body in (what.first, what.second)]
+        lags = self.state.tau[:: max(1, len(self.state.tau) // 64)]
+        return between(state, what, names, lags, tol=1.0)
 
     def _node(self, node: Mean) -> Quantity:
         total = Quantity(0.0, 0.0)

@@ -25,7 +25,9 @@ from quenched import (
     simulate,
     t,
     tau,
+    validate,
 )
+from quenched.numerics import Sampling
 from quenched.theory.cross import between_units
 from quenched.validate import calibrate
 from quenched.validate.catalogue.two_site_cavity import curve
@@ -235,3 +237,41 @@ def test_every_step_is_checked_and_every_mutant_caught(model: Any) -> None:
     assert not any(tick.passed is False for tick in verify(derivation))
     survivors = [m for m in survey_mutants(derivation) if not m.caught]
     assert survivors == []
+
+
+# --- mistakes, and units that are not Gaussian ---------------------------------------------------------------------
+
+
+def test_named_mistakes_move_what_they_are_about() -> None:
+    theory, at = derive(catalogue["two-site-cavity"]()), {"g": 1.5, "s2": 1}
+    right = {name: float(theory.solve(at)[name]) for name in ("PR_phi", "PR_x")}
+    for mutant, name in (("series-without-gain", "PR_phi"), ("one-corner", "PR_phi"), ("noise-passed-on", "PR_x")):
+        wrong = theory.mutate(mutant)
+        assert mutant in str(wrong.mutant)
+        assert abs(float(wrong.solve(at)[name]) / right[name] - 1) > 0.05
+    with pytest.raises(QuenchedError, match="one-corner"):
+        theory.mutate("one-corners")
+
+
+@pytest.mark.slow
+def test_simulations_agree_with_the_theory_and_reject_mistakes() -> None:
+    net, at = catalogue["two-site-cavity"](), {"g": 1.5, "s2": 1}
+    how = {"lags": [0, 2, 4], "burn": 12, "duration": 30, "dt": 0.1, "trajectories": 8, "lyapunov": False}
+    runs = [simulate(net, N, 96, params=at, dtype="float32", store=False, workers=1, **how) for N in (60, 120, 240)]
+    theory = derive(net)
+    assert validate(net, at, data=runs, quick=True).verdict != "disagree"
+    for mutant in ("series-without-gain", "one-corner", "noise-passed-on", "variance-tenth"):
+        assert validate(net, at, data=runs, quick=True, theory=theory.mutate(mutant)).verdict == "disagree", mutant
+
+
+@pytest.mark.slow
+def test_sampled_units_give_the_same_where_they_are_gaussian() -> None:
+    """With η free, units are sampled; at η = 0 they are Gaussian. Symmetry lowers the dimension."""
+    eta = Symbol("eta", real=True)
+    theory = derive(catalogue["two-site-cavity"](symmetry=eta))
+    exact = derive(catalogue["two-site-cavity"]()).solve(g=1.5, s2=1)
+    how = Sampling(paths=400, average=8)
+    sampled = theory.solve(g=1.5, s2=1, eta=0, sampling=how)
+    for name in ("PR_phi", "PR_x"):
+        assert float(sampled[name]) == pytest.approx(float(exact[name]), rel=0.03)
+    assert float(theory.solve(g=1.5, s2=1, eta=0.3, sampling=how)["PR_phi"]) < 0.9 * float(exact["PR_phi"])
