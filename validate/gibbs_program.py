@@ -122,6 +122,7 @@ class GibbsProgram:
     arrays : functions of (env, x) with x one array (…, units) a field
     moments : number of means that `joint` sees
     quadratic_means : the function of means instead, where it is quadratic and they are linear
+    levels : (array function, population) of what does not depend on the state
     """
 
     scalar: str
@@ -132,6 +133,7 @@ class GibbsProgram:
     moments: int
     parameters: tuple[str, ...]
     quadratic_means: QuadraticMeans | None = None
+    levels: tuple[tuple[str, str], ...] = ()
 
     @property
     def quadratic(self) -> bool:
@@ -153,6 +155,7 @@ class ProgramWriter:
         self.site: dict[Field, Expr] = dict.fromkeys(self.fields, S.Zero)
         self.rows: dict[Population, Expr] = {}
         self.joint: Expr = S.Zero
+        self.levels: list[tuple[str, str]] = []
         self.pairs: list[Pair] = []
         self.sources: dict[str, str] = {}
         self._names: dict[tuple[str, Expr], str] = {}
@@ -189,7 +192,7 @@ class ProgramWriter:
         scalar = "\n\n\n".join([self._priors(), self._sites(), self._rows(), *self._moments(moments, joint)])
         names = tuple(p.name for p in self.model.parameters)
         arrays = "\n\n\n".join(self.sources.values())
-        return GibbsProgram(scalar, arrays, states, tuple(self.pairs), blocks, len(moments), (*names, "N"), form)
+        return GibbsProgram(scalar, arrays, states, tuple(self.pairs), blocks, len(moments), (*names, "N"), form, tuple(self.levels))
 
     def _energy(self, term: Expr) -> None:
         if term == 0:
@@ -205,7 +208,9 @@ class ProgramWriter:
         """coef · Σ_i body_i."""
         coupled = [n for n in outer(body) if isinstance(n, Apply) and depends(n)]
         states = [n for n in outer(body) if isinstance(n, Field)]
-        if not coupled:
+        if not coupled and not states:
+            self.levels.append((self.function(coef * body, "v"), population.name))
+        elif not coupled:
             self._site_term(coef * body, states)
         elif not states:
             self.rows[population] = self.rows.get(population, S.Zero) + coef * body

@@ -164,9 +164,6 @@ def draw_prior(rng: np.random.Generator, size: int, law: Any) -> Array:
     """Independent draws from a prior; a flat one is not normalised, and starts as a standard normal number."""
     if law[0] == "Flat":
         return rng.standard_normal(size)
-    if law[0] == "Spherical":
-        x = rng.standard_normal(size)
-        return x * (np.sqrt(size) / np.linalg.norm(x))
     return sample_law(rng, (size,), law)
 
 
@@ -195,6 +192,8 @@ class _Collector:
                 cols = system.block_columns(block)
                 self._form(cols, block.smooth)
         self._means()
+        for name, population in system.program.levels:
+            self.out.constant += float(system.per_unit(name, system.sizes[population]).sum())
 
     def _sites(self) -> None:
         for f, cut in zip(self.system.program.fields, self.system.slices, strict=True):

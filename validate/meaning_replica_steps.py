@@ -25,7 +25,7 @@ from quenched.theory.priors import fixed_norm
 from quenched.theory.problem_replicas import ReplicaProblem, X
 from quenched.theory.replica_ansatz import NREP, Orbit, RSAction, SiteInField, Variable, orbit_of, replica_site
 from quenched.theory.replica_limit import FreeEntropyForm, ReplicaState, RepliconForm, SaddleEquations
-from quenched.theory.replica_lower import ReplicatedAction
+from quenched.theory.replica_lower import COLD, ReplicatedAction
 from quenched.theory.saddle import OrderParameter, SiteProblem
 from quenched.validate.generate import label
 from quenched.validate.meaning import draw_parameters, number, relative
@@ -51,7 +51,8 @@ Values = Mapping[Symbol, float]
 # -- Zⁿ --------------------------------------------------------------------------------------------------------------
 def replicate_deviation(model: Gibbs, action: ReplicatedAction, values: Values, rng: Rng) -> float:
     """The declared exponent on random states against uses and site weights, and the laws of all entries."""
-    drawn = Counted(model, 6, int(rng.integers(1 << 30)), 0, values)
+    own = {p: v for p, v in values.items() if p in model.parameters}
+    drawn = Counted(model, 6, int(rng.integers(1 << 30)), 0, own)
     _calm(drawn, action)
     worst = laws_deviation(model, action, values)  # type: ignore[arg-type]
     compared, nodes = 0, _nodes(model)
@@ -113,7 +114,7 @@ def _through_uses(
     drawn: Instance, action: ReplicatedAction, states: Mapping[Field, Array]
 ) -> tuple[float, dict[str, Array]]:
     """The exponent through uses and site weights, and the local fields on the way."""
-    numbers: dict[Any, Any] = {**drawn.values, **drawn.labels}
+    numbers: dict[Any, Any] = {COLD: 1.0, **drawn.values, **drawn.labels}
     numbers |= {action.fields[f.name].symbol: x for f, x in states.items()}
     for f in action.of_role("output"):
         numbers[f.symbol] = np.broadcast_to(numbers_at(f.definition, numbers), (_size(drawn, f.population),))
@@ -125,7 +126,7 @@ def _through_uses(
         matrix = _matrix(drawn, action, use.coupling)
         (row, _), (col, _) = use.row[0], use.col[0]
         roles = [action.fields[a].role for a in (row, col)]
-        size = complex(number(use.coef, drawn.values))
+        size = complex(number(use.coef, {COLD: 1.0, **drawn.values}))
         if "hat" not in roles:
             total += size.real * float(numbers[action.fields[row].symbol] @ matrix @ numbers[action.fields[col].symbol])
             continue
@@ -156,7 +157,7 @@ def _matrix(drawn: Instance, action: CopiedAction, name: str) -> Array:
 # -- random order parameters -----------------------------------------------------------------------------------------
 def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
     """Parameters, and order parameters at which every Gaussian field has a positive variance."""
-    at = dict(values)
+    at = {COLD: 0.8, **values}
     spans = {(False, 1, 1): (0.2, 0.6), (False, 2, 2): (0.2, 0.5), (False, 2, 1): (0.9, 1.3)}
     spans |= {(True, 1, 1): (0.1, 0.3), (True, 2, 2): (0.5, 0.9), (True, 2, 1): (0.1, 0.3)}
     fields = action.problem.action.fields

@@ -69,6 +69,13 @@ def _spike_slab(rng: Rng, shape: tuple[int, ...], p: float, law: Law) -> Array:
     return np.where(slab, sample_law(rng, shape, law), 0.0)
 
 
+def _spherical(rng: Rng, shape: tuple[int, ...]) -> Array:
+    """Uniform on the sphere of squared norm (number of units)."""
+    out = rng.standard_normal(shape)
+    out *= np.sqrt(out.size) / np.linalg.norm(out)
+    return out
+
+
 SAMPLERS: dict[str, Callable[..., Array]] = {
     "Normal": _normal,
     "Uniform": _uniform,
@@ -78,6 +85,7 @@ SAMPLERS: dict[str, Callable[..., Array]] = {
     "HalfNormal": _half_normal,
     "Exponential": _exponential,
     "SpikeSlab": _spike_slab,
+    "Spherical": _spherical,
 }
 
 

@@ -341,7 +341,7 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     if small == "enumerate" and _needs_counts(what):
         return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
     if small == "gaussian":
-        return {"sizes": _sizes(model, values, (100, 200, 400)), "trials": 60 if quick else 200}
+        return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 600 if quick else 3000}
     if small == "programme":
         return {"sizes": _sizes(model, values, (25, 50, 100)), "trials": 900 if quick else 4000}
     if any(f.start for f in program.fields):

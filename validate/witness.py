@@ -80,7 +80,12 @@ def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
 
 def scene_of(derivation: Any, seed: int = 0) -> Scene:
     """Random values of the parameters of a derivation's declaration."""
-    return Scene(derivation.model, draw_parameters(derivation.model, np.random.default_rng(seed)), seed)
+    values = draw_parameters(derivation.model, np.random.default_rng(seed))
+    if getattr(derivation.model, "cold", False):  # until its last step, zero temperature is any temperature
+        from quenched.theory.replica_lower import COLD
+
+        values[COLD] = 0.8
+    return Scene(derivation.model, values, seed)
 
 
 def strong_scene(derivation: Any, seed: int = 0) -> Scene:
