@@ -63,15 +63,13 @@ def test_references(name: str, at: dict[str, float], reference: dict[str, float]
 def test_signs_of_a_binary_teacher() -> None:
     solution = derive(catalogue["bayes-perceptron"](prior=Ising())).solve(alpha=1)
     assert float(solution["q"]) == pytest.approx(0.560715, abs=6e-7)
-    errors = np.arccos(float(derive(catalogue["bayes-perceptron"]()).solve(alpha=2)["q"])) / np.pi
-    assert errors == pytest.approx(np.arccos(0.728298) / np.pi, abs=1e-6)
+    overlap = float(derive(catalogue["bayes-perceptron"]()).solve(alpha=2)["q"])
+    assert np.arccos(np.sqrt(overlap)) / np.pi == pytest.approx(0.174534, abs=1e-6)
 
 
 # -- samples -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("name", "N", "trials", "loose"), [("sk", 96, 60, {}), ("ridge", 150, 60, {}), ("gardner", 60, 60, {})]
-)
-def test_samples_agree(name: str, N: int, trials: int, loose: dict[str, float]) -> None:
+@pytest.mark.parametrize(("name", "N", "trials"), [("ridge", 100, 40), ("gardner", 50, 40)])
+def test_samples_agree(name: str, N: int, trials: int) -> None:
     """One size, within four standard errors and the finite-size term."""
     model = catalogue[name]()
     run = simulate(model, N, trials=trials, seed=1, store=False, workers=1)
@@ -86,7 +84,7 @@ def test_samples_agree(name: str, N: int, trials: int, loose: dict[str, float]) 
 def test_a_mistake_is_rejected_and_the_theory_is_not() -> None:
     """Regression at three sizes: exact samples are cheap enough to tell couplings that are a tenth too strong."""
     model = catalogue["ridge"]()
-    how = {"sizes": (50, 100, 200), "trials": 240, "quick": True, "ci": True, "workers": 1, "store": False}
+    how = {"sizes": (50, 100, 200), "trials": 120, "quick": True, "ci": True, "workers": 1, "store": False}
     right = validate(model, **how)
     assert right.verdict in ("agree", "inconclusive"), right
     assert "not rejected" in right.reason
@@ -155,7 +153,10 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+SLOW = ("soft margins in a box", "three values")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in VARIANTS])
 def test_variants_agree_with_samples(name: str) -> None:
     """Declarations that nothing knows beforehand: theory against samples at one size."""
     model, point, how = VARIANTS[name]

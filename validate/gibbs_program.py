@@ -192,7 +192,9 @@ class ProgramWriter:
         scalar = "\n\n\n".join([self._priors(), self._sites(), self._rows(), *self._moments(moments, joint)])
         names = tuple(p.name for p in self.model.parameters)
         arrays = "\n\n\n".join(self.sources.values())
-        return GibbsProgram(scalar, arrays, states, tuple(self.pairs), blocks, len(moments), (*names, "N"), form, tuple(self.levels))
+        return GibbsProgram(
+            scalar, arrays, states, tuple(self.pairs), blocks, len(moments), (*names, "N"), form, tuple(self.levels)
+        )
 
     def _energy(self, term: Expr) -> None:
         if term == 0:

@@ -26,6 +26,4 @@ def ridge() -> Gibbs:
     residual = x @ teacher + noise - x @ w
     energy = total(residual**2) / 2 + lam * total(w**2) / 2
     model = zero_temperature(Gibbs({w: Flat()}, energy=energy, name="ridge", defaults={alpha: 2, lam: 0.5, Delta: 0.1}))
-    return model.observe(
-        m=mean(w * teacher), q=mean(w[1] * w[2]), e=mean((w - teacher) ** 2), train=mean(residual**2)
-    )
+    return model.observe(m=mean(w * teacher), q=mean(w[1] * w[2]), e=mean((w - teacher) ** 2), train=mean(residual**2))
