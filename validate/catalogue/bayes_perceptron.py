@@ -2,7 +2,7 @@
 
 from sympy import Heaviside, sign, symbols
 
-from quenched import Field, Gibbs, Iid, Normal, Population, Quenched, Replicon, mean, units
+from quenched import Field, Gibbs, Growth, Iid, Normal, Population, Quenched, Replicon, mean, units
 from quenched.theory.distributions import Law
 
 
@@ -14,4 +14,4 @@ def bayes_perceptron(prior: Law | None = None) -> Gibbs:
     w = Field("w", initial=teacher)  # a state of the measure itself
     x = Iid("x", Normal(0, 1), over=(samples, units))
     model = Gibbs({w: law}, weight=Heaviside((x @ w) * sign(x @ teacher)), name="bayes-perceptron", defaults={alpha: 2})
-    return model.observe(q=mean(w[1] * w[2]), m=mean(w * teacher), replicon=Replicon())
+    return model.observe(q=mean(w[1] * w[2]), m=mean(w * teacher), replicon=Replicon(), growth=Growth())
