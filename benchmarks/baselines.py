@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.linalg import eigh_tridiagonal
 from scipy.optimize import brentq
-from scipy.special import roots_hermitenorm
+from scipy.special import log_ndtr, roots_hermitenorm
 
 Array = NDArray[np.float64]
 
@@ -137,3 +137,35 @@ def erf_kernel(C: Array, depth: int, gain: float, bias: float) -> Array:
     for _ in range(depth):
         C = gain * average(C) + bias
     return average(C)
+
+
+def perceptron_evolution(alpha: float, points: int = 1001) -> tuple[float, float]:
+    """(q, growth) of the binary perceptron: the usual damped loop on a uniform grid."""
+    z = np.linspace(-9, 9, points)
+    w = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    q = 0.5
+    for _ in range(2000):
+        a = -np.sqrt(q) * z / np.sqrt(1 - q)
+        g = np.exp(-(a**2) / 2 - 0.5 * np.log(2 * np.pi) - log_ndtr(-a))
+        hat = alpha / (1 - q) * (w @ g**2)
+        m = np.tanh(np.sqrt(hat) * z)
+        if abs(w @ m**2 - q) < 1e-12:
+            break
+        q = 0.5 * q + 0.5 * float(w @ m**2)
+    slope = g * (g - a) / (1 - q)
+    return q, alpha * float(w @ slope**2) * float(w @ (1 - m**2) ** 2)
+
+
+def perceptron_messages(x: Array, sweeps: int) -> tuple[Array, float]:
+    """Message passing of the binary perceptron, written with matrix products: (means, last change)."""
+    patterns, units = x.shape
+    m, g, change = np.zeros(units), np.zeros(patterns), np.inf
+    for _ in range(sweeps):
+        v = np.mean(1 - m**2)
+        omega = x @ m - v * g
+        a = -omega / np.sqrt(v)
+        ratio = np.exp(-(a**2) / 2 - 0.5 * np.log(2 * np.pi) - log_ndtr(-a))
+        g, slope = ratio / np.sqrt(v), -ratio * (ratio - a) / v
+        new = np.tanh(x.T @ g - np.sum(slope) / units * m)
+        change, m = float(np.sqrt(np.mean((new - m) ** 2))), new
+    return m, change

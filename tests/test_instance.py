@@ -9,6 +9,7 @@ import pytest
 from sympy import Abs, Heaviside, Rational, exp, symbols
 
 from quenched import (
+    Circulant,
     Field,
     Gaussian,
     Gibbs,
@@ -26,6 +27,7 @@ from quenched import (
     mean,
     total,
     units,
+    zero_temperature,
 )
 from quenched.instance_theory import InstanceTheory
 from quenched.theory.instance_evolution import EvolutionForm, GrowthForm
@@ -223,5 +225,11 @@ def test_the_derivation_prints_every_step() -> None:
 
 
 def test_what_messages_do_not_cover() -> None:
+    with pytest.raises(QuenchedError, match="zero temperature"):
+        derive(zero_temperature(MODELS["spin glass"][0])).instance()
+    X = Circulant("X", {0: 1, 1: h, -1: h}, over=(patterns, patterns))
+    window = Gibbs({s: Ising()}, energy=-total(s * (xi.T @ (X @ (xi @ s)))) / 2, beta=beta)
+    with pytest.raises(QuenchedError, match="local fields of an instance"):
+        derive(window).instance()
     with pytest.raises(QuenchedError, match="multiples of the state"):
         derive(Gibbs({s: Normal(0, 1)}, energy=total((J @ s) * s**3) + total(s**4))).instance()

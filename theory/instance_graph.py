@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sympy import Expr, I, Mul, Rational, S, Symbol
 
+from quenched.theory.circulant import Circulant
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched
 from quenched.theory.laws import Law
@@ -24,6 +25,9 @@ from quenched.theory.replica_ansatz import Variable, polynomial, replica_site
 from quenched.theory.replica_lower import GibbsDeclaration, Replicate, ReplicatedAction, SiteWeight
 from quenched.theory.spaces import Population
 from quenched.theory.terms import Atom
+
+if TYPE_CHECKING:
+    from quenched.theory.gibbs import Gibbs
 
 
 @dataclass(frozen=True)
@@ -202,12 +206,33 @@ class OneInstance(Rule):
 
     def __call__(self, before: Form) -> PairGraph:
         assert isinstance(before, GibbsDeclaration)
+        check_messages(before.model)
         action = Replicate()(before)  # the exponent of one copy, linear in the couplings
         sites = tuple(graph_site(action, population) for population in action.populations)
         fields = action.fields
         between = [u for u in action.uses if not any(fields[a].single for a, _ in (*u.row, *u.col))]
         couplings = tuple(_coupling(action, use.coupling, use.coef, use.row, use.col) for use in between)
         return PairGraph(sites, couplings, action.laws, action.parameters)
+
+
+def check_messages(model: Gibbs) -> None:
+    """Refuse measures that are no pairs of sites with one variable each, as they stand.
+
+    Raises
+    ------
+    NotCovered
+        Zero temperature, local fields that are coupled to each other, or rows of a matrix that are named.
+    """
+    if model.cold:
+        raise NotCovered("messages at zero temperature are not covered: take the measure at a low temperature")
+    for matrix in model.matrices:
+        if isinstance(matrix, Circulant):
+            raise NotCovered(
+                f"{matrix} couples the local fields of an instance to each other: messages about sites with a measure "
+                "of their own are covered"
+            )
+    for row in model.rows:
+        raise NotCovered(f"{row}, a named row of a matrix, condenses: messages next to a Quenched pattern are covered")
 
 
 def graph_site(action: ReplicatedAction, population: Population) -> GraphSite:
