@@ -16,13 +16,14 @@ from scipy.optimize import brentq
 from sympy import Expr, Symbol, lambdify, sqrt
 
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
-from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage
+from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, TreeAverage
 
 from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
 from .replica_cold import VARIANCE, Z, best, by_parts, changes, cold_nodes
 from .replica_labels import make_site
 from .replica_signs import Density, affine, every, label_product, split
 from .replica_sites import Site
+from .replica_tree import Tree
 from .types import Array, Number
 
 #: Starting values of overlaps; those of means are their roots, of either sign.
@@ -75,9 +76,9 @@ def compiled(names: tuple[Symbol, ...], expr: Any, module: str) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def apart(expr: Expr) -> tuple[list[SiteAverage], list[Symbol], Expr]:
+def apart(expr: Expr) -> tuple[list[Any], list[Symbol], Expr]:
     """Site averages of an expression, symbols in their place, and the expression in these."""
-    nodes = sorted(expr.atoms(SiteAverage), key=str)
+    nodes = sorted(expr.atoms(SiteAverage, TreeAverage), key=lambda n: (str(n), n.sort_key()))
     slots = [Symbol(f"_a{k}") for k in range(len(nodes))]
     return nodes, slots, expr.xreplace(dict(zip(nodes, slots, strict=True)))
 
@@ -104,7 +105,7 @@ class Evaluator:
             self.compiled[expr] = self._caller(function, nodes)
         return self.compiled[expr](at)
 
-    def _caller(self, function: Any, nodes: list[SiteAverage]) -> Callable[[dict[Symbol, float]], float]:
+    def _caller(self, function: Any, nodes: list[Any]) -> Callable[[dict[Symbol, float]], float]:
         averages = [self._average(node) for node in nodes]
 
         def call(at: dict[Symbol, float]) -> float:
@@ -112,9 +113,11 @@ class Evaluator:
 
         return call
 
-    def _average(self, node: SiteAverage) -> Callable[[dict[Symbol, float]], float]:
+    def _average(self, node: SiteAverage | TreeAverage) -> Callable[[dict[Symbol, float]], float]:
         """A function that evaluates one site average."""
         site = self.sites[node.site]
+        if isinstance(node, TreeAverage):
+            return self._nested(node, site)
         labels = list(node.labels)
         if site.free:
             return FreeAverage(self, node, site)
@@ -132,6 +135,26 @@ class Evaluator:
                 arrays, w = self._logs(site, k, b, variance, v)
                 total += float(np.sum(case.probability * w * poly(*arrays, *own)))
             return total
+
+        return call
+
+    def _nested(self, node: TreeAverage, site: Site) -> Callable[[dict[Symbol, float]], float]:
+        """A function that evaluates one average over nested fields."""
+        flat = (*node.field, *(e for pair in node.levels for e in pair))
+        fields = compiled(tuple(self.names), flat, "math")
+        poly = compiled(L[:3], node.poly, "numpy")
+        jumping = site.cold and node.poly.has(L[2]) and node.what == "plain"
+
+        def call(at: dict[Symbol, float]) -> float:
+            b, k, v, *rest = fields(*(at[s] for s in self.names))
+            key = (site.name, b, k, v, *rest)
+            if key not in self.cache:
+                levels = list(zip(rest[::2], rest[1::2], strict=True))
+                self.cache[key] = cast(Any, Tree(site, b, k, levels, v, self.fine))
+            tree = cast(Tree, self.cache[key])
+            if jumping and not site.gaussian(0):
+                return np.nan if node.poly == L[2] else np.inf
+            return tree.average(node.what, node.level, poly)
 
         return call
 
@@ -209,7 +232,11 @@ class Evaluator:
 
     def _multiplier(self, lam: Symbol, average: Expr, value: float, at: dict[Symbol, float]) -> float:
         def excess(y: float) -> float:
-            return np.log(self.number(average, at | {lam: float(np.exp(y))})) - np.log(value)
+            try:
+                found = self.number(average, at | {lam: float(np.exp(y))})
+            except ConvergenceError:  # the measure is not normalisable: its norm is infinite
+                return 50.0
+            return np.log(found) - np.log(value)
 
         lo, hi = (-20.0, 40.0)
         near = self.guess.get(lam)

@@ -42,6 +42,7 @@ _HOME: dict[str, str] = {
     "Spectrum": "quenched.theory.spectrum",
     "jacobian": "quenched.theory.jacobian",
     "Gibbs": "quenched.theory.gibbs",
+    "Landscape": "quenched.theory.landscape",
     **dict.fromkeys(("Spherical", "Flat", "Positive", "Box"), "quenched.theory.priors"),
     **dict.fromkeys(("copies", "discretise", "freeze", "zero_temperature"), "quenched.theory.transforms"),
     "tangent": "quenched.theory.tangent",
@@ -58,7 +59,7 @@ _HOME: dict[str, str] = {
 
 #: Names that are fixed but not built yet, with what they will be.
 _PLANNED: dict[str, str] = {
-    **dict.fromkeys(("Sparse", "Stable", "Landscape", "Data"), "a law of couplings"),
+    **dict.fromkeys(("Sparse", "Stable", "Data"), "a law of couplings"),
     "Entrywise": "a function of the entries of a matrix",
     "Spikes": "an event train",
     **dict.fromkeys(("StableLaw",), "a law of one number"),

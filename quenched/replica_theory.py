@@ -15,6 +15,7 @@ from quenched.theory_object import Theory
 if TYPE_CHECKING:
     from sympy import Expr, Symbol
 
+    from quenched.block_theory import BlockTheory
     from quenched.instance_theory import InstanceTheory
     from quenched.numerics.replica import ReplicaBranch
     from quenched.numerics.types import Number
@@ -166,6 +167,20 @@ class ReplicaTheory(Theory):
             raise QuenchedError(f"no order parameter {overlap!r}: {nearest(overlap, unknowns)}")
         values = self.values({**at, symbol.name: bracket[0]})
         return shrinking(self.problem, symbol, unknowns[overlap], values, bracket)
+
+    def broken(self, steps: int = 1) -> BlockTheory:
+        """The theory with replica symmetry broken in steps: blocks of replicas within blocks.
+
+        Raises
+        ------
+        NotCovered
+            Labels of sites, or terms with more than two replicas.
+        """
+        from quenched.block_theory import BlockTheory
+        from quenched.theory.replicas import start
+
+        derivation = start(self.model).average().order_parameters().saddle().blocks(steps)  # type: ignore[arg-type]
+        return BlockTheory(derivation, fixed=self.fixed)
 
     def fold(
         self,

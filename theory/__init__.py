@@ -21,6 +21,7 @@ _WHERE = {
     "eigenvalue_observables": "Count Density Edge Moment Outlier Radius",
     "model": "Dynamics Map Model",
     "gibbs": "Gibbs",
+    "landscape": "Landscape",
     "priors": "Box Flat Positive Spherical",
     "spectrum": "Spectrum",
     "jacobian": "jacobian",
@@ -28,7 +29,7 @@ _WHERE = {
     "tangent": "tangent",
     "indices": "indexed indexed_latex",
     "transforms": "copies discretise zero_temperature",
-    "unbuilt": ("Data Entrywise FixedPoints Landscape Sparse Spikes Stable backward freeze grad"),
+    "unbuilt": ("Data Entrywise FixedPoints Sparse Spikes Stable backward freeze grad"),
     "errors": "AmbiguousExpression ConvergenceError NotCovered QuenchedError",
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names.split()}

@@ -15,7 +15,7 @@ from typing import ClassVar
 from sympy import Expr, Mul, Rational, S, factorial
 
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.laws import Diagram
+from quenched.theory.laws import Diagram, FunctionLaw
 from quenched.theory.lower import CopiedAction, SiteField, Use
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
@@ -133,6 +133,7 @@ def average(action: CopiedAction) -> Functional:
         for diagram in law.diagrams
         for uses in _assignments(diagram, action.uses)
     ]
+    raw += [term for law in action.laws if isinstance(law, FunctionLaw) for term in _function_terms(action, law)]
     terms = collect([*raw, *action.terms])
     for term in terms:
         if term.power.is_number and term.power > Rational(1, 2):
@@ -142,6 +143,15 @@ def average(action: CopiedAction) -> Functional:
             )
     kept = tuple(t for t in terms if not (t.power.is_number and t.power < 0))
     return Functional(action, kept, tuple(t for t in terms if t not in kept))
+
+
+def _function_terms(action: CopiedAction, law: FunctionLaw) -> Iterator[Term]:
+    """½ E[(Σ uses)²] of a random function: powers of the overlap of two copies."""
+    uses = [u for u in action.uses if u.coupling == law.name]
+    for (one, two), (power, weight) in product(product(uses, uses), law.powers):
+        atoms = ((one.row[0][0], 0), (two.row[0][0], 1))
+        factors = tuple(Factor(law.rows.name, atoms) for _ in range(power))
+        yield Term(one.coef * two.coef * weight / 2, S.Zero, factors)
 
 
 def _assignments(diagram: Diagram, uses: tuple[Use, ...]) -> Iterator[tuple[Use, ...]]:

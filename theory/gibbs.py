@@ -12,6 +12,7 @@ from quenched.theory.couplings import Apply, RandomMatrix, Row
 from quenched.theory.distributions import Law, as_law
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Field, Quenched, WhiteNoise, plain, population_of
+from quenched.theory.landscape import Height
 from quenched.theory.observables import Functional, Mean
 from quenched.theory.spaces import N, Population, as_expr, as_scalar
 from quenched.theory.substitute import (
@@ -250,7 +251,7 @@ def _closed(given: Any) -> Expr:
     if energy.atoms(Functional):
         raise NotCovered(f"the energy of Gibbs contains the functional {min(map(str, energy.atoms(Functional)))}")
     for term in Add.make_args(energy):
-        if term != 0 and not term.atoms(Mean) and not (term / N).is_constant(N):
+        if term != 0 and not term.atoms(Mean, Height) and not (term / N).is_constant(N):
             raise QuenchedError(f"the term {term} of the energy does not depend on the units: leave it out")
     return energy
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Expr, Rational, S, sqrt, sympify
+from sympy import Expr, Poly, Rational, S, sqrt, sympify
 
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.errors import NotCovered
+from quenched.theory.landscape import OVERLAP, Landscape
 from quenched.theory.spaces import Population
 
 Edge = tuple[str, int, int]
@@ -45,6 +46,21 @@ class Law:
 
     def text(self) -> list[str]:
         return [f"{d.kind} of {self.name}: {d.weight}·N^{d.power}" for d in self.diagrams]
+
+
+@dataclass(frozen=True)
+class FunctionLaw(Law):
+    """The law of a Gaussian random function of the state: powers of the overlap with coefficients."""
+
+    powers: tuple[tuple[int, Expr], ...] = ()
+
+    def text(self) -> list[str]:
+        return [f"covariance of {self.name}: N·({' + '.join(f'{c}·q^{p}' for p, c in self.powers)})"]
+
+
+def covariance(landscape: Landscape) -> tuple[tuple[int, Expr], ...]:
+    """The powers of the overlap in the covariance of a random function."""
+    return tuple((p, c) for (p,), c in Poly(landscape.f, OVERLAP).terms())
 
 
 def law_of(atom: Gaussian | Iid) -> Law:

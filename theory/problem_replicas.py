@@ -86,6 +86,82 @@ def _bare(text: str) -> str:
     return text
 
 
+class TreeAverage(Expr):
+    """An average over the nested fields of a site in blocks of replicas.
+
+    With M_{k+1} = L and M_l(b) = (1/x_l) ln E exp(x_l M_{l+1}(b + √k_l z)), ⟨·⟩_l the average with weight
+    exp(x_l M_{l+1}), and E the average over the outermost field,
+
+    - "log": E[M_level];
+    - "plain": E⟨…⟨poly⟩_k…⟩₁;
+    - "square": E⟨…(⟨…⟨poly⟩_k…⟩_{level+1})²…⟩₁;
+    - "break": E⟨…(⟨M_{level+1}⟩_level − M_level)/x_level…⟩₁, the slope of M₁ in x_level.
+    """
+
+    is_commutative = True
+    is_real = True
+
+    def __new__(cls, site: Any, what: Any, level: Any, poly: Any, b: Any, k: Any, v: Any, levels: Any) -> TreeAverage:
+        names = (s if isinstance(s, Str) else Str(str(s)) for s in (site, what))
+        inner = Tuple(*(Tuple(*pair) for pair in levels))
+        if what == "plain" or str(what) == "plain":
+            terms = Add.make_args(sympify(poly).expand())
+            if len(terms) > 1:
+                return Add(*(cls(site, what, level, t, b, k, v, levels) for t in terms))
+        obj: TreeAverage = super().__new__(cls, *names, sympify(level), *map(sympify, (poly, b, k, v)), inner)
+        return obj
+
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+        return str(self.args[0].name)
+
+    @property
+    def what(self) -> str:
+        """Which kind of average."""
+        return str(self.args[1].name)
+
+    @property
+    def level(self) -> int:
+        """The level that it is about."""
+        return int(self.args[2])
+
+    @property
+    def poly(self) -> Expr:
+        """What is averaged, in L₀, L₁, L₂."""
+        return self.args[3]
+
+    @property
+    def field(self) -> tuple[Expr, Expr, Expr]:
+        """(b, k, V)."""
+        return tuple(self.args[4:7])
+
+    @property
+    def levels(self) -> tuple[tuple[Expr, Expr], ...]:
+        """(k_l, x_l) from the outermost block inwards."""
+        return tuple((pair[0], pair[1]) for pair in self.args[7])
+
+    @property
+    def free_symbols(self) -> set[Basic]:
+        inside: set[Basic] = set().union(*(a.free_symbols for a in self.args[4:]))
+        return inside
+
+    def _sympystr(self, printer: Any) -> str:
+        inside = _bare(printer._print(self.poly))
+        shown = {"log": f"M_{self.level}", "plain": inside, "square": f"⟨{inside}⟩²"}
+        return f"E[{shown.get(self.what, f'∂M₁/∂x_{self.level}')}]_{self.site}"
+
+    def _latex(self, printer: Any) -> str:
+        inside = printer._print(self.poly)
+        shown = {
+            "log": f"M_{{{self.level}}}",
+            "plain": inside,
+            "square": rf"\langle {inside} \rangle_{{{self.level}}}^2",
+        }
+        body = shown.get(self.what, rf"\partial_{{x_{{{self.level}}}}} M_1")
+        return rf"\mathbb{{E}}_{{\mathrm{{{self.site}}}}}\left[{body}\right]"
+
+
 def site_average(site: str, poly: Expr, b: Expr, k: Expr, v: Expr, labels: tuple[Symbol, ...] = ()) -> Expr:
     """E[poly] as a sum of averages of monomials, with everything constant pulled out."""
     terms = []

@@ -24,6 +24,7 @@ from quenched.theory.render import equation_line, latex, text
 from quenched.theory.replica_ansatz import (
     Orbit,
     SiteInField,
+    Variable,
     orbit_of,
     polynomial,
     prior_pieces,
@@ -272,7 +273,7 @@ class ObserveCold(Rule):
         return ReplicaState(
             ReplicaProblem(
                 replicated.parameters,
-                tuple(cold_site(s) for s in before.sites),
+                tuple(cold_site(s.variable) for s in before.sites),
                 equations,
                 tuple((lam, average, value) for lam, (average, value) in before.constraints.items()),
                 before.value,
@@ -286,9 +287,8 @@ class ObserveCold(Rule):
         )
 
 
-def cold_site(s: SiteInField) -> ReplicaSite:
+def cold_site(variable: Variable) -> ReplicaSite:
     """Base measure of a site at zero temperature: where its variable may be, and its energy there."""
-    variable = s.variable
     weight, plain = variable.weight, replica_site(variable)
     if weight.prior is None:
         energy = _energy(weight.exponent.xreplace({variable.local: X}))

@@ -18,7 +18,8 @@ from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.distributions import Law, Normal, Uniform
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, Quenched, population_of, unbind
-from quenched.theory.laws import averaging_law, law_of
+from quenched.theory.landscape import Height
+from quenched.theory.laws import FunctionLaw, averaging_law, covariance, law_of
 from quenched.theory.lower import CopiedAction, SiteField, Use
 from quenched.theory.observables import Mean
 from quenched.theory.record import Form, Line, Rule
@@ -198,6 +199,9 @@ class _Lowering:
             return
         means = [(b, e) for b, e in (f.as_base_exp() for f in Mul.make_args(term)) if isinstance(b, Mean)]
         factors = [b for b, e in means for _ in range(int(e))]
+        if term.atoms(Height):
+            self._height(term)
+            return
         if not factors and not term.atoms(Mean):  # a shift of the energy
             home = self.model.fields[0].population
             self.exponent[home] = self.exponent.get(home, S.Zero) + term / home.count
@@ -210,6 +214,16 @@ class _Lowering:
             return
         (mean,) = factors
         self._sum(scalar / mean.population.count, unbind(mean.body), mean.population)
+
+    def _height(self, term: Expr) -> None:
+        """c·V(s) of a random function: a use with the state alone."""
+        (node, *more) = term.atoms(Height)
+        coef = term / node
+        if more or coef.atoms(Mean, Height) or coef.has(N):
+            raise NotCovered(f"the term {term} of the exponent: a multiple of one random function is covered")
+        name = node.landscape.name
+        self.laws[name] = FunctionLaw(name, node.population, node.population, (), covariance(node.landscape))
+        self.uses.append(Use(name, coef, ((self._output(node.field, node.population), 0),), ()))
 
     def _product(self, scalar: Expr, left: Mean, right: Mean) -> None:
         """c·⟨a⟩⟨b⟩ is a deterministic coupling of a to b."""

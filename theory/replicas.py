@@ -13,6 +13,7 @@ from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import ReplicaProblem
 from quenched.theory.record import Form, Line
 from quenched.theory.replica_ansatz import ReplicaSymmetry, RSAction
+from quenched.theory.replica_blocks import BlockEquations, Blocks
 from quenched.theory.replica_cold import ColdForm, ObserveCold, ZeroTemperature
 from quenched.theory.replica_condense import Condense, Condensed, pattern_matrices
 from quenched.theory.replica_limit import (
@@ -75,6 +76,11 @@ class ReplicaDerivation(Derivation):
     def ansatz(self, rule: Any = None) -> ReplicaDerivation:
         """Impose an ansatz on the replicas (default: replica symmetry)."""
         return self._take(rule or ReplicaSymmetry(), SiteProblem, "ansatz")
+
+    def blocks(self, steps: int = 1) -> ReplicaDerivation:
+        """Break the symmetry of replicas in steps, down to the equations of all overlaps."""
+        d = self._take(Blocks(steps), SiteProblem, "blocks")
+        return d.apply(BlockEquations(cold=self.declaration.model.cold))  # type: ignore[return-value]
 
     def few_replicas(self) -> ReplicaDerivation:
         """n → 0."""

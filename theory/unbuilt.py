@@ -9,13 +9,13 @@ from quenched.theory.errors import NotCovered
 
 _KINDS = {
     "head": "FixedPoints",
-    "coupling": "Sparse Stable Landscape Data Entrywise",
+    "coupling": "Sparse Stable Data Entrywise",
     "transformation": "backward freeze",
     "unit quantity": "Spikes grad",
 }
 _INSTEAD = {
     "head": "the heads Dynamics, Map, Layers, Spectrum and Gibbs are",
-    "coupling": "the couplings Gaussian, Iid and Circulant are",
+    "coupling": "Gaussian, Iid, Circulant and Landscape are",
     "transformation": "copies, discretise and zero_temperature are",
     "unit quantity": "Field, Quenched and WhiteNoise are",
 }
