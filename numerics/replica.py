@@ -412,8 +412,12 @@ def _first(problem: ReplicaProblem) -> list[Array]:
     if not problem.start:
         return list(starts(problem))
     hints = dict(problem.start)
-    near = [(hints.get(s, 0.0) if k == "mean" else _start(k, 0.95, 0.0)) for (s, _), k in _unknowns(problem)]
-    return [np.array(near), np.array([_start(k, 0.5, 0.0) for k in problem.kinds])]
+
+    def near(level: float) -> Array:
+        at = [(hints.get(s, 0.0) if k == "mean" else _start(k, level, 0.0)) for (s, _), k in _unknowns(problem)]
+        return np.array(at)
+
+    return [near(0.95), *map(near, FROZEN), np.array([_start(k, 0.5, 0.0) for k in problem.kinds])]
 
 
 def from_means(problem: ReplicaProblem, values: dict[Symbol, float], hints: Mapping[str, float]) -> Array:

@@ -39,7 +39,7 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(quenched, name) is not None
 
 
-@pytest.mark.parametrize("name", ["FixedPoints", "Sparse", "Stable", "Landscape"])
+@pytest.mark.parametrize("name", ["FixedPoints", "Sparse", "Stable"])
 def test_a_fixed_name_that_is_not_built_says_so(name: str) -> None:
     with pytest.raises(QuenchedError, match=f"{name} .* not built yet"):
         getattr(quenched, name)
