@@ -94,9 +94,10 @@ def mixture(logs: list[Array], means: list[Array], excess: list[Array]) -> tuple
     return total, mean, spread
 
 
-def channel(parts: tuple[Part, ...], b: Array, v: float, name: str) -> tuple[Array, Array, Array]:
+def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:
     """L = ln ∫Dy f(b + √V y) with derivatives in b."""
-    v = np.where((v <= 0) & (v > -1e-11), 1e-15, v)[()]  # rounding of overlaps next to 1
+    if np.ndim(v) == 0 and -1e-11 < v <= 0:
+        v = 1e-15  # rounding of overlaps next to 1
     if np.any(v <= 0):
         raise ConvergenceError(f"the local field of {name} has no width left (V = {np.min(v):.3g})")
     root = np.sqrt(v)

@@ -168,6 +168,35 @@ class ReplicaTheory(Theory):
         values = self.values({**at, symbol.name: bracket[0]})
         return shrinking(self.problem, symbol, unknowns[overlap], values, bracket)
 
+    def between(
+        self, distance: int, params: Params = None, *, start: Mapping[str, float] | None = None, **at: Any
+    ) -> Number:
+        """Overlap of two states of the same disorder that start from stored patterns at some distance.
+
+        Parameters
+        ----------
+        distance : number of rows between the two patterns
+        params, **at : values of the parameters
+        start : means from which the saddle of one state is found (see `solve`)
+
+        Raises
+        ------
+        NotCovered
+            A measure whose states do not start from a row of a matrix, or at zero temperature.
+        """
+        import numpy as np
+
+        from quenched.numerics.replica import from_means, solve_replica
+        from quenched.numerics.replica_between import overlap_between
+        from quenched.numerics.types import Number
+        from quenched.theory.replica_condense import shifted
+
+        values = self.values(params, **at)
+        guess = None if start is None else from_means(self.problem, values, start)
+        state = solve_replica(self.problem, values, guess).state
+        value, _ = overlap_between(self.problem, values, np.array(state.x), shifted(self.model, distance))  # type: ignore[arg-type]
+        return Number(value, 1e-9)
+
     def broken(self, steps: int = 1) -> BlockTheory:
         """The theory with replica symmetry broken in steps: blocks of replicas within blocks.
 

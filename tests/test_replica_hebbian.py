@@ -93,6 +93,16 @@ def test_correlated_attractors() -> None:
     assert float(solution["replicon"]) == pytest.approx(0.016, abs=6e-4)
 
 
+@pytest.mark.slow
+def test_attractors_of_neighbouring_patterns_overlap() -> None:
+    """Correlated attractors at distance 1 and 2; far from each other nothing is left."""
+    theory = derive(catalogue["hebbian-length-correlations"]())
+    at = {"alpha": 0.0015, "T": 0.1, "gamma": 0.5}
+    found = [theory.between(k, at, start=PROFILE).value for k in (1, 2, 0)]  # type: ignore[attr-defined]
+    assert found[:2] == pytest.approx([0.6481, 0.3174], abs=6e-5)
+    assert found[2] == pytest.approx(0.97170, abs=6e-6)  # the same state twice: q itself
+
+
 # -- variants ------------------------------------------------------------------------------------------------------
 def test_without_neighbours_it_is_a_memory() -> None:
     """γ = 0, the energy written in two ways."""

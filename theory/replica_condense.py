@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sympy import Add, Basic, Expr, I, Mul, Pow, S, cos, exp, integrate, pi
+from sympy import Add, Basic, Expr, I, Mul, Pow, S, Symbol, cos, exp, integrate, pi
 
 from quenched.theory.circulant import ANGLE, Circulant
 from quenched.theory.couplings import Apply, RandomMatrix, Row, Transpose
@@ -111,6 +111,21 @@ def _restarted(model: Gibbs, swap: dict[Basic, Any]) -> dict[Basic, Any]:
             new = Field(part.name, part.population, part.initial.xreplace(swap), part.each)
             new = new if part.copy is None else new[part.copy]
             out[part] = new.bind() if part.bound else new
+    return out
+
+
+def shifted(model: Gibbs, distance: int) -> dict[Symbol, Symbol]:
+    """Labels of the condensed patterns → those at some distance, which may be outside the window."""
+    labels: dict[tuple[str, int], Quenched] = {}
+    matrices = pattern_matrices(model)
+    if not matrices or not any(isinstance(f.initial, Expr) for f in model.fields):
+        raise NotCovered("two states near different patterns: a field that starts from a row, as in initial=xi[0]")
+    out: dict[Symbol, Symbol] = {}
+    for matrix in matrices:
+        window = window_of(model, matrix, next((m for m in model.matrices if isinstance(m, Circulant)), None), WIDTH)
+        for k in window:
+            there = label_of(labels, matrix, _wrapped(k + distance, matrix))
+            out[label_of(labels, matrix, k)] = there
     return out
 
 
