@@ -11,10 +11,12 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from sympy import Expr, Symbol
+from sympy import Expr, Mul, S, Symbol
 
 from quenched.readout import Quantity
+from quenched.theory.couplings import Row
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
+from quenched.theory.fields import Field, Quenched, unbind
 from quenched.theory.observables import Critical, Functional, Mean
 from quenched.theory.replica_observe import AT_THE_SADDLE, SOURCE, declared_name, part_name, with_source
 from quenched.theory.spaces import N
@@ -46,6 +48,24 @@ class Readout:
         if given in self.branch.values:
             return self._number(self.branch.values[given])
         return self.value(declared[name])
+
+    def rms(self, name: str) -> tuple[float, str] | None:
+        """√⟨f²⟩ for an overlap ⟨f⟩ of a state with labels that (nearly) vanishes: what its errors are relative to."""
+        expr = self.model.observables.get(name)
+        if not isinstance(expr, Mean):
+            return None
+        square: Expr = S.One
+        for factor in Mul.make_args(unbind(expr.body)):
+            if isinstance(factor, Field) and factor.copy is None:
+                square *= self.branch.values["Q"].value if "Q" in self.branch.values else S.One
+            elif isinstance(factor, (Quenched, Row)):
+                square *= factor.law.variance_() + factor.law.mean_() ** 2
+            else:
+                return None
+        size = float(square.subs(self.values)) ** 0.5
+        if abs(self(name).value) >= size / 10:
+            return None
+        return size, f"root mean square of {unbind(expr.body)}"
 
     def value(self, expr: Expr) -> Quantity:
         """An expression in means and functionals, errors propagated."""

@@ -43,11 +43,13 @@ class Saddle(Branch):
         observables = theory.model.observables
         names = [n for n in raw.values if not n.startswith("_")]
         shared = frozenset(n for n, e in observables.items() if e.atoms(Critical, *SEARCHED))
+        readout = Readout(theory, values, raw)
         return cls(
             *(raw.label, cls.kind_of_state, raw.stable, growth),
             list(dict.fromkeys([*names, *observables])),
-            Readout(theory, values, raw),
+            readout,
             shared,
+            rms=readout.rms,
             doubt="" if raw.stable else cls.doubtful.format(replicon.value),
         )
 
