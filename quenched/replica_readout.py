@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from sympy import Expr, Mul, S, Symbol
+from sympy import Add, Expr, Mul, S, Symbol
 
 from quenched.readout import Quantity
 from quenched.theory.couplings import Row
@@ -52,20 +52,31 @@ class Readout:
     def rms(self, name: str) -> tuple[float, str] | None:
         """√⟨f²⟩ for an overlap ⟨f⟩ of a state with labels that (nearly) vanishes: what its errors are relative to."""
         expr = self.model.observables.get(name)
-        if not isinstance(expr, Mean):
+        nodes = list(expr.atoms(Mean)) if isinstance(expr, Expr) else []
+        if len(nodes) != 1 or (expr / nodes[0]).atoms(Mean):
             return None
+        body = (unbind(nodes[0].body) * expr / nodes[0]).expand()
+        squares = [self._square(term) for term in Add.make_args(body)]
+        if any(q is None for q in squares):
+            return None
+        size = float(Add(*(q for q in squares if q is not None)).subs(self.values)) ** 0.5
+        if abs(self(name).value) >= size / 10:
+            return None
+        return size, f"root mean square of {body}"
+
+    def _square(self, term: Expr) -> Expr | None:
+        """⟨term²⟩ of a product of a state and independent labels."""
         square: Expr = S.One
-        for factor in Mul.make_args(unbind(expr.body)):
+        for factor in Mul.make_args(term):
             if isinstance(factor, Field) and factor.copy is None:
                 square *= self.branch.values["Q"].value if "Q" in self.branch.values else S.One
             elif isinstance(factor, (Quenched, Row)):
                 square *= factor.law.variance_() + factor.law.mean_() ** 2
-            else:
+            elif factor.has(Field, Quenched, Row):
                 return None
-        size = float(square.subs(self.values)) ** 0.5
-        if abs(self(name).value) >= size / 10:
-            return None
-        return size, f"root mean square of {unbind(expr.body)}"
+            else:
+                square *= factor**2
+        return square
 
     def value(self, expr: Expr) -> Quantity:
         """An expression in means and functionals, errors propagated."""

@@ -34,7 +34,7 @@ PROFILE = dict(m_xi_0=0.6, m_xi_1=0.4, m_xi_m1=0.4, m_xi_2=0.1, m_xi_m2=0.1, m_x
 
 
 def cycle(size: int, d: int = 1) -> Gibbs:
-    return catalogue["hebbian-length-correlations"](d=d, size=size)
+    return catalogue["hebbian-length-correlations"](d=d, size=size, distances=4)
 
 
 def numbers(model: Gibbs, *names: str, **at: float) -> list[float]:
@@ -84,7 +84,7 @@ def test_ground_states_next_to_many_patterns() -> None:
 @pytest.mark.slow
 def test_correlated_attractors() -> None:
     """A branch that iteration does not reach, by Newton's method from a rough profile."""
-    solution = derive(catalogue["hebbian-length-correlations"]()).solve(
+    solution = derive(catalogue["hebbian-length-correlations"](distances=3)).solve(
         {"alpha": 0.0015, "T": 0.1, "gamma": 0.5}, start=PROFILE
     )
     found = [float(solution[f"m_{k}"]) for k in range(4)]

@@ -5,8 +5,11 @@ from sympy import cos, symbols
 from quenched import Circulant, Field, Gibbs, Iid, Ising, N, Population, Replicon, mean, total, units
 
 
-def hebbian_length_correlations(d: int = 1, size: int | None = None) -> Gibbs:
-    """±1 units whose Hebbian couplings tie each of αN patterns (or of `size`) to its d neighbours in a cycle."""
+def hebbian_length_correlations(d: int = 1, size: int | None = None, distances: int = 1) -> Gibbs:
+    """±1 units whose Hebbian couplings tie each of αN patterns (or of `size`) to its d neighbours in a cycle.
+
+    Observed are the overlaps with the pattern of the start and, averaged over both sides, up to some distance from it.
+    """
     alpha, T = symbols("alpha T", positive=True)
     c, gamma, theta = symbols("c gamma theta", real=True)
     stored = Population("pattern", fraction=alpha) if size is None else Population("pattern", size=size)
@@ -17,5 +20,5 @@ def hebbian_length_correlations(d: int = 1, size: int | None = None) -> Gibbs:
     energy = -total(s * (J @ s)) / 2 + (alpha * c * N / 2 if size is None else 0)
     defaults = {alpha: 0.05, T: 0.25, c: 1, gamma: 0.08} if size is None else {T: 0.05, c: 1, gamma: 0.6}
     model = Gibbs({s: Ising()}, energy=energy, beta=1 / T, name="hebbian-length-correlations", defaults=defaults)
-    overlaps = {f"m_{k}": mean(xi[k] * s) for k in range(5)}
-    return model.observe(**overlaps, q=mean(s[1] * s[2]), replicon=Replicon())
+    sides = {f"m_{k}": mean((xi[k] + xi[-k]) * s) / 2 for k in range(1, int(distances) + 1)}
+    return model.observe(m_0=mean(xi[0] * s), **sides, q=mean(s[1] * s[2]), replicon=Replicon())
