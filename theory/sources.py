@@ -207,14 +207,6 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "983",
         "year": "1978",
     },
-    "gardner1988": {
-        "author": "Gardner, E.",
-        "title": "The space of interactions in neural network models",
-        "journal": "Journal of Physics A: Mathematical and General",
-        "volume": "21",
-        "pages": "257--270",
-        "year": "1988",
-    },
     "mezard1987": {
         "author": "M{\\'e}zard, M. and Parisi, G. and Virasoro, M. A.",
         "title": "Spin Glass Theory and Beyond",
