@@ -133,6 +133,8 @@ def prepare(
     clock = Clock.of(model, tables, numbers, dt, duration, burn, SCHEMES[scheme].fraction, multiples)
     offsets = tuple(clock.steps(numbers(o), f"time {o} of an observable") for o in plan.offsets)
     moments = tuple(plan.moments)
+    # Inputs that depend on time leave sharp features at fixed phases, which sparse samples would alias.
+    stride = clock.stride if program.autonomous else max(1, clock.stride // 10)
     steps = clock.lag_steps(lags)
     sizes = {p.name: numbers.size(p) for p in tables.populations}
     task = Task(
@@ -153,7 +155,7 @@ def prepare(
         advance=clock.advance,
         burn=clock.burn,
         window=clock.window,
-        lags=Lags.of(steps, offsets, clock.stride, moments, plan.crossings.values()),
+        lags=Lags.of(steps, offsets, stride, moments, plan.crossings.values()),
         delays=tuple(clock.delay_steps(numbers(d), d) for d in tables.delays),
         trajectories=trajectories,
         dtype=dtype,
