@@ -43,6 +43,9 @@ QUICK_STEPS, FULL_STEPS = (5, 10), (10, 20)
 #: Relative error of a variance by Heun steps of h relaxation times is this times h²: for smooth signals as slow as a
 #: unit (measured with the spectra of the random rate network, 0.03 to 0.05), and for white noise (exact: 1/4 + O(h)).
 SMOOTH_ERROR, NOISE_ERROR = 0.06, 0.27
+#: States in time: strong feedback asks for short steps, so networks are small and few.
+DRIVEN_QUICK: dict[str, Any] = {"sizes": (250, 400, 640), "trials": 24, "trajectories": 1}
+DRIVEN_FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 40, "trajectories": 1}
 #: Longest step of a flow in the time of its fastest feedback.
 _STABLE = 0.4
 #: Units of the slowest time: transient and measurement.
@@ -188,7 +191,9 @@ def plan(
 ) -> Design:
     """The design of a tier for one parameter point; what is given overrides the tier."""
     crossed = bool(observed_between_units(model.observables))
+    driven = hasattr(solution, "reader")
     tier: dict[str, Any] = (CROSSED_QUICK if quick else CROSSED_FULL) if crossed else QUICK if quick else FULL
+    tier = (DRIVEN_QUICK if quick else DRIVEN_FULL) if driven else tier
     tier = tier | (BONDS if model.bonds else {})
     fast, slow = _relaxation(model, dict(values))
     noisy = bool(model.fix(values).noises)
@@ -219,9 +224,10 @@ def plan(
     )
 
 
-def largest_size(quick: bool, chosen: Mapping[str, Any]) -> int:
+def largest_size(quick: bool, chosen: Mapping[str, Any], driven: bool = False) -> int:
     """The largest network of a tier, or of the sizes that are given."""
-    return int(max(chosen.get("sizes") or (QUICK if quick else FULL)["sizes"]))
+    tier = (DRIVEN_QUICK if quick else DRIVEN_FULL) if driven else QUICK if quick else FULL
+    return int(max(chosen.get("sizes") or tier["sizes"]))
 
 
 def _feedback(solution: Solution, otherwise: float) -> float:

@@ -177,7 +177,7 @@ def _same(at: list[dict[str, Any]], name: str) -> bool:
 def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:
     """Solve a point and plan its simulations, those of a mutant as for the right theory (their runs are shared)."""
     own = theory.own(point)
-    size: dict[str, Any] = {"N": largest_size(quick, chosen)} if theory.right.keeps_size else {}
+    size: dict[str, Any] = {"N": largest_size(quick, chosen, theory.in_time)} if theory.right.keeps_size else {}
     solution = theory.right.solve(own, **size)
     design = design_of(model, model.values(point), solution, quick, chosen)
     lags: dict[str, Any] = {"lags": design.lags} if theory.takes_lags and isinstance(design, Design) else {}
