@@ -23,7 +23,7 @@ STEPS = 100
 
 
 def outermost(solver: SpectralSolver, unit: complex = 1.0) -> Number | None:
-    """Largest Re(z·conj(unit)) on the outer boundary; None where no branch is analytic far out."""
+    """Largest Re(z·conj(unit)) on the outer boundary; None where no analytic branch from far out reaches it."""
     centre = solver.centre()
     reach = _reach(solver, centre)
     if reach is None:
@@ -41,11 +41,13 @@ def outermost(solver: SpectralSolver, unit: complex = 1.0) -> Number | None:
     def tip(height: float) -> float:
         return _Line(solver, unit, start, height).tip(origin.real - reach)
 
+    if np.isnan(tip(lines[best])):
+        return None
     if best == LINES and tip(lines[best]) > max(tip(lines[best] + d * width) for d in (-1, -0.1, -0.01, 0.01, 0.1, 1)):
         return Number(tip(lines[best]), 1e-11)
     bounds = (lines[ties[0]] - width, lines[ties[-1]] + width)
     found = minimize_scalar(lambda y: -tip(y), bounds=bounds, method="bounded", options={"xatol": 1e-6 * width})
-    return Number(-float(found.fun), 1e-10 * reach)
+    return Number(-float(found.fun), 1e-10 * reach) if np.isfinite(found.fun) else None
 
 
 def _reach(solver: SpectralSolver, centre: complex) -> float | None:
@@ -112,13 +114,18 @@ class _Line:
         self.t = np.array([[full[0, low] for low, _ in solver._lift]]).reshape(1, -1)
 
     def excess(self, x: float) -> float:
-        """Gain − 1 at a point of the line; ∞ where the branch has ended."""
+        """Gain − 1 at a point of the line, followed from the last point outside; ∞ where the branch has ended."""
         z = np.array([(x + 1j * self.height) * self.unit])
         t, error = self.solver.analytic.newton(self.t, z, 0.0, steps=40)
-        return float(_gain(self.solver, t, z)[0]) - 1 if error[0] < 1e-6 else np.inf
+        if not error[0] < 1e-6:
+            return np.inf
+        excess = float(_gain(self.solver, t, z)[0]) - 1
+        if excess < 0:
+            self.t = t
+        return excess
 
     def tip(self, end: float) -> float:
-        """Where the gain first reaches 1; `end` if it does not before."""
+        """Where the gain first reaches 1; `end` if not before, NaN if the branch ends otherwise (at an atom)."""
         outside, step = self.start, abs(self.start - end) / STEPS
         inside = outside
         while not self.excess(inside) > 0:
@@ -127,7 +134,10 @@ class _Line:
                 return end
         for _ in range(60):
             if np.isfinite(self.excess(inside)):
-                return float(brentq(self.excess, inside, outside, xtol=1e-13))
+                if not (self.excess(inside) > 0 > self.excess(outside)):
+                    return np.nan
+                root = float(brentq(self.excess, inside, outside, xtol=1e-13))
+                return root if abs(self.excess(root)) < 1e-6 else np.nan
             middle = (outside + inside) / 2  # the branch has ended: come closer to the boundary from outside
             outside, inside = (middle, inside) if self.excess(middle) < 0 else (outside, middle)
-        return outside
+        return np.nan

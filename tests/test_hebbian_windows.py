@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 from sympy import Rational, Symbol, symbols, tanh
 
-from quenched import Circulant, Dynamics, Field, Gaussian, Iid, Ising, Map, Population, Spectrum, catalogue, derive
+from quenched import (
+    Circulant,
+    Dynamics,
+    Field,
+    Gaussian,
+    Iid,
+    Ising,
+    Map,
+    Population,
+    Spectrum,
+    catalogue,
+    derive,
+    validate,
+)
 from quenched.spectral import SpectralSolution
 from quenched.theory import NotCovered, QuenchedError, Uniform, WhiteNoise, units
 from quenched.validate.spectra import eigenvalues
@@ -65,7 +78,8 @@ def test_limits_of_symmetric_windows() -> None:
 
 
 def test_an_atom() -> None:
-    assert float(symmetric(1).main.quantity("atom").value) == pytest.approx(0.9, abs=1e-9)
+    """For α < 1 and a positive window 1 − α of the eigenvalues are at −αc."""
+    assert symmetric(1, alpha=0.1, c=1, gamma=0.3).count(window=(-0.2, 0)).value == pytest.approx(0.9, abs=1e-9)
 
 
 # -- one-sided windows: arXiv:2208.11411 ---------------------------------------------------------------------------
@@ -192,3 +206,12 @@ def test_other_covariances() -> None:
     X = Circulant("X", {0: 1, 1: 0.3, -1: 0.3}, over=(seq, seq))
     first, second = (derive(Spectrum(p.T @ X @ p)).solve(alpha=0.3).edges()[-1].value for p in (xi, wide))
     assert first == pytest.approx(second, abs=1e-9)
+
+
+# -- verdicts ------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hebbian-length-spectrum", "sequence-retrieval"])
+def test_simulations_agree_and_reject_a_wrong_theory(name) -> None:
+    net = catalogue[name]()
+    assert validate(net, quick=True).verdict == "agree"
+    assert validate(net, theory=derive(net).mutate("variance-tenth"), quick=True).verdict == "disagree"

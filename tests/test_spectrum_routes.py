@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sympy import Rational
+from sympy import Rational, symbols
 
-from quenched import Gaussian, Ising, Population, Quenched, QuenchedError, Spectrum, Uniform, catalogue, derive
+from quenched import (
+    Circulant,
+    Field,
+    Gaussian,
+    Gibbs,
+    Iid,
+    Ising,
+    Population,
+    Quenched,
+    QuenchedError,
+    Spectrum,
+    Uniform,
+    catalogue,
+    derive,
+    total,
+)
 from quenched.numerics.scalar_system import ScalarSolver
 from quenched.spectral import SpectralTheory
 from quenched.theory import NotCovered, diag, eye, outer, units
+from quenched.theory.free import turning
+from quenched.theory.observables import Replicon
 from quenched.validate.witness import check, scene_of
 
 W, V = Gaussian("W", symmetry=1), Gaussian("V", symmetry=1, variance=2)
@@ -44,8 +61,6 @@ def test_three_routes_agree(name) -> None:
 def test_the_window_equation_is_one_equation() -> None:
     """z = 1/w + α⟨λ/(1 − λw)⟩ − αc, by both routes, in symbols."""
     own = theory("hebbian-length-spectrum")
-    from quenched.theory.free import turning
-
     free, replicas = (turning(r.system)[0].residuals[0] for r in (own.free_probability(), own.replicas()))
     assert (free - replicas).simplify() == 0
     assert own.replicas().equations[0].text.startswith("z = ")
@@ -63,6 +78,26 @@ def test_where_the_resolvent_turns(a, c, g, d, w, edge) -> None:
         found = route.turning(1e-3, (1 - 1e-9) / top, alpha=a, c=c, gamma=g)
         assert found == pytest.approx((w, edge), abs=1e-6)
         assert found[1] == pytest.approx(own.edges(alpha=a, c=c, gamma=g)[-1].value, abs=1e-9)
+
+
+def test_the_spin_glass_is_the_edge() -> None:
+    """The replicon of paramagnetic Ising spins is 1 + w² dz/dw at w = β: both vanish together (T_SG · w₊ = 1)."""
+    alpha, T, (c, gamma) = symbols("alpha", positive=True), symbols("T", positive=True), symbols("c gamma", real=True)
+    patterns, spin = Population("P", fraction=alpha), Field("s")
+    xi = Iid("xi", Ising(), over=(patterns, units))
+    X = Circulant("X", {0: c, 1: gamma, -1: gamma}, over=(patterns, patterns))
+    spins = Gibbs({spin: Ising()}, energy=-total(spin * (xi.T @ X @ xi @ spin)) / 2, beta=1 / T)
+    replicas = derive(spins.observe(replicon=Replicon()))
+    own = derive(catalogue["hebbian-length-spectrum"]())
+    values = {"alpha": 0.1, "c": 1, "gamma": 0.3}
+    slope = turning(own.replicas().system)[1]
+    solver = ScalarSolver(slope.problem, own.solve(values).solver.analytic)
+    for w in (0.3, 0.45, 0.53):
+        expected = 1 + w**2 * solver.residual(np.array([w + 0j]), 0j)[0].real
+        found = replicas.solve({**values, "T": 1 / w}).main.quantity("replicon").value
+        assert float(found) == pytest.approx(expected, rel=1e-8)
+    critical, _ = own.replicas().turning(1e-3, (1 - 1e-9) / 1.6, values)
+    assert 1 / critical == pytest.approx(1.820595, abs=1e-6)
 
 
 def test_what_the_routes_do_not_cover() -> None:

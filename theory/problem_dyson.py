@@ -116,3 +116,8 @@ class SpectralProblem:
     analytic: DysonProblem
     doubled: DysonProblem | None
     expandable: bool = True
+
+    @property
+    def parameters(self) -> tuple[Symbol, ...]:
+        """Symbols that need values."""
+        return self.analytic.parameters

@@ -14,13 +14,12 @@ def hebbian_length_spectrum(d: int = 1) -> Spectrum:
     window = {0: c} | {r: gamma for k in range(1, d + 1) for r in (k, -k)}
     X = Circulant("X", window, over=(patterns, patterns))
     J = xi.T @ X @ xi - alpha * c * eye
-    net = Spectrum(J, name="hebbian-length-spectrum", defaults={alpha: 0.1, c: 1, gamma: 0.3})
+    net = Spectrum(J, name="hebbian-length-spectrum", defaults={alpha: 0.5, c: 1, gamma: 0.3})
     return net.observe(
         m2=Moment(2),
         m3=Moment(3),
         m4=Moment(4),
-        window=Count(1.065317, 1.917571),
-        atom=Count(-alpha * c - 0.1, -alpha * c + 0.1),
-        density=Density(1.065317),
+        window=Count(1, 2.6),
+        density=Density(1, width=0.5),
         x_max=Edge("right"),
     )

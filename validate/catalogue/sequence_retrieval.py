@@ -19,7 +19,7 @@ def sequence_retrieval(d: int = 1, gains: bool = False) -> Spectrum:
         J, defaults = J @ diag(tanh(x).diff(x)), {**defaults, Delta: 1}
     net = Spectrum(J, name="sequence-retrieval", defaults=defaults)
     return net.observe(
-        body=Count(box=((0.6, 2), (-0.6, 0.6))),
+        body=Count(box=((0.6, 2.6), (-1.2, 1.2))),
+        disc=Count(disc=(1.2, 1.5)),
         right=Edge("right"),
-        left=Edge("left"),
     )
