@@ -60,6 +60,35 @@ def _fresh(code: str, cache: str | None = None) -> float:
     ]
 
 
+def spectra() -> list[Row]:
+    """Densities and counts of two spectra against eigenvalues of sampled matrices, and a map of 200 × 200 points."""
+    from quenched import catalogue, derive
+    from quenched.validate.simulate_spectrum import prepare
+
+    rows = []
+    for name, size, points in (("anticommutator", 1000, 1000), ("rate-jacobian", 1000, 0)):
+        net = catalogue[name]()
+        task = prepare(net, size, 0, {}).task
+        matrix = task.matrix()
+        theirs, _ = timed(lambda m=matrix, h=net.hermitian: np.linalg.eigvalsh(m) if h else np.linalg.eigvals(m), 1)
+        theory = derive(net)
+        derive(net).solve().edges()  # compiles
+        if points:
+            x = np.linspace(-3, 3, points)
+            ours, _ = timed(lambda t=theory, x=x: t.solve().density(x))
+            rows.append(Row(f"{name}: density at {points} points", ours, theirs, f"numpy eigvalsh of one, N = {size}"))
+        else:
+            ours, _ = timed(lambda t=theory: t.solve().quantity("box"))
+            rows.append(Row(f"{name}: count in a box", ours, theirs, f"numpy eigvals of one, N = {size}"))
+    axis = np.linspace(-1.5, 1.5, 200)
+    grid = -1 + axis + 1j * axis[:, None]
+    ours, _ = timed(lambda: derive(catalogue["rate-jacobian"]()).solve().density(grid), 1)
+    rows.append(Row("rate-jacobian: density at 200 × 200 points", ours, None, "388 label nodes"))
+    ours, _ = timed(lambda: derive(catalogue["non-normal"]()).solve().density(grid), 1)
+    rows.append(Row("non-normal: density at 200 × 200 points", ours, None, "2 label nodes"))
+    return rows
+
+
 def importing() -> list[Row]:
     """`import quenched` against an empty interpreter, and against sympy."""
     empty = _fresh("pass")
@@ -282,6 +311,7 @@ SECTIONS = {
     "cold": cold,
     "solve": solving,
     "sweep": sweeping,
+    "spectra": spectra,
     "simulate": simulating,
     "march": marching,
     "kernels": kernels,

@@ -64,6 +64,14 @@ class SpectralTheory(Theory):
         return False
 
     @property
+    def keeps_size(self) -> bool:
+        return False
+
+    @property
+    def in_time(self) -> bool:
+        return False
+
+    @property
     def equations(self) -> Lines:
         """Scalar equations, resolvent and boundary."""
         return Lines(self.derivation.equations)
@@ -291,10 +299,22 @@ class SpectralSolution(Solution):
 
 
 def jacobian_spectrum(theory: Theory, params: Params = None, **keywords: float) -> SpectralSolution:
-    """Spectrum of the Jacobian at a typical state of a solved dynamics.
+    """Spectrum of the Jacobian at a typical state of a solved dynamics: the solution of `jacobian_at`."""
+    from quenched.theory.spectral import derive_spectrum
+
+    return SpectralTheory(derive_spectrum(jacobian_at(theory, params, **keywords))).solve()
+
+
+def jacobian_at(theory: Theory, params: Params = None, **keywords: float) -> Spectrum:
+    """The Jacobian at a typical state of a solved dynamics, as a declared matrix.
 
     The Jacobian comes from the declaration, the law of the states in it from the main branch of the solution. States
     count as independent of the couplings, as they are for couplings without symmetry.
+
+    Returns
+    -------
+    Spectrum
+        With numbers for all parameters; observables can be declared, and `simulate` and `validate` take it.
 
     Raises
     ------
@@ -302,9 +322,7 @@ def jacobian_spectrum(theory: Theory, params: Params = None, **keywords: float) 
         For states that are not Gaussian given nothing, or a declaration whose Jacobian is not built.
     """
     from quenched.theory.distributions import Normal
-    from quenched.theory.errors import NotCovered
     from quenched.theory.jacobian import jacobian
-    from quenched.theory.spectral import derive_spectrum
 
     problem, values = theory.problem, theory.values(params, **keywords)
     if problem.labels:
@@ -322,5 +340,4 @@ def jacobian_spectrum(theory: Theory, params: Params = None, **keywords: float) 
             if (argument.name, argument.population) == (x.name, x.population.name):
                 laws[x] = Normal(float(state.mean[k]), float(state.variance[k]))
     spectrum = jacobian(theory.model, laws)
-    chosen = {s.name: v for s, v in values.items() if s in spectrum.parameters}
-    return SpectralTheory(derive_spectrum(spectrum)).solve(chosen)
+    return spectrum.fix({s: v for s, v in values.items() if s in spectrum.parameters})

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from sympy import Rational, cos, symbols, tanh
 
-from quenched import Dynamics, Field, Map, Spectrum, derive, jacobian, mean
+from quenched import Count, Dynamics, Edge, Field, Map, Spectrum, derive, jacobian, mean, validate
 from quenched.theory import Gaussian, Normal, NotCovered, Population, Quenched, WhiteNoise, diag, eye, outer, t, units
 from quenched.theory.spaces import N
 
@@ -89,3 +89,24 @@ def test_two_populations() -> None:
     edge = derive(jacobian(net, {e: Normal(0, 1), i: Normal(0, 2)})).edges(g=1.5)[-1].value
     table = np.array([[2.25, 2], [3, 1]]) * np.array([0.8, 0.2]) * np.array([fourth(1), fourth(2)])
     assert edge == pytest.approx(-1 + np.sqrt(np.linalg.eigvals(table).max()), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_jacobian_of_a_solved_network_is_a_matrix_to_validate() -> None:
+    """Two populations, chaotic: the laws of their states come from the solved theory, the matrices are sampled."""
+    E, I = Population("E", Rational(4, 5)), Population("I", Rational(1, 5))
+    e, i = Field("e", E), Field("i", I)
+    a, b, c, d = (
+        Gaussian(name, v, over=over)
+        for name, v, over in (("A", g**2, (E, E)), ("B", 2, (E, I)), ("C", 3, (I, E)), ("D", 1, (I, I)))
+    )
+    net = Dynamics({e: -e + a @ tanh(e) + b @ tanh(i), i: -i + c @ tanh(e) + d @ tanh(i)})
+    theory = derive(net)
+    matrix = theory.jacobian(g=2.5)
+    assert matrix.parameters == ()
+    edge = theory.jacobian_spectrum(g=2.5).edges()[-1].value
+    matrix.observe(core=Count(disc=(0.5, -1)), right=Edge())
+    report = validate(matrix, quick=True, sizes=(80, 160, 320), trials=64, store=False, workers=1)
+    assert report["right"].components[0].theory == pytest.approx(edge, abs=1e-6)
+    assert report.reason.startswith("not rejected"), report
+    assert report.detectable < 0.1
