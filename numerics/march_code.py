@@ -31,7 +31,7 @@ from numba import cfunc, njit
 
 @njit
 def sgn(a):
-    return float(a > 0) - float(a < 0)
+    return 1.0 if a > 0 else (-1.0 if a < 0 else 0.0)
 
 
 @cfunc("f8(i8, f8, f8[::1], f8[::1])")

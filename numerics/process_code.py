@@ -204,7 +204,7 @@ def unit_source(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -
         '"""Generated from a site process: the unit of one population, and its trajectories. Edits are lost."""\n\n'
         "import math\n\nimport numpy as np\nfrom numba import njit\n\n"
         f"EPS = 1e-4\nFLOW = {clock == 'flow'}\n\n\n"
-        "@njit(cache=True)\ndef sgn(a):\n    return float(a > 0) - float(a < 0)\n"
+        "@njit(cache=True)\ndef sgn(a):\n    return 1.0 if a > 0 else (-1.0 if a < 0 else 0.0)\n"
     )
     parts = [head, _function("rhs", "x, h, xi, q, p, dt, out", [code(e) for e in rhs])]
     parts.append(_function("outputs", "x, q, p, out", [code(body) for _, body in unit.outputs]))
