@@ -28,6 +28,7 @@ from quenched import (
 from quenched.numerics.replica_signs import Density, FreeLabel
 from quenched.theory.circulant import ANGLE
 from quenched.theory.replica_condense import Condensed, coefficients
+from quenched.validate.witness import verify
 
 alpha, T = symbols("alpha T", positive=True)
 PROFILE = dict(m_xi_0=0.6, m_xi_1=0.4, m_xi_m1=0.4, m_xi_2=0.1, m_xi_m2=0.1, m_xi_3=0.02, m_xi_m3=0.02)
@@ -148,6 +149,11 @@ def test_condensed_energy_of_a_cycle() -> None:
         swap[node] = overlaps[label.name.removeprefix("xi_")]
     value = form.model.energy.xreplace(swap).subs({N: n, symbols("c", real=True): 1, symbols("gamma", real=True): g})
     assert float(value) == pytest.approx(direct, abs=1e-12)
+
+
+def test_every_step_of_a_cycle_is_checked() -> None:
+    ticks = verify(derive(cycle(4)).derivation)  # type: ignore[arg-type]
+    assert [t.title for t in ticks if t.passed is not True] == []
 
 
 @pytest.mark.parametrize("cold", [False, True])

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from quenched.theory.circulant import Circulant
+from quenched.theory.couplings import Apply
+from quenched.theory.errors import NotCovered
 from quenched.theory.record import Rule
 from quenched.theory.replica_ansatz import ReplicaSymmetry
+from quenched.theory.replica_condense import Condense, condensed, pattern_matrices
 from quenched.theory.replica_limit import Extremise, FewReplicas, Observe, Replicon
 from quenched.theory.replica_lower import Replicate
+from quenched.validate.meaning_condense import condense_deviation
 from quenched.validate.meaning_replica_steps import (
     ansatz_deviation,
     limit_deviation,
@@ -19,35 +26,62 @@ from quenched.validate.witness_types import DIFFERENCES, Witness
 #: Comparisons of quadratures of different kinds.
 QUADRATURES = 1e-7
 
+#: Labels of a site up to which all sets of their values are summed over.
+FEW_LABELS = 6
+
+
+def declared(scene: Any) -> Any:
+    """The measure that the steps start from, condensed patterns written out.
+
+    Raises
+    ------
+    NotCovered
+        Too many labels at a site, or patterns in their Fourier modes: no sums to compare with.
+    """
+    model = scene.model
+    if getattr(model, "rows", None) is None or not pattern_matrices(model):
+        return model
+    model = condensed(model)
+    labels = max(sum(q.population == f.population for q in model.quenched) for f in model.fields)
+    if labels > FEW_LABELS or any(isinstance(a.matrix, Circulant) for a in model.energy.atoms(Apply)):
+        raise NotCovered(f"not compared: {labels} condensed patterns, the others in Fourier modes")
+    return model
+
+
 WITNESSES: dict[type[Rule], Witness] = {
+    Condense: Witness(
+        "energies of random states of 7 units from the matrices and from overlaps with their rows",
+        1e-9,
+        lambda b, a, s: condense_deviation(b.model, a.model, s.values, s.rng()),
+    ),
     Replicate: Witness(
         "declared exponent on random states, 6 sites, against uses and site weights",
         1e-9,
-        lambda b, a, s: replicate_deviation(s.model, a, s.values, s.rng()),
+        lambda b, a, s: replicate_deviation(declared(s), a, s.values, s.rng()),
     ),
     ReplicaSymmetry: Witness(
         "3 explicit replicas in the functional, 2 at every site by sums over their states",
         QUADRATURES,
-        lambda b, a, s: ansatz_deviation(s.model, b, a, s.values, s.rng()),
+        lambda b, a, s: ansatz_deviation(declared(s), b, a, s.values, s.rng()),
     ),
     FewReplicas: Witness(
         "Φ_n/n at n = .004, .002, .001, extrapolated to 0",
         DIFFERENCES,
-        lambda b, a, s: limit_deviation(b, a, s.values, s.rng()),
+        lambda b, a, s: declared(s) and limit_deviation(b, a, s.values, s.rng()),
     ),
     Extremise: Witness(
         "∂Φ by differences; order parameters by sums over states",
         DIFFERENCES,
-        lambda b, a, s: stationarity_deviation(b, a, s.values, s.rng()),
+        lambda b, a, s: declared(s) and stationarity_deviation(b, a, s.values, s.rng()),
     ),
     Replicon: Witness(
         "P″ by differences of 4 explicit replicas, covariance of a site by sums over states",
         DIFFERENCES,
-        lambda b, a, s: replicon_deviation(b, a, s.values, s.rng()),
+        lambda b, a, s: declared(s) and replicon_deviation(b, a, s.values, s.rng()),
     ),
     Observe: Witness(
         "moments by sums over states, energy by differences of Φ",
         DIFFERENCES,
-        lambda b, a, s: observables_deviation(b, a, s.model, s.values, s.rng()),
+        lambda b, a, s: observables_deviation(b, a, declared(s), s.values, s.rng()),
     ),
 }
