@@ -17,7 +17,7 @@ from quenched.theory.fields import Quenched
 from quenched.theory.layered import combination
 from quenched.theory.naming import field_names
 from quenched.theory.observables import Fluctuation, Functional, Mean, Posterior, Shift
-from quenched.theory.placed import Factor, is_curve, products
+from quenched.theory.placed import Factor, is_curve, observables_of, products
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ class LayeredBranch(Branch):
 
     def limit(self, name: str) -> Quantity:
         """What the observable ``Shift(expr)`` is the shift of: expr as N → ∞."""
-        expr = self.reader.model.observables[name]
+        expr = self.reader.observables[name]
         return self.reader.plain(expr.args[0])
 
     def __repr__(self) -> str:
@@ -127,8 +127,13 @@ class Reader:
 
     @cached_property
     def names(self) -> list[str]:
-        """The declared observables."""
-        return list(self.model.observables)
+        """The declared observables, or the standard ones where none is declared."""
+        return list(self.observables)
+
+    @cached_property
+    def observables(self) -> dict[str, Expr]:
+        """Names and expressions."""
+        return observables_of(self.model)
 
     def quantity(self, name: str) -> Quantity:
         """A declared observable.
@@ -138,7 +143,7 @@ class Reader:
         NotCovered
             A functional that layers do not have, or an average of more than two quantities.
         """
-        expr = self.model.observables[name]
+        expr = self.observables[name]
         if isinstance(expr, Fluctuation):
             return self.fluctuation(expr.args[0])
         if isinstance(expr, Shift):
@@ -149,7 +154,7 @@ class Reader:
 
     def scale(self, name: str) -> tuple[float, str] | None:
         """What errors of an observable are relative to where it is small."""
-        expr = self.model.observables[name]
+        expr = self.observables[name]
         if isinstance(expr, Shift):
             spread = self.fluctuation(expr.args[0])
             return float(np.max(np.sqrt(np.abs(spread.value)))), "standard deviation √(N·Var) of what is shifted"

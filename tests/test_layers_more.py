@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from layer_models import MODELS, VALUES, network, overlap, phi, sb
+from layer_models import MODELS, VALUES, c, g, g0, network, overlap, phi, sb
 from sympy import Max, Rational, exp, pi, tanh
 
 from quenched import NotCovered, Posterior, QuenchedError, catalogue, derive, predict, prediction, simulate, tangent
 from quenched import validate as judge
-from quenched.theory import Dynamics, Field, Fluctuation, Gaussian, Layers, Normal, Shift, mean
+from quenched.theory import Dynamics, Field, Fluctuation, Gaussian, Layers, Normal, Population, Shift, mean
 
 NUMBERS = {s.name: v for s, v in VALUES.items()}
+SAMPLES = Population("sample", size=2)
 
 
 def numbers_of(model: Layers) -> dict[str, float]:
@@ -233,6 +234,33 @@ def test_words_are_options_on_the_command_line() -> None:
     assert values == {"g": 1.1}
     with pytest.raises(QuenchedError, match="true or false"):
         open_model("wide-networks", ["shift=maybe"])
+
+
+def test_second_moments_are_observed_where_nothing_is_declared() -> None:
+    model, _ = network("layer", 2, depth=2)
+    solution = derive(model).solve(**NUMBERS)
+    assert solution.quantity("C_h0").value == pytest.approx(solution.covariance(2)[0, 0])
+    run = simulate(model, N=60, trials=8, networks=50, store=False, workers=1, **NUMBERS)
+    assert abs(run["C_h0"].mean[0] - solution.quantity("C_h0").value) < 6 * run["C_h0"].error[0]
+
+
+def test_inputs_over_many_units_gains_by_layer_and_functions_with_parameters() -> None:
+    from sympy import Piecewise, symbols
+
+    from quenched.theory import Overlap, Quenched, t, units
+
+    beta = symbols("beta", positive=True)
+    x = Quenched("x", Overlap([[1, c], [c, 1]]), over=Population("pixel", fraction=Rational(1, 2)), each=SAMPLES)
+    h = Field("h", each=SAMPLES, initial=Gaussian("W_in", variance=2 * g0**2, over=(units, x.population)) @ x)
+    gain = Piecewise((1, t < 2), (Rational(3, 2), True))
+    model = Layers({h: gain * (Gaussian("W", variance=g**2) @ tanh(beta * h))}, depth=3)
+    node = mean(tanh(beta * h[1](3)) * tanh(beta * h[2](3)))
+    model.observe(Q=node, V=Fluctuation(node))
+    values = {"c": 0.3, "g": 1.2, "g_0": 1.0, "beta": 0.8}
+    solution = derive(model).solve(**values)
+    run = simulate(model, N=60, trials=20, networks=60, store=False, workers=1, **values)
+    for name in ("Q", "V"):
+        assert abs(run[name].mean[0] - solution.quantity(name).value) < 5 * run[name].error[0], name
 
 
 def test_layered_networks_print_plot_and_refuse() -> None:

@@ -10,7 +10,8 @@ from sympy import Add, Expr, Mul, expand
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import At, Field, UnitSymbol, unbind
 from quenched.theory.layers import Layers, sample_count
-from quenched.theory.observables import Functional, Mean
+from quenched.theory.naming import field_names
+from quenched.theory.observables import Functional, Mean, mean
 from quenched.theory.spaces import t, tau
 
 
@@ -29,6 +30,17 @@ class Product:
 
     coefficient: Expr
     factors: tuple[Factor, ...]
+
+
+def observables_of(model: Layers) -> dict[str, Expr]:
+    """The declared observables, or the second moment of every field in the last layer where none is declared."""
+    if model.observables:
+        return dict(model.observables)
+    found = {}
+    for x, name in field_names(model).items():
+        last = (x if x.each is None else x[1])(model.steps)
+        found[f"C_{name}0"] = mean(last**2)
+    return found
 
 
 def products(node: Mean, model: Layers, at: int | None = None) -> list[Product]:

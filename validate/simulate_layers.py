@@ -13,7 +13,7 @@ from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Quenched, WhiteNoise
 from quenched.theory.layers import Layers, Overlap, sample_count
 from quenched.theory.observables import Fluctuation, Functional, Mean, Posterior, Shift
-from quenched.theory.placed import is_curve, products
+from quenched.theory.placed import is_curve, observables_of, products
 from quenched.theory.spaces import Population, t
 from quenched.validate.emit import Names, array_code
 from quenched.validate.ensemble import Average, Ensemble, Overlapped, Reduction, UnitNumbers
@@ -137,7 +137,7 @@ class Plan:
     unmeasured: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, expr in self.model.observables.items():
+        for name, expr in observables_of(self.model).items():
             try:
                 self._observable(name, expr)
             except QuenchedError as error:
