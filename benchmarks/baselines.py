@@ -46,9 +46,9 @@ def two_point(c: float, v: float, nodes: tuple[Array, Array], derivative: bool =
     return float(w @ (left * right))
 
 
-def autocorrelation(g: float, horizon: float = 30.0) -> tuple[Array, Array]:
+def autocorrelation(g: float, horizon: float = 30.0, order: int = 32) -> tuple[Array, Array]:
     """Δ(τ) by shooting Δ'' = Δ − g²f(Δ) from the top."""
-    nodes = hermite(32)
+    nodes = hermite(order)
     top = variance(g)
 
     def newton(_: float, y: Array) -> list[float]:
@@ -93,6 +93,24 @@ def fourier_iteration(g: float, size: int = 1024, horizon: float = 60.0, tol: fl
             return float(new[0]), sweep
         c = 0.5 * (c + new)
     return float(c[0]), 1000
+
+
+def dimension(g: float, horizon: float = 60.0, step: float = 0.1) -> float:
+    """Participation ratio of tanh(x) per unit, from the closed formula on a plain grid of frequencies."""
+    tau, delta = autocorrelation(g, horizon, 120)
+    delta[int(np.argmin(np.abs(delta))) :] = 0.0  # shooting leaves the solution in the end
+    u, w = hermite(120)
+    v = float(delta[0])
+    curve = CubicSpline(tau, delta)(np.arange(0, 2 * horizon, step).clip(max=horizon))
+    c = np.array([two_point(float(x), v, (u, w)) for x in curve])
+    slope = float(np.sum(w * (1 - np.tanh(np.sqrt(v) * u) ** 2)) / np.sum(w))
+    line = np.concatenate([c, c[-2:0:-1]])
+    spectrum, omega = np.real(np.fft.fft(line)) * step, 2 * np.pi * np.fft.fftfreq(len(line), step)
+    near = np.abs(omega) < 14
+    spectrum, r = spectrum[near], slope / (1 + 1j * omega[near])
+    weight = 1 / np.abs(1 - g**2 * np.outer(r, r)) ** 2 - 1
+    psi = float(np.real(spectrum @ weight @ spectrum)) / (len(line) * step) ** 2
+    return float(c[0] ** 2 / (c[0] ** 2 + psi))
 
 
 def simulate(g: float, size: int, trajectories: int, dtype: type, duration: float, dt: float) -> float:

@@ -139,6 +139,15 @@ class Fluctuations:
         found = {name: fluctuation(state, name, lags, tol=tol) for name in names}
         return FluctuationSolution(found, {str(k): float(v) for k, v in values.items()})
 
+    def participation(self, name: str, params: Any = None, *, tol: float = 1e-6, **keywords: float) -> Quantity:
+        """(Tr C)²/Tr C² per unit of one output or state; arguments as in `solve`."""
+        from quenched.numerics.fluctuations import fluctuation
+
+        if name not in self.result.observed:
+            raise QuenchedError(f"no output or state {name!r}: {nearest(name, self.result.observed)}")
+        found = fluctuation(self.propagators(self.theory.values(params, **keywords)), name, tol=tol).participation
+        return Quantity(float(found.value), float(found.error))
+
     def observed(
         self, what: CrossCovariance, sites: Sequence[tuple[SiteFunction, int]], values: dict[Any, float], lags: Any
     ) -> Quantity:
