@@ -243,7 +243,7 @@ def _route(program: GibbsProgram, what: Measured, sizes: Mapping[str, int], want
     functionals = {node.functional for node in what.nodes}
     if functionals & {"Margin", "Capacity"}:
         return "programme"
-    if "Growth" in functionals:
+    if "Growth" in functionals and not _reads_couplings(program, what):
         return "messages"
     if program.quadratic:
         return "gaussian"
@@ -252,6 +252,13 @@ def _route(program: GibbsProgram, what: Measured, sizes: Mapping[str, int], want
         if states <= np.log(MOST_STATES) + 1e-9:
             return "enumerate"
     return "monte carlo"
+
+
+def _reads_couplings(program: GibbsProgram, what: Measured) -> bool:
+    """Whether an observable is a function of couplings applied to the state, which messages do not give."""
+    bodies = program.arrays.split("def ")
+    wanted = {f for node in what.nodes for product in node.products for f in product.factors}
+    return any("env.apply(" in body for body in bodies if body.split("(")[0] in wanted)
 
 
 #: Functionals that a route measures.

@@ -2,7 +2,7 @@
 
 from sympy import symbols
 
-from quenched import Critical, Field, Gaussian, Gibbs, Ising, Replicon, mean, total
+from quenched import Critical, Field, Gaussian, Gibbs, Growth, Ising, Replicon, mean, total
 
 
 def sk() -> Gibbs:
@@ -16,5 +16,6 @@ def sk() -> Gibbs:
         m=mean(s),
         q=mean(s[1] * s[2]),
         replicon=Replicon(),
+        growth=Growth(),
         T_AT=Critical(T, Replicon() - 1),
     )
