@@ -95,7 +95,7 @@ def test_a_mistake_is_rejected_and_the_theory_is_not() -> None:
 
 def test_broken_symmetry_of_replicas_is_never_agreement() -> None:
     model = catalogue["sk"]()
-    found = validate(model, T=0.4, h=0.1, sizes=(16, 20, 24), trials=40, quick=True, workers=1, store=False)
+    found = validate(model, T=0.4, h=0.1, sizes=(8, 10, 12), trials=24, quick=True, workers=1, store=False)
     assert found.verdict != "agree"
     marked = derive(model).solve(T=0.4, h=0.1)
     assert "replicas break their symmetry" in marked.main.doubt

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[np.float64]]
 
 ROUTES = ("enumerate", "gaussian", "monte carlo", "programme", "messages")
+#: States that are summed where samples would do as well.
+FEW_STATES = 2**16
 #: Name under which a Monte Carlo run reports how far its replicas are from equilibrium.
 EQUILIBRIUM = "equilibration"
 #: Name under which an enumeration reports how many draws had no state at all and were drawn again.
@@ -249,7 +251,8 @@ def _route(program: GibbsProgram, what: Measured, sizes: Mapping[str, int], want
         return "gaussian"
     if all(f.kind == "atoms" for f in program.fields):
         states = sum(np.log(len(f.atoms)) * sizes[f.population] for f in program.fields)
-        if states <= np.log(MOST_STATES) + 1e-9:
+        most = MOST_STATES if functionals & {"Entropy", "FreeEntropy"} else FEW_STATES
+        if states <= np.log(most) + 1e-9:
             return "enumerate"
     return "monte carlo"
 
