@@ -7,6 +7,7 @@ import pytest
 from sympy import Heaviside, Max, cos, erf, exp, pi, sin, sqrt, symbols, tanh
 
 from quenched import (
+    Bernoulli,
     Dynamics,
     Field,
     Gaussian,
@@ -34,7 +35,7 @@ theta = Quenched("theta", Uniform(0, 2 * pi))
 
 def gains() -> Any:
     """Every unit with a gain of its own, common input."""
-    k = Quenched("k", Uniform(0.5, 2))
+    k = 0.5 + Quenched("k", Bernoulli(0.4))
     net = Dynamics({x: -x + Gaussian("J", variance=1.8**2) @ tanh(k * x) + 0.8 * cos(t)})
     return net.observe(v=mean(x**2), rate=mean(tanh(k * x)) ** 2, c=cov(x(t), x(t + tau)))
 
