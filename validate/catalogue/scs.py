@@ -8,10 +8,7 @@ from quenched import Critical, Dynamics, Field, Gaussian, Lyapunov, Quenched, Un
 
 
 def scs(phi: Callable[[Expr], Expr] = tanh, drive: bool = False) -> Dynamics:
-    """Random rate network x' = -x + J φ(x) + noise of strength s2 (J = 0 gives ⟨x²⟩ = s2).
-
-    Options: phi; drive: a sinusoid with a random phase for every unit.
-    """
+    """Random rate network x' = -x + J φ(x) + noise of strength s2; drive: a sinusoid with a random phase a unit."""
     g, s2 = symbols("g s2", nonnegative=True)
     x, J = Field("x"), Gaussian("J", variance=g**2)
     equations = {x: -x + J @ phi(x) + sqrt(2 * s2) * WhiteNoise("xi")}
@@ -20,8 +17,7 @@ def scs(phi: Callable[[Expr], Expr] = tanh, drive: bool = False) -> Dynamics:
         amplitude, omega = symbols("I omega", positive=True)
         equations[x] += amplitude * cos(omega * t + Quenched("theta", Uniform(0, 2 * pi)))
         defaults |= {amplitude: 0.5, omega: 1}
-    net = Dynamics(equations, name="scs", defaults=defaults)
-    return net.observe(
+    return Dynamics(equations, name="scs", defaults=defaults).observe(
         C_x=mean(x(t) * x(t + tau)),
         C_phi=mean(phi(x(t)) * phi(x(t + tau))),
         C_x0=mean(x**2),
