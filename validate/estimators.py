@@ -82,6 +82,9 @@ def lyapunov_estimator(name: str, order: int | None) -> Estimator:
     )
 
 
+#: The 1/N law held from here on where the dimension is half of N (measured at N = 80 to 400, erf, g = 1.5, s2 = 1, to
+#: one percent); where the dimension is a small part of N the test of the law decides.
+_FEWEST = 80
 _BLOCKS = (
     "; unbiased by estimation noise: only products of different trajectories (or blocks of time), less means from "
     "further ones"
@@ -95,6 +98,7 @@ def participation_estimator(name: str, expression: str, order: int | None) -> Es
         f"(Tr C)²/(n Tr C²), C_ij = cov of {expression} of units i and j",
         "ratio of means",
         _step_bias(order) + _BLOCKS,
+        min_N=_FEWEST,
         reason="Tr C and Tr C² are sums over units; their averages over networks have an expansion in 1/N",
     )
 
@@ -106,6 +110,7 @@ def variance_estimator(name: str, expression: str, order: int | None) -> Estimat
         f"n·mean over i ≠ j of C_ij², C_ij = cov of {expression} of units i and j",
         "mean",
         _step_bias(order) + _BLOCKS,
+        min_N=_FEWEST,
         reason="the mean of C_ij² over pairs and networks has an expansion in 1/N that starts with ψ/N",
     )
 
