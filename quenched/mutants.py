@@ -139,7 +139,19 @@ def mistaken_declaration(theory: Any, name: str) -> Any:
     changed = {m: other for m in theory.model.matrices if (other := mutant.change(m)) != m}
     if not changed:
         raise NotCovered(f"the mutant {name!r} changes nothing in {theory.model.name or 'this declaration'}")
-    return derive(theory.model.rewritten(changed)).mistaken(f"{name}: {mutant.what}", theory)
+    chosen = {**changed, **_rows(theory.model)}
+    return derive(theory.model.rewritten(chosen)).mistaken(f"{name}: {mutant.what}", theory)
+
+
+def _rows(model: Any) -> dict[Any, Any]:
+    """Rows of matrices as they are: states start from patterns, and are compared with them, that are no mistake."""
+    from quenched.theory.couplings import Row
+    from quenched.theory.substitute import walk
+
+    if not hasattr(model, "rows"):
+        return {}
+    nodes = (*model.priors, model.energy, *model.weights, *model.observables.values())
+    return {part: part for node in nodes for part in walk(node) if type(part) is Row}
 
 
 def _wider(matrix: RandomMatrix) -> Any:

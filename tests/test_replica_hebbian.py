@@ -23,6 +23,7 @@ from quenched import (
     mean,
     total,
     units,
+    validate,
     zero_temperature,
 )
 from quenched.numerics.replica_signs import Density, FreeLabel
@@ -180,6 +181,23 @@ def test_many_labels_against_all_their_values(cold: bool) -> None:
     assert density.average((0,) * 6, "f", nodes) == pytest.approx(total_, abs=1e-9)
     assert density.average((0, 0, 0, 0, 0, 1), "f", nodes) == pytest.approx(product_, abs=1e-9)
     assert -density.average((0,) * 6, "f", nodes, True) == pytest.approx(slope_, abs=1e-8)
+
+
+@pytest.mark.slow
+def test_simulations_agree_and_reject_a_wrong_theory(tmp_path) -> None:
+    model = catalogue["hebbian-length-correlations"]()
+    theory, how = derive(model), {"quick": True, "workers": 1, "store": tmp_path}
+    assert validate(model, theory=theory, **how).verdict == "agree"
+    assert validate(model, theory=theory.mutate("variance-tenth"), **how).verdict == "disagree"
+
+
+def test_a_wrong_variance_leaves_the_patterns_of_the_start() -> None:
+    """Couplings grow by a tenth: the state that a tenth lower temperature has."""
+    model = catalogue["hebbian-length-correlations"]()
+    wrong = derive(model).mutate("variance-tenth").solve()
+    assert numbers(model, "m_0", "m_1", "q", T=0.5) == pytest.approx(
+        [float(wrong[k]) for k in ("m_0", "m_1", "q")], abs=1e-9
+    )
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------

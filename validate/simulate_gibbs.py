@@ -338,6 +338,8 @@ def _version() -> str:
         return code.hexdigest()[:16]
 
 
+#: Members of a population that a theory of many describes.
+MANY = 15
 #: Sweeps of many short runs: the scatter between realisations, not within one, limits what a verdict resolves.
 SHORT = {"sweeps": 60, "burn": 30}
 
@@ -355,7 +357,9 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     if small == "programme":
         return {"sizes": _sizes(model, values, (25, 50, 100)), "trials": 900 if quick else 4000}
     if any(f.start for f in program.fields):
-        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 24 if quick else 150, **SHORT}
+        # a state of its own for every start: realisations cost little, and few rows are far from many
+        wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
+        return {"sizes": _sizes(model, values, wanted), "trials": 40 if quick else 150, **SHORT}
     if all(f.kind == "atoms" for f in program.fields):
         return {"sizes": _sizes(model, values, (32, 64, 128)), "trials": 1400 if quick else 8000, **SHORT}
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
@@ -363,6 +367,12 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
 
 def _needs_counts(what: Measured) -> bool:
     return any(node.functional in ("Entropy", "FreeEntropy") for node in what.nodes)
+
+
+def _enlarged(model: Gibbs, values: Mapping[Any, float], smallest: int) -> float:
+    """By how much sizes grow, up to fourfold, for the smallest population that grows with N to have `MANY` members."""
+    fractions = [float(p.fraction.subs(values)) for p in _populations(model) if p.fraction is not None]
+    return float(np.clip(MANY / (smallest * min(fractions, default=1.0)), 1.0, 4.0))
 
 
 def _sizes(model: Gibbs, values: Mapping[Any, float], wanted: tuple[int, ...]) -> tuple[int, ...]:

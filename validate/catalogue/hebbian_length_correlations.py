@@ -18,7 +18,7 @@ def hebbian_length_correlations(d: int = 1, size: int | None = None, distances: 
     window = c + 2 * gamma * sum(cos(r * theta) for r in range(1, int(d) + 1))
     J = xi.T @ Circulant("X", window, over=(stored, stored), angle=theta) @ xi
     energy = -total(s * (J @ s)) / 2 + (alpha * c * N / 2 if size is None else 0)
-    defaults = {alpha: 0.05, T: 0.25, c: 1, gamma: 0.08} if size is None else {T: 0.05, c: 1, gamma: 0.6}
+    defaults = {alpha: 0.02, T: 0.55, c: 1, gamma: 0.05} if size is None else {T: 0.05, c: 1, gamma: 0.6}
     model = Gibbs({s: Ising()}, energy=energy, beta=1 / T, name="hebbian-length-correlations", defaults=defaults)
     sides = {f"m_{k}": mean((xi[k] + xi[-k]) * s) / 2 for k in range(1, int(distances) + 1)}
     return model.observe(m_0=mean(xi[0] * s), **sides, q=mean(s[1] * s[2]), replicon=Replicon())
