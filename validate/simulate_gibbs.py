@@ -339,7 +339,7 @@ def _version() -> str:
 
 
 #: Members of a population that a theory of many describes.
-MANY = 15
+MANY = 12
 #: Sweeps of many short runs: the scatter between realisations, not within one, limits what a verdict resolves.
 SHORT = {"sweeps": 60, "burn": 30}
 
@@ -359,7 +359,7 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
     if any(f.start for f in program.fields):
         # a state of its own for every start: realisations cost little, and few rows are far from many
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
-        return {"sizes": _sizes(model, values, wanted), "trials": 40 if quick else 150, **SHORT}
+        return {"sizes": _sizes(model, values, wanted), "trials": 48 if quick else 150, **SHORT}
     if all(f.kind == "atoms" for f in program.fields):
         return {"sizes": _sizes(model, values, (32, 64, 128)), "trials": 1400 if quick else 8000, **SHORT}
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
