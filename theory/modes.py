@@ -1,8 +1,9 @@
 """Diagonalise translation-invariant matrices in a declared matrix.
 
 In the basis of Fourier modes a `Circulant` is diagonal, and all circulants over one population are. The random atoms
-change with the basis, but second cumulants of iid and of elliptic entries enter the self-energy as traces alone, which
-no unitary change of basis alters. A diagonal matrix in the original basis would be diagonal no more: it is refused.
+change with the basis, but second cumulants of iid and of partly symmetric entries enter the self-energy as traces
+alone, which no unitary change of basis alters. A diagonal matrix in the original basis would be diagonal no more: it is
+refused.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ SOURCES: dict[str, dict[str, str]] = {
     },
     "clark2024": {
         "author": "Clark, D. G. and Abbott, L. F.",
-        "title": "Theory of coupled neuronal-synaptic dynamics",
+        "title": "Theory of coupled neuronal-{}synaptic dynamics",
         "journal": "Physical Review X",
         "volume": "14",
         "pages": "021001",

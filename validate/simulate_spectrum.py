@@ -190,7 +190,7 @@ _RIM = (
     " sqrt(ln N/N) outside, no power); intercept 0.0006(18) on Ginibre matrices, N = 100 to 400"
 )
 _TIP = (
-    "measured: the largest real part of Ginibre and elliptic matrices (symmetry 0, 0.4, -0.4) approaches its limit like"
+    "measured: the largest real part of Gaussian matrices (symmetry 0, 0.4, -0.4) approaches its limit like"
     " 1/N between N = 100 and 400, intercepts 0.002(4), -0.004(4), 0.001(3); sqrt(1/N) with logarithms at much larger N"
 )
 #: Rank c·n^a of the eigenvalue that stands for an end of the support. The rim of a disc holds of the order of √n
