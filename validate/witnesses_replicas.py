@@ -9,10 +9,12 @@ from quenched.theory.couplings import Apply
 from quenched.theory.errors import NotCovered
 from quenched.theory.record import Rule
 from quenched.theory.replica_ansatz import ReplicaSymmetry
+from quenched.theory.replica_blocks import BlockEquations, Blocks
 from quenched.theory.replica_condense import Condense, condensed, pattern_matrices
 from quenched.theory.replica_limit import Extremise, FewReplicas, Observe, Replicon
 from quenched.theory.replica_lower import Replicate
 from quenched.validate.meaning_condense import condense_deviation
+from quenched.validate.meaning_replica_blocks import block_equations_deviation, blocks_deviation
 from quenched.validate.meaning_replica_steps import (
     ansatz_deviation,
     limit_deviation,
@@ -63,6 +65,16 @@ WITNESSES: dict[type[Rule], Witness] = {
         "3 explicit replicas in the functional, 2 at every site by sums over their states",
         QUADRATURES,
         lambda b, a, s: ansatz_deviation(declared(s), b, a, s.values, s.rng()),
+    ),
+    Blocks: Witness(
+        "4 and 6 explicit replicas in blocks of two, extrapolated to none; unit vectors at every site",
+        1e-9,
+        lambda b, a, s: blocks_deviation(b, a, s.values, s.rng()),
+    ),
+    BlockEquations: Witness(
+        "∂Φ by differences in overlaps, sizes of blocks and multipliers",
+        DIFFERENCES,
+        lambda b, a, s: block_equations_deviation(b, a, s.values, s.rng()),
     ),
     FewReplicas: Witness(
         "Φ_n/n at n = .004, .002, .001, extrapolated to 0",

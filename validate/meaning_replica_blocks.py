@@ -1,0 +1,196 @@
+"""Witnesses of blocks of replicas: explicit replicas in blocks, and differences of the nested free entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sympy import Add, Expr, Mul, Symbol
+
+from quenched.numerics.replica import Evaluator
+from quenched.theory.errors import NotCovered
+from quenched.theory.priors import fixed_norm
+from quenched.theory.problem_replicas import ReplicaProblem
+from quenched.theory.replica_ansatz import orbit_of, replica_site
+from quenched.theory.replica_blocks import BlockAction, BlockSite
+from quenched.theory.replica_limit import ReplicaState
+from quenched.theory.replica_lower import COLD
+from quenched.theory.saddle import OrderParameter, SiteProblem
+from quenched.validate.meaning import number, relative
+from quenched.validate.meaning_action import contract
+from quenched.validate.meaning_site import site_exponent
+
+Array = NDArray[Any]
+Rng = np.random.Generator
+Values = Mapping[Symbol, float]
+#: Ranges of outermost overlaps, of their growth per level, and of what replicas share with themselves only.
+OUTER, GROWTH, OWN = (0.1, 0.25), (0.1, 0.25), (0.3, 0.5)
+
+
+def place(action: BlockAction, values: Values, rng: Rng) -> dict[Symbol, float]:
+    """Parameters, overlaps that grow inwards, and sizes of blocks that fall between 1 and 0."""
+    at = {COLD: 0.8, **values}
+    for levels in action.values.values():
+        inner = rng.uniform(*OUTER)
+        for symbol in levels:
+            if isinstance(symbol, Symbol):
+                at[symbol] = float(inner)
+            inner += rng.uniform(*GROWTH)
+    for orbit, levels in action.values.items():
+        if orbit.copies == 1 and len(orbit.atoms) == 2 and isinstance(levels[0], Symbol):
+            at[levels[0]] = 0.25 + len(action.sizes) * GROWTH[1] + float(rng.uniform(*OWN))
+    for lam in action.multipliers.values():
+        at[lam] = float(rng.uniform(1.2, 1.9))
+    sizes = np.sort(rng.uniform(0.2, 0.8, len(action.sizes)))
+    return at | {x: float(size) for x, size in zip(action.sizes, sizes, strict=True)}
+
+
+# -- explicit replicas -----------------------------------------------------------------------------------------------
+def blocks_deviation(problem: SiteProblem, action: BlockAction, values: Values, rng: Rng) -> float:
+    """2x₁ and 3x₁ explicit replicas in blocks of whole sizes, per replica, extrapolated to none; fields of sites."""
+    explicit = [2**k for k in range(len(action.sizes), 0, -1)]
+    at = place(action, values, rng) | dict(zip(action.sizes, map(float, explicit), strict=True))
+    counts = [2 * explicit[0], 3 * explicit[0]]
+    two, three = (_terms(problem, action, n, explicit, at) / n for n in counts)
+    fields = [_field(problem, action, s, explicit, at) for s in action.sites]
+    norms = sum(_norm(action, s, f, at) for s, f in zip(action.sites, fields, strict=True))
+    worst = relative(np.array(number(action.terms, at).real - norms), np.array(3 * two - 2 * three))
+    for site, (b, diagonal, off) in zip(action.sites, fields, strict=True):
+        lam = action.multipliers.get(site.variable.population)
+        own = -at[lam] if lam is not None else 0.0 if _fixed(site) is not None else diagonal - off[-1]
+        direct = [b, off[0], *np.diff(off), own, *explicit]
+        named = [site.b, site.k, *(w for w, _ in site.levels), site.v, *(x for _, x in site.levels)]
+        found = np.array([number(e, at).real for e in named])
+        worst = max(worst, relative(found, np.array(direct), 1e-3 + float(np.max(np.abs(direct)))))
+    return worst
+
+
+def _array(action: BlockAction, op: OrderParameter, copies: int, sizes: list[int], at: Values) -> Array:
+    """An order parameter of explicit replicas: two have the overlap of the smallest block that they share."""
+    fields = action.problem.action.fields
+    single = {s for a, s in op.atoms if fields[a].single}
+    shape = [1 if s in single else copies for s in range(op.slots)]
+    hats = sum(fields[a].role == "hat" for a, _ in op.atoms)
+    out = np.zeros(shape, complex)
+    for where in product(*map(range, shape)):
+        names = {s: -1 if s in single else where[s] for s in range(op.slots)}
+        levels = action.values[orbit_of(op.population, tuple((a, names[s]) for a, s in op.atoms))]
+        shared = sum(len({c // size for c in names.values()}) == 1 for size in sizes)
+        out[where] = 1j**hats * complex(number(levels[min(shared, len(levels) - 1)], at))
+    return out
+
+
+def _terms(problem: SiteProblem, action: BlockAction, n: int, sizes: list[int], at: Values) -> float:
+    total = 0j
+    for term in problem.functional.terms:
+        pieces = []
+        for f in term.factors:
+            slots = sorted({c for _, c in f.atoms})
+            op = OrderParameter(f.population, tuple((a, slots.index(c)) for a, c in f.atoms))
+            pieces.append((_array(action, op, n, sizes, at), tuple(slots)))
+        total += (1 - len(term.factors)) * number(term.coef, at) * contract(pieces, term.kernels, n)
+    return float(total.real)
+
+
+def _field(
+    problem: SiteProblem, action: BlockAction, site: BlockSite, sizes: list[int], at: Values
+) -> tuple[float, float, list[float]]:
+    """(b, K_aa, K_ab at every level) from the exponent of a site at unit vectors of its replicas."""
+    copies = 2 * sizes[0]
+    arrays = {
+        ref.op: _array(action, ref.op, copies, sizes, at)
+        for term in problem.terms
+        if term.population == site.variable.population
+        for ref in term.refs
+    }
+
+    def exponent(*where: int, sign: float = 1.0) -> float:
+        x = np.zeros(copies)
+        x[list(where)] = sign
+        chosen = _variables(action, site, x, at)
+        return float(site_exponent(problem.terms, site.variable.population, chosen, arrays, at).real)
+
+    zero, one, minus = exponent(), exponent(0), exponent(0, sign=-1.0)
+    off = [exponent(0, c) - exponent(0) - exponent(c) + zero for c in (*sizes, 1)]
+    b, diagonal = (one - minus) / 2, one + minus - 2 * zero
+    if site.variable.weight.prior:
+        state, part = site.variable.weight.prior[0], site.variable.weight.exponent
+        b += number(part.coeff(state, 1), at).real
+        diagonal += 2 * number(part.coeff(state, 2), at).real
+    return b, diagonal, off
+
+
+def _variables(action: BlockAction, site: BlockSite, x: Array, at: Values) -> dict[str, Array]:
+    """Values of everything at a site where its variable has the values x in the replicas."""
+    fields = action.problem.action.fields
+    state = fields[site.variable.name].symbol
+    values: dict[str, Array] = {}
+    for f in fields.values():
+        if f.population.name != site.variable.population:
+            continue
+        if f.role == "hat":
+            values[f.name] = 1j * x
+        elif f.role == "state":
+            values[f.name] = x.astype(complex)
+        elif f.role == "output":
+            values[f.name] = np.array([number(f.definition, {**at, state: v}) for v in x])
+    return values
+
+
+def _fixed(site: BlockSite) -> Expr | None:
+    prior = site.variable.weight.prior
+    return fixed_norm(prior[1]) if prior else None
+
+
+def _norm(action: BlockAction, site: BlockSite, field: tuple[float, float, list[float]], at: Values) -> float:
+    """What a fixed norm adds to the terms: f (V + λ)·norm/2."""
+    norm, lam = _fixed(site), action.multipliers.get(site.variable.population)
+    if norm is None:
+        return 0.0
+    _, diagonal, off = field
+    whole = diagonal - off[-1] + (at[lam] if lam is not None else 0.0)
+    return number(site.variable.fraction, at).real * whole * float(norm) / 2
+
+
+# -- stationarity ----------------------------------------------------------------------------------------------------
+def block_equations_deviation(action: BlockAction, after: ReplicaState, values: Values, rng: Rng) -> float:
+    """∂Φ by differences against what the equations leave, the slope in the sizes of blocks, and the norms.
+
+    The functional is quadratic in the order parameters, so that ∂Φ/∂q_j is −∂²terms/∂q_j∂q_k times how far the
+    right-hand side of q_k is from q_k. Where a multiplier fixes a norm, how far it is from its value counts, too.
+
+    Raises
+    ------
+    NotCovered
+        At zero temperature, where order parameters are scaled by powers of β.
+    """
+    if after.problem.cold:
+        raise NotCovered("blocks are compared at finite temperature")
+    at = place(action, values, rng)
+    problem = ReplicaProblem(tuple(at), tuple(replica_site(s.variable) for s in action.sites), (), (), Mul(0), ())
+
+    def value(expr: Expr, where: dict[Symbol, float]) -> float:
+        ev = Evaluator(problem, dict(where), 1.0 if len(action.sizes) == 1 else 0.4)  # a grid of an axis a level
+        ev.cache = {}
+        return ev.number(expr, where)
+
+    def slope(s: Symbol) -> float:
+        step = 2e-3
+        phi = [value(action.value, at | {s: at[s] + k * step}) for k in (-2, -1, 1, 2)]
+        return (8 * (phi[2] - phi[1]) - (phi[3] - phi[0])) / (12 * step)
+
+    left = {s: value(rhs, at) - at[s] for s, rhs in after.problem.equations}
+    expected = {j: -sum(number(action.terms.diff(j, k), at).real * left[k] for k in left) for j in left}
+    for lam, average, norm in after.problem.constraints:
+        (population,) = (p for p, s in action.multipliers.items() if s == lam)
+        site = next(s for s in action.sites if s.variable.population == population)
+        excess = number(site.variable.fraction, at).real * (value(average, at) - float(norm)) / 2
+        innermost = site.k + Add(*(w for w, _ in site.levels))
+        expected = {j: e + excess * number(innermost.diff(j), at).real for j, e in expected.items()} | {lam: -excess}
+    seen = dict(after.problem.observables)
+    expected |= {x: value(seen[f"slope_{x}"], at) for x in action.sizes}
+    found, direct = np.array([slope(s) for s in expected]), np.array(list(expected.values()))
+    return relative(found, direct, 1e-2 + float(np.max(np.abs(direct))))
