@@ -234,7 +234,7 @@ def test_tangent_vectors_follow_the_bonds() -> None:
 def test_a_frozen_bond_stands_still() -> None:
     """Halting at time 0 leaves a network without plastic couplings; halting late changes nothing."""
     net, values = hebbian(), dict(g=1.5, k=1.0, p=1.5)
-    how: Any = dict(trials=1, seed=3, dt=0.1, duration=3, burn=1, lags=[0], store=False)
+    how: Any = dict(trials=1, seed=3, dt=0.1, duration=0.1, burn=3, lags=[0], store=False)
     plain = simulate(Dynamics({x: -x + J @ tanh(x)}), 20, g=1.5, **how)["C_x0"].values
     halted = simulate(freeze(net, A, at=0), 20, params=values, **how)["C_x0"].values
     late = simulate(freeze(net, A, at=100), 20, params=values, **how)["C_x0"].values

@@ -20,7 +20,9 @@ from quenched.theory import (
     Uniform,
     WhiteNoise,
     mean,
+    outer,
     t,
+    units,
 )
 from quenched.theory.model import Model
 
@@ -106,6 +108,13 @@ def gate() -> Model:
     return Dynamics({x: -x + (J @ tanh(x)) / (1 + exp(-(J @ x) - theta))})
 
 
+def plastic() -> Model:
+    """Dynamic couplings whose two ends read different functions, beside random ones."""
+    x, A = Field("x"), Field("A", over=(units, units))
+    J = Gaussian("J", variance=g**2, mean=m)
+    return Dynamics({x: -x + (J + A.T) @ tanh(x + theta), A: -a * A + b / N * outer(erf(x), tanh(x + theta))})
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     f.__name__: f
     for f in (
@@ -118,6 +127,7 @@ MODELS: dict[str, Callable[[], Model]] = {
         balanced_laws,
         leaky_map,
         gate,
+        plastic,
     )
 }
 
