@@ -85,7 +85,7 @@ def test_samples_agree(name: str, N: int, trials: int) -> None:
 def test_a_mistake_is_rejected_and_the_theory_is_not() -> None:
     """Regression at three sizes: exact samples are cheap enough to tell couplings that are a tenth too strong."""
     model = catalogue["ridge"]()
-    how = {"sizes": (30, 60, 120), "trials": 160, "quick": True, "ci": True, "workers": 1, "store": False}
+    how = {"sizes": (50, 100, 200), "trials": 200, "quick": True, "ci": True, "workers": 1, "store": False}
     right = validate(model, **how)
     assert right.verdict in ("agree", "inconclusive"), right
     assert "not rejected" in right.reason
