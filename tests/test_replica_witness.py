@@ -80,8 +80,10 @@ def test_every_step_ticks_and_every_mutant_is_caught(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TAUGHT)
 def test_steps_with_a_teacher(name: str) -> None:
-    derivation = derive(TAUGHT[name]).derivation
-    assert [t.title for t in verify(derivation) if t.passed is not True] == []
+    """Every step of the replicas; on one instance, labels with noise inside have nothing finite to be summed over."""
+    ticks = verify(derive(TAUGHT[name]).derivation)
+    assert [t.title for t in ticks if t.passed is False] == []
+    assert {t.title for t in ticks if t.passed is None} <= {"One instance: sites coupled in pairs"}
 
 
 def test_a_mutant_of_the_ansatz_fails_at_its_own_step() -> None:
