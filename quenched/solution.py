@@ -37,8 +37,6 @@ class Branch:
     label, kind : how it is called; ``trivial``, ``static``, ``dynamic`` or ``noisy``
     stable : bool
         Whether the network stays near it.
-    growth : Quantity
-        Growth rate of a perturbation of the network (its largest Lyapunov exponent), per unit of the model's time.
     names : list of str
         Its observables.
     shared : frozenset of str
@@ -72,7 +70,10 @@ class Branch:
 
     @property
     def growth(self) -> Quantity:
-        """Growth rate of a perturbation; computed when it is first asked for, where that takes long."""
+        """Growth rate of a perturbation (of a network its largest Lyapunov exponent), per unit of the model's time.
+
+        Computed when it is first asked for, where that takes long.
+        """
         if not isinstance(self._growth, Quantity):
             self._growth = self._growth()
         return self._growth
