@@ -259,11 +259,11 @@ def test_infinite_size_balances_exactly() -> None:
 
 
 #: g, I, ω: total variance and ⟨φ²⟩ of a network driven with random phases.
-DRIVEN = [(1.8, 1.5, 2, 1.35910, 0.45179), (2, 0.5, 1, 1.89923, 0.51085)]
+_OFF = pytest.mark.xfail(reason="5 % off the Fourier fixed point with 8 phases: not understood yet", strict=False)
+DRIVEN = [pytest.param(1.8, 1.5, 2, 1.35910, 0.45179, marks=_OFF), (2, 0.5, 1, 1.89923, 0.51085)]
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="a few percent off the Fourier fixed point with 8 phases: not understood yet", strict=False)
 @pytest.mark.parametrize(("gain", "amplitude", "frequency", "total", "square"), DRIVEN)
 def test_random_phases(gain: float, amplitude: float, frequency: float, total: float, square: float) -> None:
     theory = derive(catalogue["scs"](drive=True), s2=0)
