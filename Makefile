@@ -33,7 +33,7 @@ DRAWS ?= 200
 VERDICTS ?= 200
 fuzz: $(VENV)/.test
 	QUENCHED_FUZZ=$(DRAWS) QUENCHED_VERDICTS=$(VERDICTS) \
-		$(BIN)/python -m pytest -n $(WORKERS) tests/test_witness_variants.py tests/test_fuzz.py
+		$(BIN)/python -m pytest -n $(WORKERS) tests/test_witness_variants.py tests/test_fuzz.py tests/test_path_variants.py
 
 lint: $(VENV)/.test types
 	$(BIN)/ruff check .

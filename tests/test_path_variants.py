@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -147,8 +148,13 @@ def test_every_step_keeps_its_meaning(name: str) -> None:
     assert [f"{t.title}: {t.detail}" for t in verify(theory.derivation) if t.passed is False] == []
 
 
+#: Their networks scatter most, or take longest: judged where all verdicts are asked for (`make fuzz`).
+LONG = ("low rank", "nonlinear units")
+JUDGED = [name for name in VARIANTS if name not in LONG or int(os.environ.get("QUENCHED_VERDICTS", "0")) > 10]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", JUDGED)
 def test_theory_and_simulation_agree(name: str) -> None:
     make, values = VARIANTS[name]
     how: dict[str, Any] = {"quick": True, "ci": True, "sizes": (200, 400, 800), "trials": 32, "trajectories": 2}
