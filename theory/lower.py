@@ -117,7 +117,7 @@ class CopiedAction(Form):
         pieces = [(bond.rate, f"{bond.name}_ij", f"{{{latex(Symbol(bond.name))}}}_{{ij}}")]
         for coef, u, v in bond.drives:
             left, right = (self.fields[a].symbol for a in (u, v))
-            pieces.append((coef, f"{text(left)}_i {text(right)}_j", rf"{latex(left)}_i\, {latex(right)}_j"))
+            pieces.append((coef, f"{text(left)}_i {text(right)}_j", rf"{{{latex(left)}}}_i\, {{{latex(right)}}}_j"))
         plain, tex = signed_sum(pieces)
         step, step_tex = {"flow": ("d{}_ij/dt", r"\frac{{d {}_{{ij}}}}{{dt}}")}.get(
             self.clock, ("{}_ij(n+1)", "{}_{{ij}}(n+1)")
