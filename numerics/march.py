@@ -178,17 +178,31 @@ def times_transposed(A, B, out):
 
 
 @njit(cache=True)
-def responses(R, K, edge, P, Q0, Q1, first, now):
-    """R(now, s) for s = first … now from K(now, s), stored by lag; R(now, first) is given by `edge`."""
+def respond(R, K, P, Q0, Q1, l, first, last, now):
+    """R(now, s) of label node l for s = first + 1 … last from R(now, first), stored by lag."""
+    for s in range(first, last):
+        c, w = s % P.shape[0], now - s
+        R[l, w - 1] = 0.0
+        times_transposed(R[l, w], P[c, l], R[l, w - 1])
+        times_transposed(K[w], Q0[c, l], R[l, w - 1])
+        times_transposed(K[w - 1], Q1[c, l], R[l, w - 1])
+
+
+@njit(cache=True)
+def responses(R, K, edge, turn, P, Q0, Q1, first, now):
+    """R(now, s) for s = first … now from K(now, s), stored by lag.
+
+    R(now, first) is what a past gives that lasts: constant, by `edge`, or repeating itself every turn[0] steps, by
+    turn[1] passes through the oldest of them.
+    """
     for l in range(R.shape[0]):
         R[l, now - first] = 0.0
         times(K[now - first], edge[l], R[l, now - first])
-        for s in range(first, now):
-            c, w = s % P.shape[0], now - s
-            R[l, w - 1] = 0.0
-            times_transposed(R[l, w], P[c, l], R[l, w - 1])
-            times_transposed(K[w], Q0[c, l], R[l, w - 1])
-            times_transposed(K[w - 1], Q1[c, l], R[l, w - 1])
+        if first > 0 and now - first > turn[0]:
+            for _ in range(turn[1]):
+                respond(R, K, P, Q0, Q1, l, first, first + turn[0], now)
+                R[l, now - first] = R[l, now - first - turn[0]]
+        respond(R, K, P, Q0, Q1, l, first, now, now)
 
 
 @njit(cache=True)
@@ -292,7 +306,7 @@ def march(
     site, p, labels, share, count, unit, weights, kinks, rule,
     P, Q0, Q1, noise, drive, edge, start_mean, start,
     gains, sources, coefficient, instant, pairs,
-    held, owner, inflow, terms, band, sweeps, grow_from, C, growth,
+    held, owner, inflow, terms, band, turn, sweeps, grow_from, C, growth,
 ):  # fmt: skip
     """March as many steps as `drive` has.
 
@@ -305,6 +319,7 @@ def march(
     start_mean (L, n), start (1 or L, n, n) : initial values
     gains (m, o) : means of the fields; sources (i, 3): fields u, v and pair; pairs (j, 2): outputs
     held, owner (c,), inflow (T + 1, c), terms (c, o) : states whose mean is adjusted, and their units
+    turn (2,) : steps after which a lasting past repeats itself (0: it is constant), passes through them
     band, sweeps, grow_from : lags kept, sweeps a step (1: explicit), first time of a perturbation (−1: none)
     C (T + 1 or 2, 1 or L, band, n, n), growth (T + 1,) : filled with Cov(X(t), X(t−w)) and ln tr of a perturbation
 
@@ -327,7 +342,7 @@ def march(
     kt, kn = np.zeros((Lc, band + 1, n, n)), np.zeros((Lc, band + 1, n, n))
     silent, shut, quiet = np.zeros((Lc, n, n)), np.zeros((Lc, m, n)), np.zeros((Lc, n, m))
     values, slopes, series = np.zeros(pairs.shape[0]), np.zeros((pairs.shape[0], Lc)), np.zeros(K)
-    base, here = np.zeros((L, n)), np.zeros((L, n))
+    base, here, still = np.zeros((L, n)), np.zeros((L, n)), np.zeros(2, dtype=np.int64)
     logged = 0.0
     for now in range(T + 1):
         t, first = now - 1, max(0, now - band + 1)
@@ -353,11 +368,11 @@ def march(
         for _ in range(sweeps if now > 0 else 1):
             if now > 0:
                 if sweeps > 1:
-                    responses(Rn, Kn, edge if first > 0 else shut, P, Q0, Q1, first, now)
+                    responses(Rn, Kn, edge if first > 0 else shut, turn, P, Q0, Q1, first, now)
                 advance(C[t % C.shape[0]], Rt, Kt, C[row], Rn, Kn, P, Q0, Q1, noise[c % noise.shape[0]], t, first, c)
             if growing:
                 if sweeps > 1:
-                    responses(kRn, kKn, shut, P, Q0, Q1, begin, now)
+                    responses(kRn, kKn, shut, still, P, Q0, Q1, begin, now)
                 advance(kt, kRt, kKt, kn, kRn, kKn, P, Q0, Q1, silent, t, begin, c)
             elif grow_from == now:
                 for l in range(Lc):
@@ -380,9 +395,9 @@ def march(
                 fields(Kn[w], sources, coefficient, instant, values, w)
                 if grow_from >= 0 and s >= grow_from:
                     perturbed(kKn[w], sources, coefficient, instant, pairs, slopes, kn[:, w], weights, w)
-        responses(Rn, Kn, edge if first > 0 else shut, P, Q0, Q1, first, now)
+        responses(Rn, Kn, edge if first > 0 else shut, turn, P, Q0, Q1, first, now)
         if 0 <= grow_from <= now:
-            responses(kRn, kKn, shut, P, Q0, Q1, begin, now)
+            responses(kRn, kKn, shut, still, P, Q0, Q1, begin, now)
             total = 0.0
             for l in range(Lc):
                 total += np.trace(kn[l, 0]) / Lc

@@ -6,6 +6,7 @@ as the flow itself by the trapezoidal rule, whose error falls as dt².
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +32,8 @@ _ORDERS, _MISSED = (16, 32, 64, 128, 256), 1e-7
 _PILOT = 30
 _REACH, _SPACING = 11.0, 0.08
 _SWEEPS = 2
+#: Weight of what lay before the repeating past.
+_FORGOTTEN = 1e-5
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Schedule:
     rule : "map", "euler" (the Euler map of a flow, exactly) or "trapezoid" (the flow, error of order dt²)
     grow_from : step at which a perturbation starts, or None
     nodes : nodes of every label with a periodic dependence
+    turn : period of the input in steps, 0 without one: what lies beyond the band repeats itself as the input does
     """
 
     dt: float
@@ -53,6 +57,7 @@ class Schedule:
     rule: Rule = "trapezoid"
     grow_from: int | None = None
     nodes: int = 24
+    turn: int = 0
 
     @property
     def lags(self) -> int:
@@ -79,6 +84,14 @@ class Marcher:
     @property
     def width(self) -> int:
         return int(self.count.max())
+
+    def turning(self, P: Array) -> NDArray[np.int64]:
+        """Steps of a turn that fits into the band, and passes after which the past beyond it is forgotten."""
+        turn = self.schedule.turn
+        if not 0 < turn < self.schedule.lags // 2:
+            return np.zeros(2, dtype=np.int64)
+        slowest = min(max(float(np.max(np.abs(np.linalg.eigvals(P)))), 0.1), 1 - 1e-6)
+        return np.array([turn, math.ceil(math.log(_FORGOTTEN) / math.log(slowest) / turn)], dtype=np.int64)
 
     @cached_property
     def label_values(self) -> Array:
@@ -264,7 +277,7 @@ class Marcher:
             *(site, parameters, self.label_values, self.share, self.count, unit, weights, kinks, rule),
             *(step[k] for k in ("P", "Q0", "Q1", "noise", "drive", "edge")),
             *(mean0, cov0, self.gains(), sources, coefficient, instant, pairs, *self.constraints()),
-            *(schedule.lags, _SWEEPS if schedule.rule == "trapezoid" else 1),
+            *(schedule.lags, self.turning(step["P"]), _SWEEPS if schedule.rule == "trapezoid" else 1),
             -1 if schedule.grow_from is None else schedule.grow_from,
             *(C, growth),
         )

@@ -23,6 +23,8 @@ from .types import Array
 _BURN, _GROW, _BAND, _WINDOW = 60.0, 25.0, 30.0, 20.0
 #: Relaxation times over which the end of the band disturbs a covariance, and how a tail that is cut acts on lag 0.
 _EDGE, _REFLECTED = 15.0, 0.05
+#: Growth with time of what is cut says that the end of the band feeds itself, unless it is this small against tol.
+_SLIGHT = 0.1
 _FINE = 6
 _EXTENSIONS = 7
 #: Default accuracy of settling, relative.
@@ -177,20 +179,23 @@ def solve_settled(
     if period is not None and math.isinf(period):
         raise NotCovered("the input depends on time and does not repeat: give times=, such as linspace(0, 50, 501)")
     fast, slow = relaxation(problem, values)
-    burn, band, before = _BURN * slow, _BAND * slow, math.inf
+    burn, band, before, kept = _BURN * slow, _BAND * slow, math.inf, 0.0
     for _ in range(_EXTENSIONS):
         plan = _plan(problem, values, period, fast, slow, burn, longest, band, dt, rule, grow, nodes)
         window = _marched(problem, values, plan)
         _stable_mean(window.state)
         cut = _cut(window, math.ceil(_EDGE * slow / plan.dt), plan.turn)
-        if cut > 0.6 * before:  # longer lags do not lower it: no tail that decays, but a motion that lasts
-            cut = 0.0
-        else:
-            before = cut
-        window = replace(window, unsettled=window.unsettled + cut)
-        if window.unsettled <= tol:
+        moving, grown = window.unsettled, kept == band and cut > max(before, _SLIGHT * tol)
+        window = replace(window, unsettled=moving + cut)
+        if window.unsettled <= tol and not grown:
             break
-        band, burn = (1.6 * band, burn) if cut > tol / 2 else (band, 2 * burn)
+        # Longer lags that do not lower it: no tail that decays, but a motion that lasts, whose cut is a stated error.
+        lasts = kept < band and cut > 0.6 * before
+        if lasts and moving <= tol:
+            break
+        kept, before = band, cut
+        longer = grown or (cut > tol / 2 and not lasts)
+        band, burn = (1.6 * band, burn) if longer else (band, 2 * burn)
     else:
         raise ConvergenceError(
             f"the state has not settled by t = {window.state.times[-1]:g}: it will still change by "
@@ -258,7 +263,7 @@ def _plan(
 
 
 def _marched(problem: TwoTimeProblem, values: dict[Symbol, float], plan: _Plan) -> Window:
-    schedule = Schedule(plan.dt, plan.steps, plan.band, plan.rule, plan.grow, plan.nodes)
+    schedule = Schedule(plan.dt, plan.steps, plan.band, plan.rule, plan.grow, plan.nodes, plan.period or 0)
     state = Marcher(problem, values, schedule).run()
     return Window(state, plan.first, plan.last, None, plan.period, _unsettled(state, plan))
 
