@@ -7,9 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quenched.theory.derivation import Derivation
     from quenched.theory.record import Line
-    from quenched.theory.spectral import SpectralDerivation
+    from quenched.theory.steps import Steps
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -45,7 +44,7 @@ class _Block:
     dropped: tuple[Line, ...] = ()
 
 
-def _blocks(derivation: Derivation | SpectralDerivation) -> list[_Block]:
+def _blocks(derivation: Steps) -> list[_Block]:
     """The declaration, the steps, and the steps that do not apply."""
     from quenched.theory.record import Line
 
@@ -58,7 +57,7 @@ def _blocks(derivation: Derivation | SpectralDerivation) -> list[_Block]:
     return blocks
 
 
-def derivation_html(derivation: Derivation | SpectralDerivation) -> str:
+def derivation_html(derivation: Steps) -> str:
     """The steps as an HTML fragment."""
     return f'<div class="derivation">{"".join(_block_html(k, b) for k, b in enumerate(_blocks(derivation)))}</div>'
 
@@ -69,12 +68,12 @@ def page(title: str, body: str) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body><h1>{escape(title)}</h1>{body}</body></html>\n'
 
 
-def derivation_markdown(derivation: Derivation | SpectralDerivation) -> str:
+def derivation_markdown(derivation: Steps) -> str:
     """The steps in Markdown with LaTeX displays."""
     return "\n\n".join(_block_markdown(k, b) for k, b in enumerate(_blocks(derivation))) + "\n"
 
 
-def derivation_rich(derivation: Derivation | SpectralDerivation) -> Any:
+def derivation_rich(derivation: Steps) -> Any:
     """The steps for a terminal."""
     from rich.console import Group
     from rich.text import Text

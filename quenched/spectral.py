@@ -40,10 +40,10 @@ class SpectralTheory(Theory):
     mutant, fixed : as in `Theory`
     """
 
-    derivation: SpectralDerivation  # type: ignore[assignment]
+    derivation: SpectralDerivation
 
     def __init__(self, derivation: SpectralDerivation, mutant: str | None = None, fixed: Collection[str] = ()) -> None:
-        super().__init__(derivation, mutant, fixed)  # type: ignore[arg-type]
+        super().__init__(derivation, mutant, fixed)
 
     @property
     def model(self) -> Spectrum:  # type: ignore[override]

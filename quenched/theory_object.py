@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from quenched.solution import Solution
     from quenched.spectral import SpectralSolution, SpectralTheory
     from quenched.sweeping import Sweep
-    from quenched.theory.derivation import Derivation
     from quenched.theory.gibbs import Gibbs
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, StationaryGaussian
     from quenched.theory.problem_fluctuations import FluctuationProblem
     from quenched.theory.problem_layers import FirstOrder, LayeredGaussian
     from quenched.theory.spectrum import Spectrum
+    from quenched.theory.steps import Steps
 
 Params = Mapping[Any, float] | None
 
@@ -126,7 +126,7 @@ class Theory:
 
     Attributes
     ----------
-    derivation : Derivation
+    derivation : Derivation, or that of the reading
         The steps, each with title, rule, assumption, before, after and dropped terms.
     mutant : str or None
         Name of the deliberate error that this theory carries, None for the derived one.
@@ -134,8 +134,8 @@ class Theory:
         Names of the parameters that were fixed before deriving.
     """
 
-    def __init__(self, derivation: Derivation, mutant: str | None = None, fixed: Collection[str] = ()) -> None:
-        self.derivation = derivation
+    def __init__(self, derivation: Steps, mutant: str | None = None, fixed: Collection[str] = ()) -> None:
+        self.derivation: Any = derivation  # other readings have derivations of their own
         self.mutant = mutant
         self.fixed = frozenset(fixed)
         self._right: Theory | None = None

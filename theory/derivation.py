@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from quenched.theory.average import Average, Functional
 from quenched.theory.balance import Balance, BalancedEquations, has_powers
@@ -32,60 +32,30 @@ from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGau
 from quenched.theory.problem_causal import TwoTimeProblem
 from quenched.theory.problem_layers import FirstOrder, LayeredGaussian
 from quenched.theory.readoff import EffectiveProcess, ReadOff
-from quenched.theory.record import Form, Line, Rule, Step, row
+from quenched.theory.record import Line, Rule
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
 from quenched.theory.sampled import SampledUnits, SampleUnits
 from quenched.theory.spaces import t
 from quenched.theory.stationary import CloseAverages, ClosedAverages, Stationary, StationaryState
+from quenched.theory.steps import Steps
 from quenched.theory.vanish import LargestTime
 
 if TYPE_CHECKING:
     from quenched.theory.model import Model
 
-F = TypeVar("F", bound=Form)
-
 
 @dataclass(frozen=True)
-class Derivation:
-    """A declaration and the steps taken from it.
-
-    Attributes
-    ----------
-    model : the declaration
-    steps : the record, in order
-    refusals : steps that do not apply to this declaration, each (title, reason)
-    """
+class Derivation(Steps):
+    """A dynamics and the steps taken from it: the paths reading."""
 
     model: Model
-    steps: tuple[Step, ...] = ()
-    refusals: tuple[tuple[str, str], ...] = ()
 
-    # -- what has been reached ------------------------------------------------------------------------------
     @property
     def declaration(self) -> Declaration:
         """The form that everything starts from."""
         return Declaration(self.model)
 
-    @property
-    def form(self) -> Form:
-        """The form that the last step reached (the declaration itself before any step)."""
-        return self.steps[-1].after if self.steps else Declaration(self.model)
-
-    def find(self, kind: type[F]) -> F | None:
-        """The latest form of a kind, or None."""
-        return next((s.after for s in reversed(self.steps) if isinstance(s.after, kind)), None)
-
-    def _need(self, kind: type[F], verb: str) -> F:
-        found = self.find(kind)
-        if found is None:
-            raise QuenchedError(
-                f"{verb} needs a form that is not reached yet: {kind.name}; steps so far: {self.titles()}"
-            )
-        return found
-
-    def titles(self) -> list[str]:
-        return [s.title for s in self.steps]
-
+    # -- what has been reached ------------------------------------------------------------------------------
     @property
     def problem(self) -> StationaryGaussian | None:
         """The stationary self-consistency problem, if the derivation reached one."""
@@ -129,12 +99,10 @@ class Derivation:
         return found.potential if found else None
 
     @property
-    def refusal(self) -> str | None:
-        """Why there is no solvable problem, or None if there is one."""
+    def solvable(self) -> bool:
+        """Whether the steps reached a problem that a solver takes."""
         reached = (self.problem, self.process, self.layered, self.march)
-        if any(found is not None for found in reached):
-            return None
-        return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
+        return any(found is not None for found in reached)
 
     @property
     def named_parameters(self) -> OrderParameters | None:
@@ -153,12 +121,6 @@ class Derivation:
         return []
 
     # -- verbs ----------------------------------------------------------------------------------------------
-    def apply(self, rule: Rule, before: Form | None = None) -> Derivation:
-        """Take one step with any rule, from the present form unless another is given."""
-        step = Step(rule, before if before is not None else self.form)
-        _ = step.after  # compute now, so that a refusal is raised here
-        return replace(self, steps=(*self.steps, step))
-
     def integrate_bonds(self) -> Derivation:
         """Integrate dynamic couplings out."""
         return self.apply(IntegrateBonds(), self._need(CopiedAction, "integrate_bonds"))
@@ -260,36 +222,6 @@ class Derivation:
             except NotCovered as stop:
                 d = d.refuse(Balance.title, str(stop))
         return d.apply(DoubleInTime(), form)
-
-    def refuse(self, title: str, reason: str) -> Derivation:
-        """Record that a step does not apply."""
-        return replace(self, refusals=(*self.refusals, (title, reason)))
-
-    # -- print ----------------------------------------------------------------------------------------------
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self.steps)
-
-    def text(self) -> str:
-        """All steps in plain text, numbered from 0 (the declaration)."""
-        blocks = ["0. Declaration\n" + "\n".join(f"  {line.text}" for line in Declaration(self.model).lines())]
-        blocks += [f"{k}. {step.text()}" for k, step in enumerate(self.steps, start=1)]
-        blocks += [f"not applicable: {title}: {reason}" for title, reason in self.refusals]
-        return "\n".join(blocks)
-
-    def latex(self) -> str:
-        """All steps in LaTeX, ready for a paper."""
-        head = "\\paragraph{Declaration.}\n\\begin{align}\n"
-        head += " \\\\\n".join(row(line) for line in Declaration(self.model).lines()) + "\n\\end{align}"
-        return "\n\n".join([head, *(step.latex() for step in self.steps)])
-
-    def bibtex(self) -> str:
-        """The sources of the steps taken, as BibTeX entries."""
-        from quenched.theory.sources import bibtex
-
-        return bibtex(key for step in self.steps for key in step.source.split(",") if key)
-
-    def __repr__(self) -> str:
-        return self.text()
 
 
 def start(model: Model, values: Mapping[object, object] | None = None, **fixed: object) -> Derivation:

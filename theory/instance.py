@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sympy import Add, Expr, Heaviside, Mul, Poly, S, Symbol, log
 
-from quenched.theory.derivation import Derivation
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, unbind
 from quenched.theory.gibbs import Gibbs
@@ -39,6 +38,7 @@ from quenched.theory.render import equation_line, text
 from quenched.theory.replica_ansatz import moment
 from quenched.theory.replica_lower import GibbsDeclaration
 from quenched.theory.replica_observe import AT_THE_SADDLE, declared_name
+from quenched.theory.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -253,16 +253,15 @@ def _mean(node: Mean, evolution: EvolutionForm) -> Expr:
 
 
 @dataclass(frozen=True)
-class InstanceDerivation(Derivation):
+class InstanceDerivation(Steps):
     """A Gibbs measure and the steps taken from it on one instance."""
 
-    @property
-    def declaration(self) -> GibbsDeclaration:  # type: ignore[override]
-        return GibbsDeclaration(self.model)  # type: ignore[arg-type]
+    model: Gibbs
 
     @property
-    def form(self) -> Form:
-        return self.steps[-1].after if self.steps else self.declaration
+    def declaration(self) -> GibbsDeclaration:
+        """The form that everything starts from."""
+        return GibbsDeclaration(self.model)
 
     @property
     def instance_problem(self) -> ReplicaProblem | None:
@@ -271,10 +270,9 @@ class InstanceDerivation(Derivation):
         return found.problem if found else None
 
     @property
-    def refusal(self) -> str | None:
-        if self.instance_problem is not None:
-            return None
-        return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
+    def solvable(self) -> bool:
+        """Whether the steps reached a problem that a solver takes."""
+        return self.instance_problem is not None
 
     @property
     def equations(self) -> list[Line]:
@@ -311,15 +309,12 @@ class InstanceDerivation(Derivation):
         declared = tuple(self.declaration.model.observables.items())
         return self._take(ObserveInstance(declared), GrowthForm, "observables")
 
-    def _take(self, rule: Any, kind: Any, verb: str) -> InstanceDerivation:
-        return self.apply(rule, self._need(kind, verb))  # type: ignore[return-value]
-
 
 def start(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: object) -> InstanceDerivation:
     """A measure as sites coupled in pairs, with parameters fixed first if any are given."""
     if values or fixed:
         model = model.fix(values, **fixed)
-    return InstanceDerivation(model).apply(OneInstance())  # type: ignore[arg-type,return-value]
+    return InstanceDerivation(model).apply(OneInstance())
 
 
 def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: object) -> InstanceDerivation:
@@ -334,5 +329,5 @@ def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed:
     try:
         d = d.evolution().stability()
     except NotCovered as stop:
-        return d.refuse(StateEvolution.title, str(stop))  # type: ignore[return-value]
+        return d.refuse(StateEvolution.title, str(stop))
     return d.observables()

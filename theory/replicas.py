@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quenched.theory.average import Average
-from quenched.theory.derivation import Derivation
 from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import ReplicaProblem
-from quenched.theory.record import Form, Line
+from quenched.theory.record import Line
 from quenched.theory.replica_ansatz import ReplicaSymmetry, RSAction
 from quenched.theory.replica_blocks import BlockEquations, Blocks
 from quenched.theory.replica_cold import ColdForm, ObserveCold, ZeroTemperature
@@ -28,19 +27,19 @@ from quenched.theory.replica_limit import (
 )
 from quenched.theory.replica_lower import GibbsDeclaration, Replicate, ReplicatedAction
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle, SiteProblem
+from quenched.theory.steps import Steps
 
 
 @dataclass(frozen=True)
-class ReplicaDerivation(Derivation):
+class ReplicaDerivation(Steps):
     """A Gibbs measure and the steps taken from it."""
 
-    @property
-    def declaration(self) -> GibbsDeclaration:  # type: ignore[override]
-        return GibbsDeclaration(self.model)  # type: ignore[arg-type]
+    model: Gibbs
 
     @property
-    def form(self) -> Form:
-        return self.steps[-1].after if self.steps else self.declaration
+    def declaration(self) -> GibbsDeclaration:
+        """The form that everything starts from."""
+        return GibbsDeclaration(self.model)
 
     @property
     def replica_problem(self) -> ReplicaProblem | None:
@@ -49,10 +48,9 @@ class ReplicaDerivation(Derivation):
         return found.problem if found else None
 
     @property
-    def refusal(self) -> str | None:
-        if self.replica_problem is not None:
-            return None
-        return self.refusals[-1][1] if self.refusals else "the derivation was stopped before a solvable problem"
+    def solvable(self) -> bool:
+        """Whether the steps reached a problem that a solver takes."""
+        return self.replica_problem is not None
 
     @property
     def equations(self) -> list[Line]:
@@ -68,7 +66,7 @@ class ReplicaDerivation(Derivation):
         return self._take(Average(), ReplicatedAction, "average")
 
     def order_parameters(self) -> ReplicaDerivation:
-        return self.apply(NameOrderParameters())  # type: ignore[return-value]
+        return self.apply(NameOrderParameters())
 
     def saddle(self) -> ReplicaDerivation:
         return self._take(Saddle(), OrderParameters, "saddle")
@@ -80,7 +78,7 @@ class ReplicaDerivation(Derivation):
     def blocks(self, steps: int = 1) -> ReplicaDerivation:
         """Break the symmetry of replicas in steps, down to the equations of all overlaps."""
         d = self._take(Blocks(steps), SiteProblem, "blocks")
-        return d.apply(BlockEquations(cold=self.declaration.model.cold))  # type: ignore[return-value]
+        return d.apply(BlockEquations(cold=self.declaration.model.cold))
 
     def few_replicas(self) -> ReplicaDerivation:
         """n → 0."""
@@ -102,18 +100,15 @@ class ReplicaDerivation(Derivation):
             return self._take(ObserveCold(tuple(model.observables.items())), ColdForm, "observables")
         return self._take(Observe(model.beta, tuple(model.observables.items())), RepliconForm, "observables")
 
-    def _take(self, rule: Any, kind: Any, verb: str) -> ReplicaDerivation:
-        return self.apply(rule, self._need(kind, verb))  # type: ignore[return-value]
-
 
 def start(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: object) -> ReplicaDerivation:
     """Zⁿ of a measure, with parameters fixed first if any are given."""
     if values or fixed:
         model = model.fix(values, **fixed)
-    d = ReplicaDerivation(model)  # type: ignore[arg-type]
+    d = ReplicaDerivation(model)
     if pattern_matrices(model):
-        d = d.apply(Condense())  # type: ignore[assignment]
-    return d.apply(Replicate())  # type: ignore[return-value]
+        d = d.apply(Condense())
+    return d.apply(Replicate())
 
 
 def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: object) -> ReplicaDerivation:
@@ -130,5 +125,5 @@ def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed:
         if model.cold:
             d = d.zero_temperature()
     except NotCovered as stop:
-        return d.refuse(ReplicaSymmetry.title, str(stop))  # type: ignore[return-value]
+        return d.refuse(ReplicaSymmetry.title, str(stop))
     return d.observables()

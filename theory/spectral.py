@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from quenched.theory.circulant import Circulant
@@ -11,7 +10,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.linearise import Hermitise, Linearise, Pencil
 from quenched.theory.modes import Diagonalise
 from quenched.theory.problem_dyson import SpectralProblem
-from quenched.theory.record import Form, Line, Rule, Step, row
+from quenched.theory.record import Form, Line
 from quenched.theory.resolvent import (
     Boundary,
     DysonEquation,
@@ -23,40 +22,21 @@ from quenched.theory.resolvent import (
     regular,
 )
 from quenched.theory.spectrum import Spectrum, SpectrumDeclaration
+from quenched.theory.steps import Steps
 
 F = TypeVar("F", bound=Form)
 
 
 @dataclass(frozen=True)
-class SpectralDerivation:
-    """A declared matrix and the steps taken from it.
-
-    Attributes
-    ----------
-    model : the declaration
-    steps : the record, in order
-    refusals : steps that do not apply, each (title, reason)
-    """
+class SpectralDerivation(Steps):
+    """A declared matrix and the steps taken from it."""
 
     model: Spectrum
-    steps: tuple[Step, ...] = ()
-    refusals: tuple[tuple[str, str], ...] = ()
 
     @property
     def declaration(self) -> SpectrumDeclaration:
         """The form that everything starts from."""
         return SpectrumDeclaration(self.model)
-
-    def find(self, kind: type[F]) -> F | None:
-        """The latest form of a kind, or None."""
-        return next((s.after for s in reversed(self.steps) if isinstance(s.after, kind)), None)
-
-    def apply(self, rule: Rule, before: Form | None = None) -> SpectralDerivation:
-        """Take one step with any rule, from the present form unless another is given."""
-        start = before if before is not None else (self.steps[-1].after if self.steps else self.declaration)
-        step = Step(rule, start)
-        _ = step.after  # compute now, so that a refusal is raised here
-        return replace(self, steps=(*self.steps, step))
 
     @property
     def problem(self) -> SpectralProblem:
@@ -80,37 +60,9 @@ class SpectralDerivation:
         return [line for form in reduced if isinstance(form, DysonEquation) for line in form.definitions()]
 
     @property
-    def refusal(self) -> str | None:
-        """Why there are no equations for the solvers: there always are, once the pencil is there."""
-        return None
-
-    def titles(self) -> list[str]:
-        return [s.title for s in self.steps]
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self.steps)
-
-    def text(self) -> str:
-        """All steps in plain text, numbered from 0 (the declaration)."""
-        blocks = ["0. Declaration\n" + "\n".join(f"  {line.text}" for line in self.declaration.lines())]
-        blocks += [f"{k}. {step.text()}" for k, step in enumerate(self.steps, start=1)]
-        blocks += [f"not applicable: {title}: {reason}" for title, reason in self.refusals]
-        return "\n".join(blocks)
-
-    def latex(self) -> str:
-        """All steps in LaTeX, ready for a paper."""
-        head = "\\paragraph{Declaration.}\n\\begin{align}\n"
-        head += " \\\\\n".join(row(line) for line in self.declaration.lines()) + "\n\\end{align}"
-        return "\n\n".join([head, *(step.latex() for step in self.steps)])
-
-    def bibtex(self) -> str:
-        """The sources of the steps taken, as BibTeX entries."""
-        from quenched.theory.sources import bibtex
-
-        return bibtex(key for step in self.steps for key in step.source.split(",") if key)
-
-    def __repr__(self) -> str:
-        return self.text()
+    def solvable(self) -> bool:
+        """Whether the steps reached equations for the solvers: they do once the pencil is there."""
+        return True
 
 
 def derive_spectrum(model: Spectrum) -> SpectralDerivation:
@@ -131,7 +83,7 @@ def derive_spectrum(model: Spectrum) -> SpectralDerivation:
     try:
         d = d.apply(Eliminate())
     except NotCovered as stop:
-        d = replace(d, refusals=(*d.refusals, (Eliminate.title, str(stop))))
+        d = d.refuse(Eliminate.title, str(stop))
     if model.hermitian:
         return d
     d = d.apply(Hermitise(), pencil).apply(PairAtoms()).apply(RemoveZeros())

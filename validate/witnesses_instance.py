@@ -76,7 +76,7 @@ def companions(derivation: Any) -> list[InstanceDerivation]:
     if not isinstance(derivation, ReplicaDerivation):
         return []
     try:
-        return [derive(derivation.model)]  # type: ignore[arg-type]
+        return [derive(derivation.model)]
     except NotCovered:
         return []
 
