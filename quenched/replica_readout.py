@@ -17,6 +17,7 @@ from quenched.readout import Quantity
 from quenched.theory.couplings import Row
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
 from quenched.theory.fields import Field, Quenched, unbind
+from quenched.theory.landscape import Height
 from quenched.theory.observables import Critical, Functional, Mean
 from quenched.theory.replica_observe import AT_THE_SADDLE, SOURCE, declared_name, part_name, with_source
 from quenched.theory.spaces import N
@@ -65,10 +66,10 @@ class Readout:
         return size, f"root mean square of {body}"
 
     def _square(self, term: Expr) -> Expr | None:
-        """⟨term²⟩ of a product of a state and independent labels."""
+        """⟨term²⟩ of a product of a state, or of copies of it that are far apart, and independent labels."""
         square: Expr = S.One
         for factor in Mul.make_args(term):
-            if isinstance(factor, Field) and factor.copy is None:
+            if isinstance(factor, Field):
                 square *= self.branch.values["Q"].value if "Q" in self.branch.values else S.One
             elif isinstance(factor, (Quenched, Row)):
                 square *= factor.law.variance_() + factor.law.mean_() ** 2
@@ -80,10 +81,13 @@ class Readout:
 
     def value(self, expr: Expr) -> Quantity:
         """An expression in means and functionals, errors propagated."""
-        leaves = [*sorted(expr.atoms(Mean), key=str), *sorted(_outermost(expr), key=str)]
+        leaves = [*sorted(expr.atoms(Mean, Height), key=str), *sorted(_outermost(expr), key=str)]
         known = [self._leaf(leaf) for leaf in leaves]
         slots = [Symbol(f"v{k}", real=True) for k in range(len(leaves))]
-        formula = expr.xreplace(dict(zip(leaves, slots, strict=True)))
+        sizes = [N if isinstance(leaf, Height) else S.One for leaf in leaves]  # random functions are extensive
+        formula = expr.xreplace({leaf: c * s for leaf, c, s in zip(leaves, sizes, slots, strict=True)})
+        if formula.has(N):
+            raise NotCovered(f"{expr} grows with N: divide by N what is extensive")
         at = {**self.values, **{s: q.value for s, q in zip(slots, known, strict=True)}}
         slopes = [abs(float(formula.diff(s).subs(at))) for s in slots]
         error = sum(k * float(q.error) for k, q in zip(slopes, known, strict=True))
@@ -93,6 +97,8 @@ class Readout:
         if isinstance(leaf, Mean):
             part = self.branch.values.get(part_name(leaf))
             return self._number(part) if part else self.by_source(leaf)
+        if isinstance(leaf, Height):
+            return self.by_source(leaf)
         name = type(leaf).__name__
         if name in AT_THE_SADDLE and AT_THE_SADDLE[name] in self.branch.values:
             return self._number(self.branch.values[AT_THE_SADDLE[name]])
@@ -124,10 +130,10 @@ class Readout:
         return Quantity(numbers[0], abs(numbers[0] - numbers[1]) + 1e-10)
 
     # -- sources -----------------------------------------------------------------------------------------------------
-    def by_source(self, node: Mean) -> Quantity:
+    def by_source(self, node: Mean | Height) -> Quantity:
         """⟨body⟩ as the slope of the free entropy in its source, the order parameters held at the saddle."""
         problem = sourced_problem(self.model, node)
-        fraction = float((node.population.count / N).subs(self.values))
+        fraction = 1.0 if isinstance(node, Height) else float((node.population.count / N).subs(self.values))
 
         def slope(step: float) -> float:
             return (self._tilted(problem, step) - self._tilted(problem, -step)) / (2 * step * fraction)
@@ -234,7 +240,7 @@ def _allowed(parameter: Symbol, value: float) -> bool:
 
 
 @lru_cache(maxsize=128)
-def sourced_problem(model: Gibbs, node: Mean) -> ReplicaProblem:
+def sourced_problem(model: Gibbs, node: Mean | Height) -> ReplicaProblem:
     """The problem of the measure with a source for one mean."""
     from quenched.theory.replicas import derive
 

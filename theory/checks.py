@@ -16,6 +16,7 @@ from quenched.theory.couplings import Apply, Gaussian, RandomMatrix
 from quenched.theory.distributions import Law
 from quenched.theory.errors import AmbiguousExpression, NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise, open_leaves, plain
+from quenched.theory.landscape import Landscape
 from quenched.theory.observables import Critical, Functional, Mean
 from quenched.theory.spaces import RESERVED, Population, as_expr, t, tau
 from quenched.theory.substitute import imaginary, matrices_of, walk
@@ -95,6 +96,9 @@ def check_names(nodes: Iterable[Basic]) -> None:
             elif isinstance(part, RandomMatrix):
                 _same(seen, ("matrix", part.name, part.rows.name, part.cols.name), part, "matrix")
                 _kinds(owner, part.name, "matrix")
+            elif isinstance(part, Landscape):
+                _same(seen, ("function", part.name), part, "random function")
+                _kinds(owner, part.name, "random function")
             elif isinstance(part, Population):
                 _same(seen, ("population", part.name), part, "population")
             elif isinstance(part, Symbol):

@@ -12,8 +12,9 @@ from quenched.theory.couplings import Apply, RandomMatrix, Row
 from quenched.theory.distributions import Law, as_law
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Field, Quenched, WhiteNoise, plain, population_of
-from quenched.theory.landscape import Height
+from quenched.theory.landscape import Height, Landscape
 from quenched.theory.observables import Functional, Mean
+from quenched.theory.priors import on_sphere
 from quenched.theory.spaces import N, Population, as_expr, as_scalar
 from quenched.theory.substitute import (
     canonical,
@@ -94,6 +95,19 @@ class Gibbs:
         for field in unit_symbols_of(Field, *nodes):
             if field not in self.priors:
                 raise QuenchedError(f"the field {field} has no prior: {nearest(str(field), map(str, self.priors))}")
+        for part in (part for node in nodes for part in walk(node) if isinstance(part, Height)):
+            self._check_height(part)
+
+    def _check_height(self, node: Height) -> None:
+        """A random polynomial of degree 3 and more outgrows every density on the line; one population reads it."""
+        law, degree = self.priors[node.field], max(p for p, _ in node.landscape.powers)
+        if degree > 2 and not bounded(law):
+            raise QuenchedError(
+                f"{node} is of degree {degree} and has no largest value under the prior {law} of {node.field}: "
+                "expected a sphere, an interval or a finite set"
+            )
+        if self.landscapes[node.landscape] != node.population:
+            raise QuenchedError(f"{node.landscape} is read by states of two populations: make one for each")
 
     def _collect(self) -> None:
         nodes = self._nodes()
@@ -111,6 +125,12 @@ class Gibbs:
         rest = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
         rest += [canonical(self.energy), *(canonical(w) for w in self.weights), canonical(self.beta)]
         return content_key("gibbs" if not self.cold else "gibbs at T = 0", *priors, "exponent", *rest)
+
+    @property
+    def landscapes(self) -> dict[Landscape, Population]:
+        """The random functions that the energy or an observable reads, with the population of their states."""
+        heights = [part for node in (self.energy, *self.observables.values()) for part in walk(node)]
+        return {part.landscape: part.population for part in heights if isinstance(part, Height)}
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -208,6 +228,7 @@ class Gibbs:
         lines = [f"{head} {' '.join(parts)}"]
         lines += [f"{printer.unit(x, 'i')} ~ {printer.law(law)} a priori" for x, law in self.priors.items()]
         lines += [entry_law(m, printer.tagged) for m in self.matrices]
+        lines += [v.law_text(printer.tidy) for v in self.landscapes]
         lines += [f"{printer.unit(q, 'i')} ~ {printer.law(q.law)}" for q in self.quenched]
         if printer.tagged:
             lines += [f"{p.name}: i = 1 … {printer.count(p)}" for p in self.populations]
@@ -228,6 +249,7 @@ class Gibbs:
         rows += [rf"{printer.unit(x, 'i')} &\sim {printer.law(law)}" for x, law in self.priors.items()]
         laws = [entry_law_latex(m, printer.tagged) for m in self.matrices]
         rows += [law.replace(r" \sim ", r" &\sim ", 1) for law in laws]
+        rows += [v.law_latex(printer._print) for v in self.landscapes]
         rows += [rf"{printer.unit(q, 'i')} &\sim {printer.law(q.law)}" for q in self.quenched]
         if printer.tagged:
             names = [(rf"\mathrm{{{p.name}}}", printer._print(p.count)) for p in self.populations]
@@ -241,6 +263,11 @@ class Gibbs:
 
     def _repr_latex_(self) -> str:
         return self.indexed_latex()
+
+
+def bounded(law: Law) -> bool:
+    """Whether all states of a prior lie in a bounded set."""
+    return on_sphere(law) or bool(law.weights()) or law.support().measure.is_finite is not False
 
 
 def _closed(given: Any) -> Expr:

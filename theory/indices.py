@@ -22,6 +22,7 @@ from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply, Gaussian, Iid, RandomMatrix
 from quenched.theory.distributions import Law, Normal
 from quenched.theory.fields import At, UnitSymbol, WhiteNoise
+from quenched.theory.landscape import Height
 from quenched.theory.observables import Mean, split_scalar
 from quenched.theory.spaces import N, Population
 
@@ -95,6 +96,9 @@ class TextPrinter(_Indices, StrPrinter):
     def _print_Symbol(self, expr: Any) -> str:
         return _greek(expr.name)
 
+    def _print_Height(self, expr: Any) -> str:
+        return f"{expr.landscape.name}({_greek(expr.field.name)})"
+
     def _print_Apply(self, expr: Any) -> str:
         outside = self.index()
         with self.inner() as inside:
@@ -151,7 +155,7 @@ class TexPrinter(_Indices, LatexPrinter):
 
     def _print(self, expr: Any, **kwargs: Any) -> str:
         # The nodes of the language have a LaTeX form without indices, which would come first.
-        for kind in (WhiteNoise, UnitSymbol, At, Apply, Mean):
+        for kind in (WhiteNoise, UnitSymbol, At, Apply, Mean, Height):
             if isinstance(expr, kind):
                 return str(getattr(self, f"_print_{kind.__name__}")(expr))
         return str(super()._print(expr, **kwargs))
@@ -180,6 +184,9 @@ class TexPrinter(_Indices, LatexPrinter):
 
     def _print_At(self, expr: Any) -> str:
         return rf"{self._print(expr.field)}\left({self._print(expr.time)}\right)"
+
+    def _print_Height(self, expr: Any) -> str:
+        return rf"{expr.landscape.name}\left({self._print(Symbol(expr.field.name))}\right)"
 
     def _print_Apply(self, expr: Any) -> str:
         outside = self.index()

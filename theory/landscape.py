@@ -17,7 +17,7 @@ OVERLAP = Symbol("q", real=True)
 
 
 class Landscape(Basic):
-    """Centred Gaussian function V of the states of one field, E V(s) V(s′) = N f(s·s′/N).
+    """Centred Gaussian function V of the states of one field, E V(s) V(s′) = N f(q) with q = s·s′/(number of units).
 
     Parameters
     ----------
@@ -53,6 +53,20 @@ class Landscape(Basic):
         obj.name, obj.f = text, expr
         return obj
 
+    @property
+    def powers(self) -> tuple[tuple[int, Expr], ...]:
+        """(p, coefficient of q^p in the covariance)."""
+        return tuple((int(p), c) for p, c in self.args[1])
+
+    def law_text(self, show: Callable[[Any], str] = str) -> str:
+        """The law in one line."""
+        return f"E {self.name}(s) {self.name}(s′) = N·({show(self.f)}), q = s·s′/N"
+
+    def law_latex(self, show: Callable[[Any], str]) -> str:
+        """The law as a row of an ``aligned`` block."""
+        two = rf"{self.name}(s)\, {self.name}(s')"
+        return rf"\mathbb{{E}}\, {two} &= N \left({show(self.f)}\right),\quad q = \frac{{1}}{{N}} \sum_i s_i s'_i"
+
     def __call__(self, state: Any) -> Expr:
         return Height(self, state)
 
@@ -63,7 +77,7 @@ class Landscape(Basic):
         return self.name
 
     def __repr__(self) -> str:
-        return f"Landscape {self.name}: E {self.name}(s) {self.name}(s′) = N·({self.f}), q = s·s′/N"
+        return f"Landscape {self.name}: {self.law_text()}"
 
 
 class Height(Compared, Expr):
@@ -102,7 +116,7 @@ class Height(Compared, Expr):
         return S.Zero
 
     def _sympystr(self, printer: Any) -> str:
-        return f"{self.landscape.name}({printer._print(self.args[1])})"
+        return f"{self.landscape.name}({self.field.name})"
 
     def _latex(self, printer: Any) -> str:
-        return rf"{self.landscape.name}\left({printer._print(self.args[1])}\right)"
+        return rf"{self.landscape.name}\left({printer._print(Symbol(self.field.name))}\right)"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Expr, Poly, Rational, S, sqrt, sympify
+from sympy import Expr, Rational, S, sqrt, sympify
 
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.errors import NotCovered
-from quenched.theory.landscape import OVERLAP, Landscape
+from quenched.theory.landscape import Landscape
 from quenched.theory.spaces import Population
 
 Edge = tuple[str, int, int]
@@ -60,7 +60,7 @@ class FunctionLaw(Law):
 
 def covariance(landscape: Landscape) -> tuple[tuple[int, Expr], ...]:
     """The powers of the overlap in the covariance of a random function."""
-    return tuple((p, c) for (p,), c in Poly(landscape.f, OVERLAP).terms())
+    return landscape.powers
 
 
 def law_of(atom: Gaussian | Iid) -> Law:

@@ -15,6 +15,7 @@ from sympy import Add, Expr, Mul, Poly, S, Symbol
 from quenched.theory.couplings import Apply
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, unbind
+from quenched.theory.landscape import Height
 from quenched.theory.observables import Functional, Mean, total
 from quenched.theory.problem_replicas import site_average
 from quenched.theory.replica_ansatz import RSAction, moment
@@ -36,6 +37,8 @@ def declared(expr: Expr, action: RSAction, known: Mapping[str, Expr]) -> Expr:
     NotCovered
         A part of it is no polynomial in moments, or a functional that is no site average.
     """
+    if expr.atoms(Height):
+        raise NotCovered(f"{min(map(str, expr.atoms(Height)))} is no mean of moments of a state")
     swap: dict[Expr, Expr] = {node: of_mean(node, action) for node in expr.atoms(Mean)}
     for node in expr.atoms(Functional):
         name = AT_THE_SADDLE.get(type(node).__name__, "")
@@ -89,8 +92,9 @@ def part_name(node: Mean) -> str:
     return f"_{node}"
 
 
-def with_source(model: Gibbs, node: Mean) -> Gibbs:
-    """The measure times exp(ε Σ body): its free entropy has the slope fraction·⟨body⟩ in ε.
+def with_source(model: Gibbs, node: Mean | Height) -> Gibbs:
+    """The measure times exp(ε Σ body): its free entropy has the slope fraction·⟨body⟩ in ε; for a random function V,
+    times exp(ε V), with the slope ⟨V⟩/N.
 
     At zero temperature the source is part of the energy, and minus the energy of the ground state has that slope.
 
@@ -99,6 +103,8 @@ def with_source(model: Gibbs, node: Mean) -> Gibbs:
     NotCovered
         A mean of several copies of the system, or the measure with its source has no place in the language.
     """
+    if isinstance(node, Height):
+        return type(model)(model.priors, model.beta * model.energy - SOURCE * node, model.weights, 1, cold=model.cold)
     body = unbind(node.body)
     if any(f.copy is not None for f in body.atoms(Field)):
         raise NotCovered(f"{node} mixes copies of the system beyond products of a state and of its square")

@@ -10,6 +10,7 @@ from sympy import Basic, Expr, Function, Heaviside, Mul, Symbol, exp, expand_log
 from quenched.theory.couplings import Apply, Row, Transpose
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, Quenched, UnitSymbol, unbind
+from quenched.theory.landscape import Height, Landscape
 from quenched.theory.observables import Functional, Mean
 from quenched.theory.spaces import N
 from quenched.validate.emit import ArrayPrinter, array_code
@@ -87,7 +88,7 @@ def log_of(factor: Expr) -> Expr:
 
 def outer(expr: Basic) -> list[Any]:
     """The outermost couplings, means, functionals and unit quantities of an expression, in order."""
-    if isinstance(expr, (Apply, Mean, UnitSymbol, Functional)):
+    if isinstance(expr, (Apply, Mean, Height, UnitSymbol, Functional)):
         return [expr]
     found: dict[Any, None] = {}
     for arg in expr.args:
@@ -98,7 +99,7 @@ def outer(expr: Basic) -> list[Any]:
 def depends(expr: Basic) -> bool:
     """Whether an expression depends on the state."""
     return any(
-        isinstance(node, Field) or (isinstance(node, (Apply, Mean)) and depends(node.body)) for node in outer(expr)
+        isinstance(node, (Field, Height)) or (isinstance(node, (Apply, Mean)) and depends(node.body)) for node in outer(expr)
     )
 
 
@@ -120,6 +121,7 @@ class ArrayWriter:
     def __init__(self, fields: Sequence[Field], labels: Sequence[UnitSymbol], parameters: Sequence[Symbol]) -> None:
         self.fields, self.labels, self.parameters = list(fields), list(labels), [*parameters, N]
         self.matrices: list[Any] = []
+        self.functions: list[Landscape] = []
         self.constants: list[tuple[Expr, str]] = []
 
     def matrix(self, atom: Any) -> int:
@@ -157,8 +159,12 @@ class ArrayWriter:
             return Symbol(f"X{self.fields.index(node.free()._with(copy=None))}")
         if isinstance(node, (Quenched, Row)):
             return Symbol(f"L{self.labels.index(node.free())}")
-        if not isinstance(node, (Apply, Mean)):
+        if not isinstance(node, (Apply, Mean, Height)):
             raise NotCovered(f"{node} has no value in one state of a measure")
+        if isinstance(node, Height) and node not in known:
+            known[node] = Symbol(f"a{len(known)}")
+            where = f"{self.functions.index(node.landscape)}, x[{self.fields.index(node.field._with(copy=None))}]"
+            lines.append(f"{known[node]} = env.height({where})")
         if node not in known:
             body = self._code(unbind(node.body), lines, known)
             known[node] = Symbol(f"a{len(known)}")

@@ -10,6 +10,7 @@ from sympy import Add, Expr, Integer, Mul, S, Symbol
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, unbind
+from quenched.theory.landscape import Height
 from quenched.theory.observables import Functional, Mean
 from quenched.validate.emit import array_code
 from quenched.validate.gibbs_code import outer, without_copy
@@ -82,7 +83,7 @@ def standard(model: Gibbs) -> dict[str, Expr]:
 
 
 def _observable(out: Measured, writer: ProgramWriter, name: str, expr: Expr) -> None:
-    leaves = [n for n in outer(expr) if isinstance(n, (Mean, Functional))]
+    leaves = [n for n in outer(expr) if isinstance(n, (Mean, Height, Functional))]
     positions = [_place(out, _node(writer, leaf)) for leaf in leaves]
     swap: dict[Any, Symbol] = {leaf: Symbol(f"V{k}", real=True) for k, leaf in enumerate(leaves)}
     swap |= {p: Symbol(f"P{k}", real=True) for k, p in enumerate(writer.writer.parameters)}
@@ -112,6 +113,8 @@ def _node(writer: ProgramWriter, leaf: Any) -> Node:
     if isinstance(leaf, Functional):
         parameter = str(leaf.args[0]) if leaf.args else ""
         return Node(functional=type(leaf).__name__, parameter=parameter)
+    if isinstance(leaf, Height):  # the same for every unit
+        return Node((Product(leaf.population.name, (writer.function(without_copy(leaf), "e"),)),))
     body = unbind(leaf.body)
     return Node(tuple(_products(writer, body, leaf.population.name)))
 

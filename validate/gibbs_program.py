@@ -3,7 +3,9 @@
 The exponent of a measure is a sum over sites, over pairs of sites, over the units of further populations (each a
 function of its local fields, which are linear in the state), and a function of a few means:
 
-    ln P = Σ_i v(s_i) + ½ Σ_ij s_i A_ij s_j + Σ_μ F(u_μ, z_μ, …) + G(⟨ψ⟩, …).
+    ln P = Σ_i v(s_i) + ½ Σ_ij s_i A_ij s_j + Σ_μ F(u_μ, z_μ, …) + G(⟨ψ⟩, …) + c V(s),
+
+V being random functions of the whole state.
 
 Nothing of the theory's lowering is used, so that theory and samples meet only in their results. What leaves this module
 is plain data and readable source: workers need no sympy.
@@ -20,6 +22,7 @@ from quenched.theory.couplings import Apply
 from quenched.theory.distributions import SpikeSlab
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, UnitSymbol, population_of, unbind
+from quenched.theory.landscape import Height
 from quenched.theory.observables import Mean
 from quenched.theory.priors import Spherical
 from quenched.theory.spaces import Population
@@ -74,6 +77,16 @@ class Pair:
     transposed: bool
     left: tuple[str, int]
     right: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class HeightTerm:
+    """coefficient · V(s) of a random function of a field's state."""
+
+    coefficient: str
+    function: int
+    field: int
+    degree: int
 
 
 @dataclass(frozen=True)
@@ -134,12 +147,14 @@ class GibbsProgram:
     parameters: tuple[str, ...]
     quadratic_means: QuadraticMeans | None = None
     levels: tuple[tuple[str, str], ...] = ()
+    heights: tuple[HeightTerm, ...] = ()
 
     @property
     def quadratic(self) -> bool:
         """Whether the exponent is quadratic in an unbounded state."""
         fields = all(f.kind == "continuous" and f.normal is not None and not f.mixed and f.smooth for f in self.fields)
-        return fields and self.moments == 0 and all(b.smooth for b in self.blocks)
+        low = all(h.degree <= 2 for h in self.heights)
+        return fields and low and self.moments == 0 and all(b.smooth for b in self.blocks)
 
 
 class ProgramWriter:
@@ -152,6 +167,8 @@ class ProgramWriter:
         self.writer = ArrayWriter(self.fields, self.labels, model.parameters)
         for matrix in model.matrices:
             self.writer.matrix(matrix)
+        self.writer.functions = list(model.landscapes)
+        self.heights: list[HeightTerm] = []
         self.site: dict[Field, Expr] = dict.fromkeys(self.fields, S.Zero)
         self.rows: dict[Population, Expr] = {}
         self.joint: Expr = S.Zero
@@ -193,18 +210,36 @@ class ProgramWriter:
         names = tuple(p.name for p in self.model.parameters)
         arrays = "\n\n\n".join(self.sources.values())
         return GibbsProgram(
-            scalar, arrays, states, tuple(self.pairs), blocks, len(moments), (*names, "N"), form, tuple(self.levels)
+            scalar,
+            arrays,
+            states,
+            tuple(self.pairs),
+            blocks,
+            len(moments),
+            (*names, "N"),
+            form,
+            tuple(self.levels),
+            tuple(self.heights),
         )
 
     def _energy(self, term: Expr) -> None:
         if term == 0:
             return
         means = [f for f in Mul.make_args(term) if isinstance(f, Mean)]
-        if len(means) == 1 and not (term / means[0]).atoms(Mean):
+        heights = [f for f in Mul.make_args(term) if isinstance(f, Height)]
+        if len(heights) == 1 and not (term / heights[0]).atoms(Mean, Height):
+            self._height(term / heights[0], heights[0])
+        elif len(means) == 1 and not (term / means[0]).atoms(Mean):
             (mean,) = means
             self._sum(term / mean / mean.population.count, unbind(mean.body), mean.population)
         else:
             self.joint += term
+
+    def _height(self, coef: Expr, node: Height) -> None:
+        function = self.writer.functions.index(node.landscape)
+        degree = max(p for p, _ in node.landscape.powers)
+        place = self.fields.index(node.field)
+        self.heights.append(HeightTerm(self.function(coef, "c"), function, place, int(degree)))
 
     def _sum(self, coef: Expr, body: Expr, population: Population) -> None:
         """coef · Σ_i body_i."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from quenched.theory.errors import QuenchedError
 from quenched.validate.gibbs_program import Block, GibbsProgram, Pair, Recipe, Smooth
 from quenched.validate.program import load
+from quenched.validate.random_functions import FunctionSpec, Towers, draw_functions
 from quenched.validate.sampling import MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
 
 Array = NDArray[np.float64]
@@ -56,12 +57,14 @@ class System:
         matrices: tuple[MatrixSpec, ...],
         vectors: tuple[VectorSpec, ...],
         place: tuple[int, int, int],
+        functions: tuple[FunctionSpec, ...] = (),
     ) -> None:
         self.program, self.p, self.sizes, self.place = program, np.array(parameters), dict(sizes), place
         self.functions = load("import numpy as np\nfrom scipy import special\n\n\n" + program.arrays)
         drawn = sample_matrices(matrices, lambda name: self.stream(f"matrix:{name}"))
         self.matrices = [drawn[m.name] for m in matrices]
         self.labels = [self._label(v, drawn) for v in vectors]
+        self.random_functions = draw_functions(functions, self.stream)
         edges = np.cumsum([0] + [self.sizes[f.population] for f in program.fields])
         self.slices = [slice(int(a), int(b)) for a, b in pairwise(edges)]
         self.bounds, self.units = edges.astype(np.int64), int(edges[-1])
@@ -86,6 +89,10 @@ class System:
             vector = np.full(m.shape[0 if transposed else 1], float(vector))
         out: Array = vector @ (m if transposed else m.T)
         return out
+
+    def height(self, function: int, state: Any) -> Array:
+        """A random function at states (…, units), kept as an axis of length 1."""
+        return self.random_functions[function](state)
 
     def average(self, body: Any, size: int) -> Array:
         """Mean over units, kept as an axis of length 1."""
@@ -123,11 +130,16 @@ class System:
 
     def pair_matrix(self) -> Array:
         """The symmetric matrix A of ½ s·A s, diagonal included; empty where there are no pairs."""
-        if not self.program.pairs:
+        seconds = [(h, self.random_functions[h.function].degree(2)) for h in self.program.heights]
+        if not self.program.pairs and all(t is None for _, t in seconds):
             return np.zeros((0, 0))
         total = np.zeros((self.units, self.units))
         for pair in self.program.pairs:
             self._add_pair(total, pair)
+        for h, tensor in seconds:
+            if tensor is not None:
+                cut = self.slices[h.field]
+                total[cut, cut] += self.number(h.coefficient) * tensor
         return total + total.T
 
     def _add_pair(self, total: Array, pair: Pair) -> None:
@@ -137,6 +149,14 @@ class System:
         rows = np.broadcast_to(self.call(pair.left[0]), (matrix.shape[0],))
         cols = np.broadcast_to(self.call(pair.right[0]), (matrix.shape[1],))
         total[left, right] += self.number(pair.coefficient) * rows[:, None] * matrix * cols
+
+    def tensors(self) -> list[tuple[int, Array]]:
+        """(first unit, symmetric tensor) of every random function in the exponent, of degree 3 and more."""
+        out = []
+        for h in self.program.heights:
+            c, first = self.number(h.coefficient), int(self.bounds[h.field])
+            out += [(first, c * t) for t in self.random_functions[h.function].tensors if t.ndim > 2]
+        return out
 
     def block_columns(self, block: Block) -> Array:
         """Local fields of a block, shape (units, rows, local fields)."""
@@ -192,6 +212,10 @@ class _Collector:
                 cols = system.block_columns(block)
                 self._form(cols, block.smooth)
         self._means()
+        for h in system.program.heights:
+            slope = system.random_functions[h.function].degree(1)
+            if slope is not None:
+                self.out.linear[system.slices[h.field]] += system.number(h.coefficient) * slope
         for name, population in system.program.levels:
             self.out.constant += float(system.per_unit(name, system.sizes[population]).sum())
 
@@ -254,6 +278,7 @@ class Chain:
         diagonal = part.diagonal + (np.diag(part.pairs) if part.pairs.size else 0.0)
         self.diagonal = np.stack([diagonal, np.einsum("ik,ik->i", self.low, self.dual)], axis=1)
         np.fill_diagonal(self.pair, 0.0)
+        self.towers = Towers.of(system.tensors())
         self._rows()
         self.owner = np.repeat(np.arange(len(program.fields)), np.diff(system.bounds))
         self.l = system.site_labels()
@@ -313,6 +338,7 @@ class State:
         rows, depth = chain.cols.shape[1:]
         self.s, self.scratch, self.logs = np.zeros((rows, depth)), np.zeros((rows, depth)), np.zeros(rows)
         self.field, self.w = chain.linear.copy(), np.zeros(chain.low.shape[1])
+        self.tower = np.zeros(chain.towers.size)
         self.m = np.zeros(chain.system.program.moments)
         self.width = np.array([np.pi if k == KINDS["sphere"] else 1.0 for k in chain.kinds])
         self.accepted = np.zeros((len(chain.kinds), 2), np.int64)
@@ -329,7 +355,7 @@ class State:
             self.x, c.owner, c.l, c.system.p, c.field_sizes, c.pair, c.low, c.dual, c.cols, c.rb, c.rl,
             self.s, self.logs, self.field, self.w, self.m,
         )  # fmt: skip
-        self.exponent = float(rest) + c.quadratic_value(self)
+        self.exponent = float(rest) + c.quadratic_value(self) + c.towers.contracted(self.x, self.tower)
 
     def sweep(self, count: int, rng: np.random.Generator, scale: float, laws: tuple[Any, ...]) -> None:
         """`count` sweeps at exponent × scale; an infinite scale makes only changes that raise the exponent."""
@@ -340,8 +366,8 @@ class State:
             fresh = draw_prior(rng, 4096, slab)
         c.kernel.sweep(
             count, scale, rng, self.x, c.owner, c.system.bounds, c.kinds, c.atoms, c.chances, c.mixed, self.width,
-            fresh, c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual, c.cols, c.rb, c.rl,
-            self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
+            fresh, c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual,
+            c.towers.top, self.tower, c.towers.table, c.cols, c.rb, c.rl, self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
         )  # fmt: skip
         self.refresh()
 
@@ -368,7 +394,8 @@ def every_state(chain: Chain, visit: Callable[[Array, Array], None], most: int, 
     first = np.array([chain.atoms[f, 0] for f in chain.owner])
     state, c = chain.state(first), chain
     sites = [c.kernel.site(f, first[i], c.l[i], c.system.p) for i, f in enumerate(c.owner)]
-    parts = np.array([sum(c.chances[f, 0] for f in c.owner) + c.quadratic_value(state) + sum(sites)])
+    high = c.towers.contracted(state.x, state.tower)
+    parts = np.array([sum(c.chances[f, 0] for f in c.owner) + c.quadratic_value(state) + sum(sites) + high])
     digits, direction = np.zeros(len(first), np.int64), np.ones(len(first), np.int64)
     done = 0
     while done < count:
@@ -376,8 +403,8 @@ def every_state(chain: Chain, visit: Callable[[Array, Array], None], most: int, 
         visited = np.empty((len(out), len(first)))
         c.kernel.gray(
             done == 0, out, visited, digits, direction, parts, state.x, c.owner, c.atoms, base, c.chances,
-            c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual, c.cols, c.rb, c.rl,
-            state.s, state.logs, state.field, state.w, state.m,
+            c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual,
+            c.towers.top, state.tower, c.towers.table, c.cols, c.rb, c.rl, state.s, state.logs, state.field, state.w, state.m,
         )  # fmt: skip
         visit(out, visited)
         done += len(out)

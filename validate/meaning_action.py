@@ -19,6 +19,8 @@ from quenched.theory.algebra import Outer
 from quenched.theory.average import Functional
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid
+from quenched.theory.landscape import Landscape
+from quenched.theory.laws import FunctionLaw
 from quenched.theory.lower import Bond, CopiedAction, Use
 from quenched.theory.model import Model
 from quenched.theory.saddle import OrderParameter
@@ -260,7 +262,12 @@ def exact_exponent(
     certain = 0j
     fractions = {law.name: number(law.cols.fraction, values) for law in action.laws if law.cols.extensive}
     redrawn = {m.name: bool(m.redraw) for m in model.matrices}
+    landscapes = {v.name: v for v in getattr(model, "landscapes", {})}
+    for v in landscapes.values():
+        certain += function_exponent(model, action, v, fields, values) / 2
     for use in action.uses:
+        if use.coupling in landscapes:
+            continue
         coef = number(use.coef, values)
         ends = [fields[a] for a, _ in (*use.row, *use.col)]
         for c in range(max(f.shape[1] for f in ends)):
@@ -275,6 +282,40 @@ def exact_exponent(
     for term in action.terms:  # what integrated bonds left is certain as well
         certain += SIZE * term_value(term, fields, weights_of, values, copies)
     return certain + entries.log_average(weights)
+
+
+def function_exponent(
+    model: Model, action: CopiedAction, landscape: Landscape, fields: Instances, values: Values
+) -> complex:
+    """Variance of Σ_uses coef Σ_c V(s_c), coupling by coupling of the polynomial that is drawn."""
+    sizes = _degrees(model, landscape, values)
+    uses = [(number(u.coef, values), fields[u.row[0][0]]) for u in action.uses if u.coupling == landscape.name]
+    total = 0j
+    for p, sigma in sizes:
+        for at in product(range(len(uses[0][1])), repeat=p):
+            total += sigma**2 * sum(c * np.prod(f[list(at)], axis=0).sum() for c, f in uses) ** 2
+    return complex(total)
+
+
+def _degrees(model: Model, landscape: Landscape, values: Values) -> tuple[tuple[int, float], ...]:
+    """Standard deviations of the couplings of every degree, for a population of its declared size."""
+    population = model.landscapes[landscape]  # type: ignore[attr-defined]
+    size = number(population.count, values).real
+    return tuple((p, (SIZE * number(c, values).real / size**p) ** 0.5) for p, c in landscape.powers)
+
+
+def function_deviation(model: Model, law: FunctionLaw, values: Values) -> float:
+    """The covariance of a random function at two states of 3 sites: summed over couplings, and by its powers."""
+    landscape = next(v for v in model.landscapes if v.name == law.name)  # type: ignore[attr-defined]
+    rng = np.random.default_rng(3)
+    one, two = rng.standard_normal((2, 3))
+    found = 0.0
+    for p, sigma in _degrees(model, landscape, values):
+        for at in product(range(3), repeat=p):
+            found += sigma**2 * float(np.prod(one[list(at)]) * np.prod(two[list(at)]))
+    size = number(law.rows.count, values).real
+    stated = sum(SIZE * number(c, values).real * (one @ two / size) ** p for p, c in law.powers)
+    return relative(np.array(stated), np.array(found))
 
 
 # ------------------------------------------------------------------------------------------------ products of averages
@@ -367,6 +408,9 @@ def laws_deviation(model: Model, action: CopiedAction, values: Values) -> float:
     mean, covariance = np.zeros_like(entries.mean), np.zeros_like(entries.covariance)
     worst = 0.0
     for law in action.laws:
+        if isinstance(law, FunctionLaw):
+            worst = max(worst, function_deviation(model, law, values))
+            continue
         if law.name not in redrawn and len(law.diagrams) != 1:
             return float("inf")
         for diagram in law.diagrams:

@@ -122,7 +122,12 @@ def _through_uses(
     total = 0.0
     for f in action.of_role("local"):
         numbers[f.symbol] = numbers_at(shifts.get(f.name, 0), numbers) + np.zeros(_size(drawn, f.population))
+    functions = {v.name: drawn.functions[v] for v in drawn.model.landscapes}
     for use in action.uses:
+        if use.coupling in functions:
+            state = numbers[action.fields[use.row[0][0]].symbol]
+            total += number(use.coef, {COLD: 1.0, **drawn.values}).real * float(functions[use.coupling](state)[0])
+            continue
         matrix = _matrix(drawn, action, use.coupling)
         (row, _), (col, _) = use.row[0], use.col[0]
         roles = [action.fields[a].role for a in (row, col)]

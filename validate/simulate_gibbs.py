@@ -34,6 +34,7 @@ from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
 from quenched.validate.gibbs_routes import MOST_STATES, NoState, Schedule, enumerated, gaussian, sampled
 from quenched.validate.gibbs_system import System
 from quenched.validate.quantities import Numbers, matrix_spec
+from quenched.validate.random_functions import FunctionSpec, function_spec
 from quenched.validate.sampling import MatrixSpec, VectorSpec
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class GibbsExperiment:
     seed: int
     N: int
     realisation: int = 0
+    functions: tuple[FunctionSpec, ...] = ()
 
     def number(self, realisation: int) -> GibbsExperiment:
         """The same for another realisation."""
@@ -81,7 +83,7 @@ class GibbsExperiment:
     def system(self, redraw: int = 0) -> System:
         """The drawn instance (a fresh one of the same realisation for every `redraw`)."""
         place = (self.seed, self.N, self.realisation + REDRAW * redraw)
-        return System(self.program, self.parameters, self.sizes, self.matrices, self.vectors, place)
+        return System(self.program, self.parameters, self.sizes, self.matrices, self.vectors, place, self.functions)
 
     def realise(self) -> Arrays:
         """Observables of this realisation."""
@@ -117,7 +119,7 @@ class GibbsExperiment:
     def memory(self) -> float:
         """Bytes of the disorder and of the linear maps of one realisation."""
         units = sum(self.sizes[f.population] for f in self.program.fields)
-        entries = sum(m.rows * m.cols for m in self.matrices)
+        entries = sum(m.rows * m.cols for m in self.matrices) + sum(f.entries for f in self.functions)
         rows = sum(self.sizes[b.population] * len(b.recipes) for b in self.program.blocks)
         states = 2**15 * units * 4 if self.route == "enumerate" else 0
         return 8.0 * (3 * entries + units * rows + (2 * units**2 if self.program.pairs else 0) + states)
@@ -126,7 +128,7 @@ class GibbsExperiment:
         """Rough number of elementary operations of one realisation."""
         units = sum(self.sizes[f.population] for f in self.program.fields)
         rows = sum(self.sizes[b.population] * len(b.recipes) for b in self.program.blocks)
-        each = units * (20.0 + rows) + (units**2 if self.program.pairs else 0)
+        each = units * (20.0 + rows) + (units**2 if self.program.pairs else 0) + sum(f.entries for f in self.functions)
         if self.route == "enumerate":
             states = float(np.prod([float(len(f.atoms)) ** self.sizes[f.population] for f in self.program.fields]))
             return states * (units + rows) * 2
@@ -199,9 +201,10 @@ def prepare(
         copies=copies,
         seed=seed,
         N=N,
+        functions=tuple(function_spec(v, population, numbers) for v, population in model.landscapes.items()),
     )
     estimators: dict[str, tuple[Estimator, Any]] = {
-        n: (_estimator(n, str(model.observables.get(n, n)), chosen), None) for n in kept
+        n: (_estimator(n, str(model.observables.get(n, n)), chosen, _smallest(program, chosen)), None) for n in kept
     }
     if chosen == "monte carlo":
         estimators[EQUILIBRIUM] = (_equilibrium(), np.arange(3.0))
@@ -284,7 +287,7 @@ def _reason(route: str, what: Measured, name: str) -> str:
     return ""
 
 
-def _estimator(name: str, expression: str, route: str) -> Estimator:
+def _estimator(name: str, expression: str, route: str, smallest: int) -> Estimator:
     bias = {
         "enumerate": "none: exact sums over all states of each realisation that has one (see empty)",
         "gaussian": "none: exact linear algebra of each realisation",
@@ -295,7 +298,16 @@ def _estimator(name: str, expression: str, route: str) -> Estimator:
         "enumerate": "quenched means of intensive quantities: corrections start at order 1/N",
         "programme": "fluctuations of order 1/N of the optimum about its limit",
     }.get(route, "corrections to a self-averaging mean start at order 1/N (fluctuations of the overlaps)")
-    return Estimator(name, expression, bias=bias, min_N={"enumerate": 8, "programme": 16}.get(route, 32), reason=reason)
+    return Estimator(name, expression, bias=bias, min_N=smallest, reason=reason)
+
+
+def _smallest(program: GibbsProgram, route: str) -> int:
+    """N from which on corrections of order 1/N are expected to dominate.
+
+    Random functions have their covariance at every N; in matrices and fields of sums of units it is that of N → ∞.
+    """
+    drawn = any(h.degree > 2 for h in program.heights) and not program.pairs and not program.blocks
+    return 8 if drawn else {"enumerate": 8, "programme": 16}.get(route, 32)
 
 
 def _equilibrium() -> Estimator:
@@ -327,10 +339,10 @@ def _version() -> str:
     import inspect
     from importlib.metadata import PackageNotFoundError, version
 
-    from quenched.validate import gibbs_routes, gibbs_system, sampling
+    from quenched.validate import gibbs_routes, gibbs_system, random_functions, sampling
 
     code = hashlib.sha256()
-    for module in (sampling, gibbs_routes, gibbs_system):
+    for module in (sampling, random_functions, gibbs_routes, gibbs_system):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"
@@ -342,6 +354,9 @@ def _version() -> str:
 MANY = 12
 #: Sweeps of many short runs: the scatter between realisations, not within one, limits what a verdict resolves.
 SHORT = {"sweeps": 60, "burn": 30}
+#: Sizes (quick, full) of measures with couplings of more than two units, by how many: sweeps cost N to that power.
+FEW_UNITS = {3: ((24, 32, 48), (32, 48, 64)), 4: ((12, 16, 24), (16, 20, 28))}
+FEWEST_UNITS = ((8, 10, 12), (10, 12, 16))
 
 
 def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, Any]:
@@ -356,6 +371,10 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
         return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 600 if quick else 3000}
     if small == "programme":
         return {"sizes": _sizes(model, values, (25, 50, 100)), "trials": 900 if quick else 4000}
+    degree = max((h.degree for h in program.heights), default=0)
+    if degree > 2:
+        sizes = FEW_UNITS.get(degree, FEWEST_UNITS)[not quick]
+        return {"sizes": sizes, "trials": 240 if quick else 2000, "route": "monte carlo", "sweeps": 240, "burn": 80}
     if any(f.start for f in program.fields):
         # a state of its own for every start: realisations cost little, and few rows are far from many
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))

@@ -19,10 +19,12 @@ from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import Field, UnitSymbol
 from quenched.theory.gibbs import Gibbs
+from quenched.theory.landscape import Height
 from quenched.theory.observables import Mean
 from quenched.theory.spaces import N as SIZE
 from quenched.validate.generate import label
 from quenched.validate.quantities import Numbers, matrix_spec
+from quenched.validate.random_functions import draw, function_spec
 from quenched.validate.sampling import sample_law, sample_matrices, stream
 
 Array = NDArray[np.float64]
@@ -45,6 +47,7 @@ class Instance:
     ----------
     sizes : field → number of its units
     matrices : name → array (rows, cols)
+    functions : landscape → drawn random function
     """
 
     def __init__(
@@ -68,6 +71,10 @@ class Instance:
         self.labels = {
             q: sample_law(stream(seed, N, realisation, q.name), (numbers.size(q.population)[1],), numbers.law(q.law))
             for q in model.quenched
+        }
+        specs = {v: function_spec(v, population, numbers) for v, population in model.landscapes.items()}
+        self.functions = {
+            v: draw(spec, stream(seed, N, realisation, f"function:{v.name}")) for v, spec in specs.items()
         }
         self.beta = numbers(model.beta)
         self._compiled: dict[Expr, tuple[list[Any], Any]] = {}
@@ -99,6 +106,8 @@ class Instance:
         if isinstance(node, UnitSymbol):
             bare = node.free()
             return states[bare] if bare in states else self.labels[bare]
+        if isinstance(node, Height):
+            return self.functions[node.landscape](states[node.field])
         body = self._value(node.args[1] if isinstance(node, Apply) else node.body, states)
         if isinstance(node, Mean):
             return body.mean(-1, keepdims=True)
@@ -192,7 +201,7 @@ class Exact:
 
 def _outer(expr: Expr) -> list[Any]:
     """Outermost sums and unit quantities of an expression."""
-    if isinstance(expr, (Apply, Mean, UnitSymbol)):
+    if isinstance(expr, (Apply, Mean, Height, UnitSymbol)):
         return [expr]
     return list(dict.fromkeys(n for arg in expr.args if isinstance(arg, Expr) for n in _outer(arg)))
 

@@ -1,0 +1,150 @@
+"""Random functions of the state: drawn polynomials, sweeps that move them, p-body models of the catalogue."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from sympy import symbols
+
+from quenched import Field, Gibbs, Ising, Landscape, N, NotCovered, QuenchedError, Spherical, catalogue, mean, total
+from quenched import derive, simulate, validate, zero_temperature
+from quenched.validate.gibbs_system import Chain
+from quenched.validate.random_functions import FunctionSpec, draw
+from quenched.validate.simulate_gibbs import prepare
+from quenched.validate.witness import survey_mutants, verify
+
+T, h, c = symbols("T h c", positive=True)
+s = Field("s")
+
+
+def mixed(prior: object, energy: object) -> Gibbs:
+    return Gibbs({s: prior}, energy=energy, beta=1 / T).observe(u=V(s) / N, q=mean(s[1] * s[2]), m=mean(s))
+
+
+V = Landscape("V", lambda q: q / 8 + q**2 / 4 + c * q**3 / 2 + q**4 / 3)
+
+
+# -- drawn functions -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("p", [1, 2, 3, 4])
+def test_covariance_of_drawn_functions(p: int) -> None:
+    """σ² (s·s′)^p of two states, over many draws."""
+    rng = np.random.default_rng(p)
+    states = np.array([[1.0, -0.5, 2.0, 0.3], [0.4, 1.5, 1.0, -1.0]])
+    values = np.array([draw(FunctionSpec("V", 4, ((p, 0.7),)), rng)(states)[:, 0] for _ in range(6000)])
+    exact = 0.49 * (states @ states.T) ** p
+    error = np.sqrt((np.outer(np.diag(exact), np.diag(exact)) + exact**2) / len(values))
+    assert np.all(np.abs(values.T @ values / len(values) - exact) < 4.5 * error)
+
+
+def test_values_are_sums_over_all_couplings() -> None:
+    f = draw(FunctionSpec("V", 3, ((1, 0.5), (3, 1.1))), np.random.default_rng(0))
+    x = np.array([0.3, -1.2, 0.8])
+    direct = f.tensors[0] @ x + sum(f.tensors[1][at] * np.prod(x[list(at)]) for at in product(range(3), repeat=3))
+    assert f(x) == pytest.approx(direct)
+    assert f(np.array([x, 2 * x])).shape == (2, 1)
+
+
+@pytest.mark.parametrize("prior", [Spherical(), Ising()])
+def test_sweeps_keep_the_exponent(prior: object) -> None:
+    """Contractions moved one unit at a time, against those of the final state."""
+    task = prepare(mixed(prior, V(s) - h * total(s)), 9, 1, {"T": 0.8, "h": 0.3, "c": 1.0}, route="monte carlo").task
+    system = task.system()  # type: ignore[attr-defined]
+    state = Chain(system).state(system.starting_state(np.random.default_rng(1), task.laws))  # type: ignore[attr-defined]
+    fields = ("towers", "exponent")
+    before = state.exponent
+    x = state.x.copy()
+    chain = state.chain
+    moved = chain.kernel.sweep(
+        3, 1.0, np.random.default_rng(2), state.x, chain.owner, system.bounds, chain.kinds, chain.atoms, chain.chances,
+        chain.mixed, state.width, np.zeros(1), chain.l, system.p, chain.field_sizes, chain.pair, chain.diagonal,
+        chain.low, chain.dual, chain.towers.top, state.tower, chain.towers.table, chain.cols, chain.rb, chain.rl,
+        state.scratch, state.s, state.logs, state.field, state.w, state.m, state.accepted,
+    )  # fmt: skip
+    tower = state.tower.copy()
+    assert not np.allclose(x, state.x), fields
+    state.refresh()
+    assert state.tower == pytest.approx(tower, abs=1e-11)
+    assert state.exponent - before == pytest.approx(moved, abs=1e-10)
+
+
+def test_samples_are_the_sum_over_all_states() -> None:
+    """Ising spins in mixed couplings and a field: enumeration against heat bath, draw by draw."""
+    model, point = mixed(Ising(), V(s) - h * total(s)), {"T": 1.0, "h": 0.3, "c": 1.0}
+    how = {"params": point, "trials": 3, "seed": 2, "store": False, "workers": 1}
+    exact = simulate(model, 7, **how)
+    sampled = simulate(model, 7, route="monte carlo", sweeps=6000, **how)
+    for name in ("u", "m"):
+        assert sampled[name].values == pytest.approx(exact[name].values, abs=0.03), name
+
+
+# -- the entry -----------------------------------------------------------------------------------------------------
+def test_samples_of_the_paramagnet() -> None:
+    """−1/(2T), with all index tuples: with different indices only it would be −0.385 at 32 spins."""
+    model = catalogue["p-spin"]()
+    run = simulate(model, 32, trials=16, seed=0, T=1, store=False, workers=1)
+    assert float(derive(model).solve(T=1)["u"]) == pytest.approx(-0.5, abs=1e-12)
+    assert float(run["u"].mean[0]) == pytest.approx(-0.5, abs=3.5 * float(run["u"].error[0]))
+    assert float(run["u"].error[0]) < 0.015
+
+
+def test_transition_temperatures() -> None:
+    """T_d = √(p (p−2)^{p−2} / (2 (p−1)^{p−1})); T_s and the overlap that appears there."""
+    theory = derive(catalogue["p-spin"]()).broken()
+    lost = theory.fold("T", bracket=(0.58, 0.65), start={"q_0": 0.0, "q_1": 0.75}, x=1.0)
+    assert lost.value == pytest.approx(0.612372, abs=1e-6)
+    static = theory.critical("T", "slope_x", 0.0, bracket=(0.57, 0.6), x=1.0)
+    assert static.value == pytest.approx(0.586054, abs=1e-6)
+    assert float(theory.solve(T=static.value, x=1.0)["q_1"]) == pytest.approx(0.645007, abs=2e-6)
+
+
+@pytest.mark.slow
+def test_verdict_and_mistakes() -> None:
+    """The quick tier agrees, and rejects couplings that are a tenth too strong."""
+    model = catalogue["p-spin"]()
+    how = {"quick": True, "ci": True, "workers": 1, "store": False}
+    assert validate(model, **how).verdict == "agree"
+    wrong = validate(model, theory=derive(model).mutate("variance-tenth"), **how)
+    assert wrong.verdict == "disagree", wrong
+
+
+# -- variants ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("model", "point", "size"),
+    [
+        (catalogue["p-spin"](p=4), {"T": 1.2}, 20),
+        (catalogue["p-spin"](prior=Ising()), {"T": 1.2}, 24),
+        (mixed(Spherical(), V(s) - h * total(s)), {"T": 2.0, "h": 0.5, "c": 1.0}, 20),
+    ],
+    ids=["four bodies", "Ising spins", "mixed bodies in a field"],
+)
+def test_variants(model: Gibbs, point: dict[str, float], size: int) -> None:
+    run = simulate(model, size, params=point, trials=40, seed=4, sweeps=200, burn=60, store=False, workers=1)
+    solution = derive(model).solve(point)
+    for name in ("u", "q"):
+        allowed = 4 * float(run[name].error[0]) + 2 / size
+        assert float(run[name].mean[0]) == pytest.approx(float(solution[name]), abs=allowed), name
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_every_step_is_checked(cold: bool) -> None:
+    model = mixed(Ising(), V(s) - h * total(s))
+    derivation = derive(zero_temperature(model) if cold else model).derivation
+    ticks = verify(derivation)
+    assert [(t.title, t.detail) for t in ticks if t.passed is not True] == []
+    assert [m for m in survey_mutants(derivation) if not m.caught] == []
+
+
+def test_what_random_functions_need() -> None:
+    with pytest.raises(QuenchedError, match="no largest value"):
+        from quenched import Normal
+
+        Gibbs({s: Normal(0, 1)}, energy=V(s))
+    with pytest.raises(QuenchedError, match="random function 'V'"):
+        mixed(Ising(), V(s) + Landscape("V", lambda q: q**3)(s))
+    with pytest.raises(QuenchedError, match="use a smaller N"):
+        simulate(catalogue["p-spin"](p=4), 200, trials=1, store=False, workers=1)
+    grows = Gibbs({s: Ising()}, energy=V(s), beta=1 / T).observe(v=V(s))
+    with pytest.raises(NotCovered, match="divide by N"):
+        derive(grows).solve(T=2, c=1)["v"]
