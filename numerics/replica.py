@@ -534,8 +534,9 @@ def crossing(
     target: float,
     values: dict[Symbol, float],
     bracket: tuple[float, float],
+    start: Mapping[str, float] | None = None,
 ) -> Number:
-    """Where an observable of the main branch takes a value, as one parameter varies inside a bracket.
+    """Where an observable of the main branch, or of the one reached from `start`, takes a value inside a bracket.
 
     Raises
     ------
@@ -544,7 +545,7 @@ def crossing(
     """
 
     def gap(p: float) -> float:
-        state = _follow(problem, values | {parameter: p}, seen)
+        state = _follow(problem, values | {parameter: p}, seen, start)
         if observable not in state.values:
             raise QuenchedError(f"no observable {observable!r}: choose from {', '.join(state.values)}")
         return state.values[observable].value - target
@@ -560,13 +561,19 @@ def crossing(
     return Number(float(root), 1e-9 + 1e-8 * abs(float(root)) + (0.0 if report.converged else np.inf))
 
 
-def _follow(problem: ReplicaProblem, values: dict[Symbol, float], seen: list[ReplicaBranch]) -> ReplicaBranch:
+def _follow(
+    problem: ReplicaProblem,
+    values: dict[Symbol, float],
+    seen: list[ReplicaBranch],
+    start: Mapping[str, float] | None = None,
+) -> ReplicaBranch:
     """The main branch: all starts for both ends of a bracket, then whichever solution was near."""
     if len(seen) >= 2:
         try:
             return solve_replica(problem, values, np.array(seen[-1].x)).state
         except ConvergenceError:
             pass
-    state = solve_replica(problem, values).state
+    guess = None if start is None else from_means(problem, values, start)
+    state = solve_replica(problem, values, guess).state
     seen.append(state)
     return state

@@ -128,6 +128,7 @@ class ReplicaTheory(Theory):
         target: float = 1.0,
         *,
         bracket: tuple[float, float],
+        start: Mapping[str, float] | None = None,
         **at: Any,
     ) -> Number:
         """Where an observable of the main branch takes a value: the AT line with the default, capacity with entropy 0.
@@ -136,6 +137,7 @@ class ReplicaTheory(Theory):
         ----------
         parameter : symbol or name that is varied inside `bracket`
         observable, target : which observable, and its value
+        start : means, or overlaps, from which another branch is followed (see `solve`)
         **at : values of the other parameters
 
         Raises
@@ -147,7 +149,7 @@ class ReplicaTheory(Theory):
 
         symbol = self._symbol(parameter)
         values = self.values({**at, symbol.name: bracket[0]})
-        return crossing(self.problem, symbol, observable, float(target), values, bracket)
+        return crossing(self.problem, symbol, observable, float(target), values, bracket, start)
 
     def capacity(self, parameter: Any, overlap: str = "q", *, bracket: tuple[float, float], **at: Any) -> Number:
         """Where the overlap of two solutions reaches 1: their volume shrinks to a point.

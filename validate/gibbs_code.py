@@ -99,7 +99,8 @@ def outer(expr: Basic) -> list[Any]:
 def depends(expr: Basic) -> bool:
     """Whether an expression depends on the state."""
     return any(
-        isinstance(node, (Field, Height)) or (isinstance(node, (Apply, Mean)) and depends(node.body)) for node in outer(expr)
+        isinstance(node, (Field, Height)) or (isinstance(node, (Apply, Mean)) and depends(node.body))
+        for node in outer(expr)
     )
 
 

@@ -367,7 +367,8 @@ class State:
         c.kernel.sweep(
             count, scale, rng, self.x, c.owner, c.system.bounds, c.kinds, c.atoms, c.chances, c.mixed, self.width,
             fresh, c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual,
-            c.towers.top, self.tower, c.towers.table, c.cols, c.rb, c.rl, self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
+            c.towers.top, self.tower, c.towers.table, c.cols, c.rb, c.rl,
+            self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
         )  # fmt: skip
         self.refresh()
 
@@ -404,7 +405,8 @@ def every_state(chain: Chain, visit: Callable[[Array, Array], None], most: int, 
         c.kernel.gray(
             done == 0, out, visited, digits, direction, parts, state.x, c.owner, c.atoms, base, c.chances,
             c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual,
-            c.towers.top, state.tower, c.towers.table, c.cols, c.rb, c.rl, state.s, state.logs, state.field, state.w, state.m,
+            c.towers.top, state.tower, c.towers.table, c.cols, c.rb, c.rl,
+            state.s, state.logs, state.field, state.w, state.m,
         )  # fmt: skip
         visit(out, visited)
         done += len(out)

@@ -152,4 +152,3 @@ class Towers:
                 end -= n**k
             total += float(level[0])
         return total
-
