@@ -71,5 +71,5 @@ class BlockTheory(ReplicaTheory):
         own = next((s for s in self.sizes if key in (s, s.name)), None)
         return own if own is not None else super()._symbol(key)
 
-    def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
+    def _rates(self, params: Params, **keywords: float) -> dict[str, tuple[float, float]]:
         raise QuenchedError("stability of blocks: see the observable 'replicon' of solve(...)")

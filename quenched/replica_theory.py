@@ -115,8 +115,8 @@ class ReplicaTheory(Theory):
             Solution.provenance_of(self),
         )
 
-    def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
-        """The replicon eigenvalue with its error, for every branch by label; replicas break their symmetry above 1."""
+    def _rates(self, params: Params, **keywords: float) -> dict[str, tuple[float, float]]:
+        """The replicon eigenvalue of every branch; replicas break their symmetry above 1."""
         values: dict[str, Any] = dict(keywords)
         solution = self.solve(params, **values)
         return {b.label: (b.growth.value + 1, b.growth.error) for b in solution.branches}

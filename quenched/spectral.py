@@ -126,8 +126,8 @@ class SpectralTheory(Theory):
 
         return mutate(self, name)
 
-    def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
-        """Largest real part of the spectrum, the growth rate of dx/dt = M x, with its error."""
+    def _rates(self, params: Params, **keywords: float) -> dict[str, tuple[float, float]]:
+        """Largest real part of the spectrum, the growth rate of dx/dt = M x."""
         branch = self.solve(params, **keywords).main
         return {branch.label: (branch.growth.value, branch.growth.error)}
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from quenched.replica_theory import ReplicaTheory
     from quenched.solution import Solution
     from quenched.spectral import SpectralSolution, SpectralTheory
+    from quenched.stability import Stability
     from quenched.sweeping import Sweep
     from quenched.theory.gibbs import Gibbs
     from quenched.theory.model import Model
@@ -378,8 +379,20 @@ class Theory:
 
         return sweep(self, {**{str(k): v for k, v in (params or {}).items()}, **keywords})
 
-    def stability(self, params: Params = None, **keywords: float) -> dict[str, tuple[float, float]]:
-        """Largest growth rate of a perturbation, with its error, for every branch by label (per unit time)."""
+    def stability(self, params: Params = None, **keywords: float) -> Stability:
+        """Growth of a small difference between two copies: rates of every branch, and the Hessian that they come from.
+
+        The rates, label → (rate, error) per unit time (over layers: label → depth scale χ), are solved for when they
+        are asked for; ``.steps``, ``.hessian`` and ``.agreement`` need no parameters.
+        """
+        from quenched.stability import Stability
+
+        return Stability(self.derivation, lambda: self._rates(params, **keywords))
+
+    def _rates(self, params: Params, **keywords: float) -> dict[str, tuple[float, float]]:
+        if self.derivation.layered is not None:
+            scales = self.depth_scales(params, **keywords)
+            return {"equal inputs": (scales.chi_equal, 0.0), "different inputs": (scales.chi, 0.0)}
         values: dict[str, Any] = dict(keywords)
         solution = self.solve(params, **values)
         return {b.label: (b.growth.value, b.growth.error) for b in solution.branches}

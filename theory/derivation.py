@@ -207,6 +207,21 @@ class Derivation(Steps):
                 d = d.refuse(PropagateUnits.title, str(stop))
         return d.apply(InvertQuadraticAction())
 
+    def stability(self) -> Derivation:
+        """Expand about the saddle in a small difference between two copies that share everything else.
+
+        Raises
+        ------
+        NotCovered
+            For states whose two-copy Hessian is not built.
+        """
+        from quenched.theory.copy_stability import ExpandSharedCopies, MultiplyPropagators
+        from quenched.theory.shared_sites import path_site
+
+        site = path_site(self)
+        expanded = self.apply(ExpandSharedCopies(site), self._need(Functional, "stability"))
+        return expanded.apply(MultiplyPropagators())
+
     def sample(self, reason: str) -> Derivation:
         """Leave the units to a sampler of trajectories, for the reason given."""
         return self.apply(SampleUnits(reason), self._need(EffectiveProcess, "sample"))

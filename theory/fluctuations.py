@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import ClassVar
 
 from sympy import (
@@ -39,7 +40,7 @@ from quenched.theory.problem import DT, SiteFunction, StationaryGaussian, U
 from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticProblem, UnitField
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
-from quenched.theory.terms import Atom, Term
+from quenched.theory.terms import Atom, Factor, Term
 
 #: Above so many coupled modes the covariance is left as a matrix formula.
 CLOSED_UP_TO = 4
@@ -88,7 +89,8 @@ class QuadraticAction(Form):
                     (p, tex), (q, tex_q) = a.shown(self.action.fields), b.shown(self.action.fields)
                     pieces.append((coef, p + q, tex + tex_q))
         plain, tex = signed_sum(pieces)
-        return [Line(f"P₂ = {plain}", f"P_2 = {tex}", "summed over both times")]
+        over = "" if self.action.clock == "none" else "summed over both times"
+        return [Line(f"P₂ = {plain}", f"P_2 = {tex}", over)]
 
     def dropped(self) -> list[Line]:
         out = []
@@ -120,13 +122,25 @@ class ExpandBetweenCopies(Rule):
         return expand_between_copies(before)
 
 
-def expand_between_copies(functional: Functional) -> QuadraticAction:
-    """P'' of the order parameters ⟨a¹ b²⟩ at the point where they vanish.
+#: Value of a site average that joins two copies, at the saddle.
+Overlap = Callable[[Factor], Expr]
+#: Stands in P'' where a term counts pairs of equal copies only: equal times, or equal layers.
+SAME = Symbol("delta_c", real=True)
+
+
+def expand_between_copies(functional: Functional, overlap: Overlap | None = None) -> QuadraticAction:
+    """P'' of the order parameters ⟨a¹ b²⟩.
+
+    Parameters
+    ----------
+    functional : the averaged exponent
+    overlap : their values at the saddle; without it they vanish there
 
     Raises
     ------
     NotCovered
-        For a term that is no product of two averages at the same two copies.
+        For a term that is no product of two averages at the same two copies (with `overlap`: one that reaches over
+        more than two copies).
     """
     pairs: dict[tuple[Mode, Mode], Expr] = {}
     apart = []
@@ -134,8 +148,11 @@ def expand_between_copies(functional: Functional) -> QuadraticAction:
         if all(len({c for _, c in f.atoms}) == 1 for f in term.factors):
             apart.append((term, "within one copy"))
             continue
-        for first, second in _between_copies(term):
-            pairs[first, second] = pairs.get((first, second), S.Zero) + term.coef
+        found = _vanishing(term) if overlap is None else _joined(term, functional.action.fields, overlap)
+        if not found:
+            apart.append((term, "not of second order in what connects two copies"))
+        for first, second, coef in found:
+            pairs[first, second] = pairs.get((first, second), S.Zero) + coef
     modes = tuple(sorted({m for pair in pairs for m in pair}, key=lambda m: (m.population, m.first, m.second)))
     hessian = zeros(len(modes), len(modes))
     for (first, second), coef in pairs.items():
@@ -145,8 +162,8 @@ def expand_between_copies(functional: Functional) -> QuadraticAction:
     return QuadraticAction(functional.action, modes, ImmutableMatrix(hessian), tuple(apart))
 
 
-def _between_copies(term: Term) -> Iterator[tuple[Mode, Mode]]:
-    """The products of two modes in a term: each of its two copy indices in either copy of the network."""
+def _vanishing(term: Term) -> list[tuple[Mode, Mode, Expr]]:
+    """The products of two modes in a term where all modes vanish at the saddle."""
     copies = term.copies
     shaped = all(len(f.atoms) == 2 and {c for _, c in f.atoms} == set(copies) for f in term.factors)
     if term.kernels or term.power != 0 or len(term.factors) != 2 or len(copies) != 2 or not shaped:
@@ -154,11 +171,36 @@ def _between_copies(term: Term) -> Iterator[tuple[Mode, Mode]]:
             f"the term with averages of {[[a for a, _ in f.atoms] for f in term.factors]}: its fluctuations are not "
             "built yet (expected a product of two averages at the same two copies)"
         )
+    return list(_between_copies(term.factors, term.coef, copies))
+
+
+def _joined(term: Term, fields: dict[str, SiteField], overlap: Overlap) -> list[tuple[Mode, Mode, Expr]]:
+    """The same about a saddle where copies overlap: other averages of the term take their values."""
+    shown = [[a for a, _ in f.atoms] for f in term.factors]
+    moving = {c for f in term.factors for a, c in f.atoms if not fields[a].single}
+    copies = tuple(c for c in term.copies if c in moving)
+    if len(copies) < 2:
+        return []
+    if len(copies) > 2 or term.power != 0:
+        raise NotCovered(f"the term with averages of {shown} couples {len(copies)} copies: its stability is not built")
+    if any(kind != "same" for kind, _ in term.kernels):
+        raise NotCovered(f"the term with averages of {shown} remembers dynamic couplings: its stability is not built")
+    coef = term.coef * (SAME if term.kernels else S.One)
+    cross = [k for k, f in enumerate(term.factors) if len(f.atoms) == 2 and {c for _, c in f.atoms} == set(copies)]
+    out: list[tuple[Mode, Mode, Expr]] = []
+    for i, j in combinations(cross, 2):
+        rest = Mul(*(overlap(f) for k, f in enumerate(term.factors) if k not in (i, j)))
+        out += _between_copies((term.factors[i], term.factors[j]), coef * rest, copies)
+    return out
+
+
+def _between_copies(
+    factors: tuple[Factor, ...], coef: Expr, copies: tuple[int, ...]
+) -> Iterator[tuple[Mode, Mode, Expr]]:
+    """Two averages as modes, each of their copy indices in either copy of the network."""
     for one, two in (copies, copies[::-1]):
-        first, second = (
-            Mode(f.population, _at(f.atoms, one), _at(f.atoms, two)) for f in term.factors
-        )  # two factors by the check above
-        yield first, second
+        first, second = (Mode(f.population, _at(f.atoms, one), _at(f.atoms, two)) for f in factors)
+        yield first, second, coef
 
 
 def _at(atoms: tuple[Atom, ...], copy: int) -> str:

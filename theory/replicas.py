@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quenched.theory.average import Average
+from quenched.theory.average import Average, Functional
 from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import ReplicaProblem
@@ -89,6 +89,15 @@ class ReplicaDerivation(Steps):
 
     def replicon(self) -> ReplicaDerivation:
         return self._take(Replicon(), SaddleEquations, "replicon")
+
+    def stability(self) -> ReplicaDerivation:
+        """The replicon once more, from the quadratic action between two replicas in the same field."""
+        from quenched.theory.copy_stability import ExpandSharedCopies, MultiplyPropagators
+        from quenched.theory.shared_sites import replica_site
+
+        site = replica_site(self)
+        expanded = self._take(ExpandSharedCopies(site), Functional, "stability")
+        return expanded.apply(MultiplyPropagators())  # type: ignore[return-value]
 
     def zero_temperature(self) -> ReplicaDerivation:
         """β → ∞ (of a measure declared at zero temperature)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from quenched.theory.average import Average
 from quenched.theory.circulant import Circulant
 from quenched.theory.errors import NotCovered
 from quenched.theory.linearise import Hermitise, Linearise, Pencil
@@ -37,6 +38,15 @@ class SpectralDerivation(Steps):
     def declaration(self) -> SpectrumDeclaration:
         """The form that everything starts from."""
         return SpectrumDeclaration(self.model)
+
+    def stability(self) -> SpectralDerivation:
+        """The boundary once more, from the quadratic action between the resolvents at z and at its conjugate."""
+        from quenched.theory.copy_stability import ExpandSharedCopies, MultiplyPropagators
+        from quenched.theory.shared_sites import LowerPencil, resolvent_site
+
+        pencil, site = resolvent_site(self)
+        averaged = self.apply(LowerPencil(), pencil).apply(Average())
+        return averaged.apply(ExpandSharedCopies(site)).apply(MultiplyPropagators())
 
     @property
     def problem(self) -> SpectralProblem:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -440,16 +441,22 @@ def replicon_deviation(state: SaddleEquations, after: RepliconForm, values: Valu
     action = state.free.action
     at = place(action, values, rng)
     ev = evaluator(action, at)
-    size = range(len(after.pairs))
     if len(after.pairs) != len(
         {o for o in action.values if o.copies == 2 and len(o.atoms) == 2 and _moving(action, o)}
     ):
         return float("inf")
-    sigma = [[_projected(action, after.pairs[k], after.pairs[j], at) for j in size] for k in size]
-    second = [[_second_slope(action, after.pairs[i], after.pairs[k], at) for k in size] for i in size]
     found = np.array([[ev.number(e, at) for e in row] for row in after.matrix], float)
-    direct = np.array(second) @ np.array(sigma)
+    direct = _explicit_replicon(action, after.pairs, tuple(at.items()))
     return relative(found, direct, 1e-3 + float(np.max(np.abs(direct), initial=0)))
+
+
+@lru_cache(maxsize=8)
+def _explicit_replicon(action: RSAction, pairs: tuple[Orbit, ...], place_: tuple[tuple[Symbol, float], ...]) -> Array:
+    """P″ times the projected covariance: kept, since forms and their mutants are compared at the same place."""
+    at, size = dict(place_), range(len(pairs))
+    sigma = [[_projected(action, pairs[k], pairs[j], at) for j in size] for k in size]
+    second = [[_second_slope(action, pairs[i], pairs[k], at) for k in size] for i in size]
+    return np.array(second) @ np.array(sigma)
 
 
 def _moving(action: RSAction, orbit: Orbit) -> bool:

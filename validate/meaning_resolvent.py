@@ -414,23 +414,33 @@ def eliminate_deviation(
 def boundary_deviation(doubled: DysonProblem, form: Boundary, values: Values, rng: np.random.Generator) -> float | None:
     """Finite differences of the doubled equation at η = 0 in the scalars that vanish outside."""
     place = Labelled.of(doubled, values, rng)
-    place.eta = 0.0
-    upper = [k for k, u in enumerate(doubled.unknowns) if u.sector == "upper"]
-    if not _invertible(doubled, place) or not upper:
+    slopes = upper_slopes(doubled, place)
+    if slopes is None:
         return None
-    t = place.solve(doubled)
-    known = _scalars(form.scalars, doubled, place)
-    worst, step = 0.0, 1e-4
-    for column, v in enumerate(upper):
-        moved = [place.image(doubled, t + sign * step * (np.arange(len(t)) == v)) for sign in (1, -1)]
-        slope = (moved[0] - moved[1])[upper] / (2 * step)
-        claimed = [place.mean(form.table[row][column], doubled, known) for row in range(len(upper))]
+    known = scalars_at(form.scalars, doubled, place)
+    worst = 0.0
+    for column, slope in enumerate(slopes.T):
+        claimed = [place.mean(form.table[row][column], doubled, known) for row in range(len(slopes))]
         floor = 1e-6 * float(np.abs(slope).max()) or 1.0
         worst = max(worst, *(relative(c, e, max(abs(e), floor)) for c, e in zip(claimed, slope, strict=True)))
     return worst
 
 
-def _scalars(form: ScalarEquations, problem: DysonProblem, place: Labelled) -> dict[Basic, Any]:
+def upper_slopes(doubled: DysonProblem, place: Labelled) -> Array | None:
+    """Derivatives of the scalars that vanish outside in each other, by differences of the doubled equation at η = 0."""
+    place.eta = 0.0
+    upper = [k for k, u in enumerate(doubled.unknowns) if u.sector == "upper"]
+    if not _invertible(doubled, place) or not upper:
+        return None
+    t, step = place.solve(doubled), 1e-4
+    columns = []
+    for v in upper:
+        moved = [place.image(doubled, t + sign * step * (np.arange(len(t)) == v)) for sign in (1, -1)]
+        columns.append((moved[0] - moved[1])[upper] / (2 * step))
+    return np.array(columns).T
+
+
+def scalars_at(form: ScalarEquations, problem: DysonProblem, place: Labelled) -> dict[Basic, Any]:
     """The scalars of the resolvent and their complex conjugates, iterated from zero."""
     known: dict[Basic, Any] = {symbol: 0j for symbol, _ in form.equations}
     for _ in range(ITERATIONS):

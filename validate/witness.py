@@ -26,6 +26,7 @@ from quenched.validate import (
     witnesses_replicas,
     witnesses_resolvent,
     witnesses_routes,
+    witnesses_stability,
 )
 from quenched.validate.meaning import draw_parameters
 from quenched.validate.meaning_fluctuations import linear_networks
@@ -49,6 +50,7 @@ WITNESSES: dict[type[Rule], Witness] = {
     **witnesses_instance.WITNESSES,
     **witnesses_resolvent.WITNESSES,
     **witnesses_routes.WITNESSES,
+    **witnesses_stability.WITNESSES,
 }
 
 
@@ -111,8 +113,8 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
     Returns
     -------
     list of Tick
-        One per step, in order, then those of other readings of the declaration and of what they have to agree in; the
-        few-step comparison comes last.
+        One per step, in order, then those of other readings of the declaration and of what they have to agree in, and
+        of the stability of two copies; the few-step comparison comes last.
 
     Raises
     ------
@@ -122,6 +124,8 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
     ticks = [_somewhere(step, derivation, seed) for step in derivation.steps]
     ticks += [tick for other in witnesses_instance.companions(derivation) for tick in verify(other, seed)]
     ticks += witnesses_instance.identity_ticks(derivation)
+    ticks += [_somewhere(step, derivation, seed) for step in witnesses_stability.stability_steps(derivation)]
+    ticks += witnesses_stability.identity_ticks(derivation)
     process = derivation.find(EffectiveProcess)
     if simulate and getattr(derivation, "layered", None) is not None:
         ticks.append(
