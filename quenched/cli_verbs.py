@@ -71,7 +71,7 @@ def _verify(theory: Theory) -> int:
     from quenched.validate.witness import verify
 
     failed = 0
-    for check in verify(theory.derivation):
+    for check in verify(theory.derivation, stability=True):
         failed += check.passed is False
         mark = {True: "✓", False: "✗", None: "·"}[check.passed]
         out.show(f"{mark} {check.title}   {check.detail}")

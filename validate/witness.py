@@ -99,7 +99,7 @@ def strong_scene(derivation: Any, seed: int = 0) -> Scene:
     return Scene(derivation.model, values, seed)
 
 
-def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
+def verify(derivation: Any, seed: int = 0, simulate: bool = True, stability: bool = False) -> list[Tick]:
     """Check every step of a derivation against numbers.
 
     Parameters
@@ -109,12 +109,14 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
         Of the random parameters and fields; equal seeds give equal ticks.
     simulate : bool
         Also compare small networks with the effective process over a few steps (about a second).
+    stability : bool
+        Also check the steps of ``derivation.stability()``, and P''Σ against every other route to the same condition.
 
     Returns
     -------
     list of Tick
-        One per step, in order, then those of other readings of the declaration and of what they have to agree in, and
-        of the stability of two copies; the few-step comparison comes last.
+        One per step, in order, then those of other readings of the declaration and of what they have to agree in; the
+        few-step comparison comes last.
 
     Raises
     ------
@@ -124,8 +126,9 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True) -> list[Tick]:
     ticks = [_somewhere(step, derivation, seed) for step in derivation.steps]
     ticks += [tick for other in witnesses_instance.companions(derivation) for tick in verify(other, seed)]
     ticks += witnesses_instance.identity_ticks(derivation)
-    ticks += [_somewhere(step, derivation, seed) for step in witnesses_stability.stability_steps(derivation)]
-    ticks += witnesses_stability.identity_ticks(derivation)
+    if stability:
+        ticks += [_somewhere(step, derivation, seed) for step in witnesses_stability.stability_steps(derivation)]
+        ticks += witnesses_stability.identity_ticks(derivation)
     process = derivation.find(EffectiveProcess)
     if simulate and getattr(derivation, "layered", None) is not None:
         ticks.append(
