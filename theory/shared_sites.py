@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sympy import Expr, I, S, Symbol
+from sympy import Add, Expr, I, S, Symbol
 
 from quenched.theory.average import Functional
 from quenched.theory.closure import argument_transfers, average_print
-from quenched.theory.copy_stability import SharedSite
+from quenched.theory.copy_stability import CopyStability, SharedSite
 from quenched.theory.errors import NotCovered
 from quenched.theory.fluctuations import Mode
 from quenched.theory.gauss import GaussAvg
@@ -25,7 +25,7 @@ from quenched.theory.problem_scalars import LabelMean
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
-from quenched.theory.replica_ansatz import RSAction, orbit_of
+from quenched.theory.replica_ansatz import Orbit, RSAction, orbit_of
 from quenched.theory.replica_limit import label_part
 from quenched.theory.resolvent import ScalarEquations, in_the_limit
 from quenched.theory.spaces import Population
@@ -171,7 +171,7 @@ class SampledSite(_Causal):
         out, hat = (c, a) if _hat(self.fields, a) else (a, c)
         if self.fields[out].population != self.fields[hat].population:
             return S.Zero
-        return I * response_symbol(out, hat.removeprefix("hat_"), copy)
+        return I * self.response(out, hat.removeprefix("hat_"), copy)
 
     def shared(self, product: Expr) -> Expr:
         return product
@@ -181,10 +181,9 @@ class SampledSite(_Causal):
         tex = r"\chi_{a;h}(1)\,\chi_{b;h'}(2) = \left\langle \frac{\delta a(t)}{\delta h(t')}"
         return [Line(plain, tex + r"\, \frac{\delta b(s)}{\delta h'(s')} \right\rangle")]
 
-
-def response_symbol(out: str, field_name: str, copy: int) -> Symbol:
-    """∂(output)/∂(local field) along the path of one copy."""
-    return Symbol(f"chi_{out};{field_name}({copy})")
+    def response(self, out: str, local: str, copy: int) -> Symbol:
+        """∂(output)/∂(local field) along the path of one copy."""
+        return Symbol(f"chi_{out};{local}({copy})")
 
 
 # -- replicas ------------------------------------------------------------------------------------------------------
@@ -220,6 +219,24 @@ class ReplicaSite:
 
     def definitions(self, used: set[Symbol]) -> list[Line]:
         return []
+
+    def on_orbits(self, form: CopyStability, pairs: tuple[Orbit, ...]) -> list[list[Expr]]:
+        """P''Σ between unordered pairs of replicas, conjugate fields û = i x as x."""
+        places: dict[Orbit, list[int]] = {orbit: [] for orbit in pairs}
+        for k, m in enumerate(form.modes):
+            places[orbit_of(m.population, ((m.first, 0), (m.second, 1)))].append(k)
+
+        def entry(a: Orbit, b: Orbit) -> Expr:
+            if not places[a]:
+                return S.Zero
+            turned = I ** (self._hats(a) - self._hats(b))
+            return (Add(*(form.matrix[places[a][0], k] for k in places[b])) * turned).expand()
+
+        return [[entry(a, b) for b in pairs] for a in pairs]
+
+    def _hats(self, orbit: Orbit) -> int:
+        fields = self.action.problem.action.fields
+        return sum(fields[a].role == "hat" for a, _ in orbit.atoms)
 
 
 # -- the resolvent -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from sympy import Abs, Expr, I, Matrix, S, Symbol, cancel, expand, eye
+from sympy import Abs, Expr, Matrix, S, Symbol, cancel, expand, eye
 
 from quenched.theory.copy_stability import CopyStability
 from quenched.theory.doubled import TwoCopies, shifted
@@ -23,10 +23,9 @@ from quenched.theory.problem_dyson import ZBAR, Z
 from quenched.theory.problem_layers import LayeredGaussian
 from quenched.theory.problem_scalars import LabelMean
 from quenched.theory.readoff import EffectiveProcess
-from quenched.theory.replica_ansatz import Orbit, orbit_of
 from quenched.theory.replica_limit import RepliconForm
 from quenched.theory.resolvent import Boundary, ScalarEquations
-from quenched.theory.shared_sites import GaussianSite, SampledSite, conjugate_entry, response_symbol
+from quenched.theory.shared_sites import GaussianSite, ReplicaSite, SampledSite, conjugate_entry
 
 #: Differences of numbers that count as zero.
 ROUNDING = 1e-10
@@ -108,7 +107,8 @@ def _mixed(f: SiteFunction, g: SiteFunction) -> Expr:
 def processes_agree(form: CopyStability, process: EffectiveProcess) -> list[Identity]:
     """Against how the covariance of the local fields depends on that of the outputs."""
     out = []
-    fields = form.quadratic.action.fields
+    fields, site = form.quadratic.action.fields, form.site
+    assert isinstance(site, SampledSite)
     for j, target in enumerate(form.modes):
         for i, source in enumerate(form.modes):
             right: Expr = S.Zero
@@ -116,7 +116,7 @@ def processes_agree(form: CopyStability, process: EffectiveProcess) -> list[Iden
                 for one, two in dict.fromkeys([(u, v), (v, u)]):
                     if fields[one].population != fields[target.first].population:
                         continue
-                    gain = response_symbol(target.first, one, 1) * response_symbol(target.second, two, 2)
+                    gain = site.response(target.first, one, 1) * site.response(target.second, two, 2)
                     right += gain * _read(parts, source, one != u)
             left = form.matrix[i, j]
             out.append(_identity("Hessian = covariance of fields", left, "fields", right, expand(left - right)))
@@ -183,34 +183,15 @@ def _number(expr: Expr, values: dict[Any, Expr]) -> Expr:
 # -- replicas ------------------------------------------------------------------------------------------------------
 def replicas_agree(form: CopyStability, replicon: RepliconForm) -> list[Identity]:
     """Against the projected Hessian of n replicas, entry by entry."""
-    own, found = replicon.matrix, on_orbits(form, replicon.pairs)
+    site = form.site
+    assert isinstance(site, ReplicaSite)
+    own, found = replicon.matrix, site.on_orbits(form, replicon.pairs)
     out = []
     for i in range(len(own)):
         for j in range(len(own)):
             difference = tidy((found[i][j] - own[i][j]).expand())
             out.append(_identity("Hessian = replicon", found[i][j], "replicas", own[i][j], difference))
     return out
-
-
-def on_orbits(form: CopyStability, pairs: tuple[Orbit, ...]) -> list[list[Expr]]:
-    """P''Σ between unordered pairs of replicas, conjugate fields û = i x as x."""
-    fields = form.quadratic.action.fields
-    places: dict[Orbit, list[int]] = {orbit: [] for orbit in pairs}
-    for k, m in enumerate(form.modes):
-        places[orbit_of(m.population, ((m.first, 0), (m.second, 1)))].append(k)
-
-    def turn(orbit: Orbit) -> int:
-        return sum(fields[a].role == "hat" for a, _ in orbit.atoms)
-
-    return [
-        [
-            (total_of(form.matrix[places[a][0], k] for k in places[b]) * I ** (turn(a) - turn(b))).expand()
-            if places[a]
-            else S.Zero
-            for b in pairs
-        ]
-        for a in pairs
-    ]
 
 
 # -- spectra -------------------------------------------------------------------------------------------------------
@@ -265,4 +246,4 @@ def _averaged(expr: Expr, values: dict[Any, Expr]) -> Expr:
     return expr.xreplace(table).xreplace(values).evalf()
 
 
-__all__ = ["Identity", "on_orbits", "stability_identities"]
+__all__ = ["Identity", "stability_identities"]

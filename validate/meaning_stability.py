@@ -16,18 +16,16 @@ from sympy import Basic, Expr, Symbol
 from quenched.theory.average import Functional
 from quenched.theory.copy_stability import CopyStability, SharedQuadraticAction, SharedSite
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import WhiteNoise, open_leaves
+from quenched.theory.fields import Quenched, WhiteNoise
 from quenched.theory.fluctuations import SAME, Mode
 from quenched.theory.linearise import Pencil
 from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import DS, DT
-from quenched.theory.problem_dyson import ZBAR, Z
+from quenched.theory.problem_dyson import ZBAR, DysonProblem, Z
 from quenched.theory.replica_limit import RepliconForm
-from quenched.theory.shared_sites import GaussianSite, ReplicaSite, ResolventSite, SampledSite, response_symbol
+from quenched.theory.shared_sites import GaussianSite, ReplicaSite, ResolventSite, SampledSite
 from quenched.theory.spaces import N, t
-from quenched.theory.spectral import derive_spectrum
-from quenched.theory.stability_identities import on_orbits
 from quenched.theory.terms import Factor
 from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative
 from quenched.validate.meaning_action import contract
@@ -46,7 +44,9 @@ def pencil_deviation(before: Pencil, after: CopiedAction, scene: Scene) -> float
     rng, sites = scene.rng(), 3
     values: Values = {**scene.values, N: SIZE, Z: 1.3 + 0.4j, ZBAR: 1.3 - 0.4j}
     atoms = {o.atom.name: rng.normal(size=(sites, sites)) for o in before.occurrences}
-    inside = {leaf for o in before.occurrences for e in (o.left, o.right) for leaf, _ in open_leaves(e)}
+    inside = {
+        q for o in before.occurrences for e in (o.left, o.right) for q in e.free_symbols if isinstance(q, Quenched)
+    }
     labels = {q: rng.normal(size=sites) for q in sorted(inside, key=str)}
     base: dict[Any, Array] = {}
     for b in range(len(before.blocks)):
@@ -164,13 +164,15 @@ def _overlap(factor: Factor, site: SharedSite, values: Values, rng: np.random.Ge
 
 
 # ----------------------------------------------------------------------------------------------------------------- P''Σ
-def stability_deviation(before: SharedQuadraticAction, after: CopyStability, scene: Scene) -> float | None:
-    """P''Σ against the numbers of its reading."""
+def stability_deviation(
+    before: SharedQuadraticAction, after: CopyStability, scene: Scene, doubled: DysonProblem | None
+) -> float | None:
+    """P''Σ against the numbers of its reading; of a spectrum, against its doubled equation."""
     match after.site:
         case ReplicaSite():
             return _replicas(after, scene)
         case ResolventSite():
-            return _spectrum(after, scene)
+            return _spectrum(after, scene, doubled)
     return _units(before, after, scene.values, scene.rng())
 
 
@@ -221,7 +223,7 @@ def _symbols(after: CopyStability, copies: list[_Copy], values: Values) -> dict[
     outputs = [f.name for f in action.of_role("output")]
     if isinstance(site, SampledSite):
         locals_ = [h.name for h in action.of_role("local")]
-        return {response_symbol(f, h, k): copies[k - 1].answer(f, h) for f in outputs for h in locals_ for k in (1, 2)}
+        return {site.response(f, h, k): copies[k - 1].answer(f, h) for f in outputs for h in locals_ for k in (1, 2)}
     assert isinstance(site, GaussianSite)
     read = [f for f in outputs if f in site.outputs]
     return {site.average(f, g): copies[0].slope(f) * copies[1].slope(g) for f in read for g in read}
@@ -282,16 +284,15 @@ def _replicas(after: CopyStability, scene: Scene) -> float:
     fields = site.action.problem.action.fields
     moving = [o for o in site.action.values if not any(fields[a].single for a, _ in o.atoms)]
     pairs = tuple(o for o in moving if o.copies == 2 and len(o.atoms) == 2)
-    matrix = tuple(tuple(row) for row in on_orbits(after, pairs))
+    matrix = tuple(tuple(row) for row in site.on_orbits(after, pairs))
     state: Any = SimpleNamespace(free=SimpleNamespace(action=site.action))
     return replicon_deviation(state, RepliconForm(state, pairs, matrix), scene.values, scene.rng())
 
 
-def _spectrum(after: CopyStability, scene: Scene) -> float | None:
+def _spectrum(after: CopyStability, scene: Scene, doubled: DysonProblem | None) -> float | None:
     """Traces of powers of P''Σ against finite differences of the doubled equation in what vanishes outside."""
     site = after.site
     assert isinstance(site, ResolventSite)
-    doubled = derive_spectrum(scene.model).problem.doubled
     if doubled is None:
         return None
     at = Labelled.of(doubled, scene.values, scene.rng())

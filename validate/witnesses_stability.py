@@ -7,8 +7,10 @@ from typing import Any
 
 from quenched.theory.copy_stability import CopyStability, ExpandSharedCopies, MultiplyPropagators
 from quenched.theory.errors import QuenchedError
+from quenched.theory.problem_dyson import DysonProblem
 from quenched.theory.record import Rule, Step
-from quenched.theory.shared_sites import LowerPencil, ReplicaSite
+from quenched.theory.shared_sites import LowerPencil, ReplicaSite, ResolventSite
+from quenched.theory.spectral import derive_spectrum
 from quenched.theory.stability_identities import stability_identities
 from quenched.validate.meaning_stability import expansion_deviation, pencil_deviation, stability_deviation
 from quenched.validate.witness_types import DIFFERENCES, EXACT, Tick, Witness
@@ -29,7 +31,7 @@ WITNESSES: dict[type[Rule], Witness] = {
     MultiplyPropagators: Witness(
         "derivatives of site equations and outputs; sums over states; the doubled equation by differences",
         DIFFERENCES,
-        lambda b, a, s: stability_deviation(b, a, s) if _comparable(a, s) else None,
+        lambda b, a, s: stability_deviation(b, a, s, _doubled(a, s)) if _comparable(a, s) else None,
     ),
 }
 
@@ -37,6 +39,11 @@ WITNESSES: dict[type[Rule], Witness] = {
 def _comparable(form: CopyStability, scene: Any) -> bool:
     """Whether sums over states can be compared with: refused where there are too many."""
     return not isinstance(form.site, ReplicaSite) or declared(scene) is not None
+
+
+def _doubled(form: CopyStability, scene: Any) -> DysonProblem | None:
+    """The doubled equation of a spectrum, from its declaration."""
+    return derive_spectrum(scene.model).problem.doubled if isinstance(form.site, ResolventSite) else None
 
 
 def stability_steps(derivation: Any) -> tuple[Step, ...]:
