@@ -97,7 +97,7 @@ class ReplicaDerivation(Steps):
 
         site = replica_site(self)
         expanded = self._take(ExpandSharedCopies(site), Functional, "stability")
-        return expanded.apply(MultiplyPropagators())  # type: ignore[return-value]
+        return expanded.apply(MultiplyPropagators())
 
     def zero_temperature(self) -> ReplicaDerivation:
         """β → ∞ (of a measure declared at zero temperature)."""
