@@ -13,16 +13,18 @@ from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq
-from sympy import Expr, Symbol, lambdify, sqrt
+from sympy import Expr, Symbol
 
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, TreeAverage
 
 from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
-from .replica_cold import VARIANCE, Z, best, by_parts, changes, cold_nodes
+from .replica_cold import VARIANCE, Z, by_parts, cold_nodes
+from .replica_compile import apart, compiled
+from .replica_free import FreeAverage
 from .replica_labels import make_site
-from .replica_signs import Density, affine, every, label_product, split
 from .replica_sites import Site
+from .replica_slopes import jacobian
 from .replica_tree import Tree
 from .types import Array, Number
 
@@ -69,20 +71,6 @@ class ReplicaSolution:
         return self.branches[self.main]
 
 
-@lru_cache(maxsize=4096)
-def compiled(names: tuple[Symbol, ...], expr: Any, module: str) -> Any:
-    """A function of the named symbols, compiled once a process."""
-    return lambdify(names, expr, module)
-
-
-@lru_cache(maxsize=4096)
-def apart(expr: Expr) -> tuple[list[Any], list[Symbol], Expr]:
-    """Site averages of an expression, symbols in their place, and the expression in these."""
-    nodes = sorted(expr.atoms(SiteAverage, TreeAverage), key=lambda n: (str(n), n.sort_key()))
-    slots = [Symbol(f"_a{k}") for k in range(len(nodes))]
-    return nodes, slots, expr.xreplace(dict(zip(nodes, slots, strict=True)))
-
-
 class Evaluator:
     """Numbers of a problem at given parameters: site averages, residuals, observables."""
 
@@ -94,6 +82,7 @@ class Evaluator:
         self.multipliers = [lam for lam, _, _ in problem.constraints]
         self.names = [*self.unknowns, *self.multipliers, *self.base]
         self.compiled: dict[Expr, Callable[[dict[Symbol, float]], float]] = {}
+        self.averages: dict[Expr, Callable[[dict[Symbol, float]], float]] = {}
         self.guess: dict[Symbol, float] = {}
 
     # -- averages --------------------------------------------------------------------------------------------
@@ -106,15 +95,20 @@ class Evaluator:
         return self.compiled[expr](at)
 
     def _caller(self, function: Any, nodes: list[Any]) -> Callable[[dict[Symbol, float]], float]:
-        averages = [self._average(node) for node in nodes]
+        averages = [self.average(node) for node in nodes]
 
         def call(at: dict[Symbol, float]) -> float:
             return float(function(*(at[s] for s in self.names), *(a(at) for a in averages)))
 
         return call
 
-    def _average(self, node: SiteAverage | TreeAverage) -> Callable[[dict[Symbol, float]], float]:
+    def average(self, node: SiteAverage | TreeAverage) -> Callable[[dict[Symbol, float]], float]:
         """A function that evaluates one site average."""
+        if node not in self.averages:
+            self.averages[node] = self._average(node)
+        return self.averages[node]
+
+    def _average(self, node: SiteAverage | TreeAverage) -> Callable[[dict[Symbol, float]], float]:
         site = self.sites[node.site]
         if isinstance(node, TreeAverage):
             return self._nested(node, site)
@@ -265,73 +259,6 @@ def hermite(n: int) -> tuple[Array, Array]:
     return x, w / np.sqrt(2 * np.pi)
 
 
-class FreeAverage:
-    """A site average over many independent labels that the field is a sum of."""
-
-    def __init__(self, ev: Evaluator, node: SiteAverage, site: Site) -> None:
-        self.ev, self.site = ev, site
-        self.free = tuple(q.symbol for q in site.free)
-        if len(site.cases) != 1 or set(node.labels) - set(self.free):
-            raise NotCovered(f"site {site.name} has many labels next to others: only sums of independent ones")
-        b, k, v = node.field
-        constant, slopes = affine(b, self.free)
-        if k.has(*self.free) or v.has(*self.free):
-            raise NotCovered(f"the variance of the field of {site.name} depends on many labels")
-        self.fields = compiled(tuple(ev.names), (constant, k, v, *slopes), "math")
-        self.curved = site.cold and node.poly.has(L[2] ** 2)
-        self.terms = [(powers, self._functions(c)) for powers, c in split(node.poly, self.free)]
-
-    def _functions(self, poly: Expr) -> tuple[Any, Any, Any]:
-        """Functions of L₀, L₁, L₂ that stand under the density, under minus its slope, and without integration."""
-        plain = compiled(L[:3], poly, "numpy")
-        if not self.site.cold:
-            return plain, None, plain
-        moved = by_parts(poly)
-        under = moved.coeff(Z, 1) * sqrt(VARIANCE)
-        return compiled(L[:3], moved.coeff(Z, 0), "numpy"), compiled(L[:3], under, "numpy"), plain
-
-    def __call__(self, at: dict[Symbol, float]) -> float:
-        b, k, v, *slopes = self.fields(*(at[s] for s in self.ev.names))
-        self.ev._check(self.site, b, k, v)
-        a = np.array(slopes)
-        key = (self.site.name, b, k, v, a.tobytes())
-        if key not in self.ev.cache:
-            self.ev.cache[key] = cast(Any, self._prepare(b, k, v, a))
-        kind, density, arrays, jumps = cast(Any, self.ev.cache[key])
-        if self.curved and jumps:
-            return np.inf
-        if kind == "all":
-            values, p = density
-            return float(sum(np.sum(p * label_product(w, values) * f[2](*arrays)) for w, f in self.terms))
-        total = 0.0
-        for powers, (under, slope, _) in self.terms:
-            total += density.average(powers, under, under(*arrays) + 0 * arrays[0])
-            if slope is not None:
-                total -= density.average(powers, slope, slope(*arrays) + 0 * arrays[0], True)
-        return total
-
-    def _prepare(self, b: float, k: float, v: float, a: Array) -> Any:
-        site, parts = self.site, self.site.cases[0].parts
-        labels = list(site.free)
-        if k < 1e-13:
-            values, p = every(labels, site.name)
-            return "all", (values, p), *self._arrays(b + values @ a, v)
-        jumps = None
-        if site.cold:
-            reach = float(np.sum(np.abs(a) * [np.max(np.abs(q.values)) for q in labels])) + 12 * np.sqrt(k)
-            jumps = changes(site.kind, parts, b - reach, b + reach, v, site.name)
-        density = Density(labels, a, k, b, jumps, self.ev.fine)
-        return "density", density, *self._arrays(density.nodes, v)
-
-    def _arrays(self, h: Array, v: float) -> tuple[tuple[Array, ...], bool]:
-        site, parts = self.site, self.site.cases[0].parts
-        if not site.cold:
-            return site.logs(0, h, v), False
-        found = best(site.kind, parts, h, v, site.name)
-        jumps = changes(site.kind, parts, float(np.min(h)), float(np.max(h)), v, site.name)
-        return (found.value, found.first, found.second), bool(len(jumps))
-
-
 def _scalar(value: Any) -> Any:
     """A number, or an array over labels where the numbers differ."""
     if not isinstance(value, np.ndarray):
@@ -353,17 +280,6 @@ def iterate(
             return None
         x = damping * x + (1 - damping) * new
     return x, sweeps
-
-
-def jacobian(ev: Evaluator, x: Array, value: Array) -> Array:
-    """Derivatives of the right-hand sides, by differences."""
-    out = np.empty((len(x), len(x)))
-    for j in range(len(x)):
-        h = 1e-7 * max(abs(x[j]), 1e-3)
-        moved = x.copy()
-        moved[j] += h
-        out[:, j] = (ev.update(moved) - value) / h
-    return out
 
 
 def newton(ev: Evaluator, x: Array, steps: int = 30) -> tuple[Array, float, int, Array]:

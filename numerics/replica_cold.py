@@ -204,6 +204,8 @@ def cold_nodes(kind: str, parts: tuple[Part, ...], b: Any, k: Any, v: Any, name:
 
 def changes(kind: str, parts: tuple[Part, ...], low: float, high: float, v: Any, name: str) -> Array:
     """Fields at which the maximiser changes its piece."""
+    if kind == "state" and all(p.c is not None and np.isscalar(p.lo) and p.lo == p.hi for p in parts):
+        return _envelope(parts, low, high, v)
     scan = np.linspace(low, high, SCAN)
     codes = best(kind, parts, scan, v, name).code
     at = np.nonzero(np.diff(codes))[0]
@@ -215,6 +217,21 @@ def changes(kind: str, parts: tuple[Part, ...], low: float, high: float, v: Any,
         same = best(kind, parts, mid, v, name).code == left
         lo, hi = np.where(same, mid, lo), np.where(same, hi, mid)
     return lo
+
+
+def _envelope(parts: tuple[Part, ...], low: float, high: float, v: Any) -> Array:
+    """The same for finitely many values: corners of the upper envelope of lines in the field."""
+    lines = sorted((float(p.lo), float(p.c[0] + p.c[1] * p.lo + (p.c[2] + v) * p.lo**2 / 2)) for p in parts if p.c)
+    (slope, offset), at, corners = max(lines, key=lambda q: q[0] * low + q[1]), low, []
+    while True:
+        ahead = [((offset - c) / (s - slope), s, c) for s, c in lines if s > slope]
+        if not ahead:
+            break
+        at, slope, offset = min(ahead, key=lambda q: (q[0], -q[1]))
+        if at > high:
+            break
+        corners.append(at)
+    return np.array(corners)
 
 
 def _rows(parts: tuple[Part, ...], row: Any) -> tuple[Part, ...]:

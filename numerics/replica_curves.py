@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq
 from sympy import Symbol
 
 from quenched.theory.errors import ConvergenceError, QuenchedError
 from quenched.theory.problem_replicas import ReplicaProblem
 
 from .replica import Evaluator, newton, starts
+from .replica_slopes import jacobian
 from .types import Array, Number
 
-#: Smallest relative step of a continuation.
-SMALLEST = 1e-4
+#: First, smallest and largest step along a branch, unknowns and parameter in units of their size.
+FIRST, SMALLEST, LARGEST = 0.05, 1e-6, 0.4
+#: Points of a branch that are followed at most.
+MOST = 400
+#: Residual of a point of a branch.
+TOL = 1e-10
 
 
 def shrinking(
@@ -74,8 +80,8 @@ def fold(
 ) -> tuple[Number, Array]:
     """The parameter at which a branch turns back and is lost, from its first value in the bracket towards the second.
 
-    The branch is followed with shrinking steps; then the unknown that changes fastest takes the place of the parameter,
-    which is smooth and extremal there.
+    The branch is followed by arc length, in which it is smooth where it turns; there its direction has no component
+    along the parameter.
 
     Returns
     -------
@@ -86,93 +92,96 @@ def fold(
     QuenchedError
         The branch reaches the other end of the bracket.
     """
-    path = _follow(problem, parameter, values, start, bracket)
-    (p0, x0), (p1, x1) = path[-2:]
-    fast = int(np.argmax(np.abs(x1 - x0) / (0.05 + np.abs(x1))))
-    slope = (x1[fast] - x0[fast]) / (p1 - p0)
-    ahead = np.sign(p1 - p0)
-    last = [(p1, x1)]
-
-    def turned(value: float) -> float:
-        last.append(_solved(problem, parameter, values, fast, value, last[-1][1], last[-1][0]))
-        return float(-ahead * last[-1][0])
-
-    step = slope * (p1 - p0)
-    before, here = x1[fast], x1[fast] + step
-    level, new = -ahead * p1, turned(here)
-    for _ in range(60):
-        if new > level:
-            break
-        before, here, level = here, here + step, new
-        new = turned(here)
-        step *= 1.3
-    else:
-        raise ConvergenceError(f"the fold in {parameter} near {p1:g} was not bracketed")
-    lo, hi = sorted((2 * before - here, here))
-    best = minimize_scalar(turned, bounds=(lo, hi), method="bounded", options={"xatol": 1e-7 * (1 + abs(here))})
-    at = float(-ahead * best.fun)
-    return Number(at, 1e-8 * (1 + abs(at)) + 1e-10), last[-1][1]
-
-
-def _follow(
-    problem: ReplicaProblem, parameter: Symbol, values: dict[Symbol, float], start: Array, bracket: tuple[float, float]
-) -> list[tuple[float, Array]]:
-    """Points of a branch up to where it is lost."""
-    p, end = bracket
-    x, *_ = newton(Evaluator(problem, values | {parameter: p}), start)
-    path = [(p, x)]
-    step = (end - p) / 20
-    while abs(step) > SMALLEST * abs(end - bracket[0]):
-        trial = p + step
-        guess = x if len(path) < 2 else x + (x - path[-2][1]) * (step / (p - path[-2][0]))
-        try:
-            new, *_ = newton(Evaluator(problem, values | {parameter: trial}), guess)
-            if np.max(np.abs(new - x) / (0.1 + np.abs(x))) > 0.5:
-                raise ConvergenceError("the solution jumps")
-        except (ConvergenceError, ValueError):
+    x, *_ = newton(Evaluator(problem, values | {parameter: bracket[0]}), start)
+    span = bracket[1] - bracket[0]
+    curve = _Curve(problem, parameter, values, np.append(0.05 + np.abs(x), abs(span)))
+    here = curve.at(np.append(x, bracket[0]), np.append(np.zeros(len(x)), np.sign(span)))
+    ahead, step = np.sign(span), FIRST
+    for _ in range(MOST):
+        there = curve.ahead(here, step)
+        if there is None:
             step /= 2
+            if step < SMALLEST:
+                raise ConvergenceError(f"the branch is lost near {parameter} = {here.y[-1]:g} without turning back")
             continue
-        p, x = trial, new
-        path.append((p, x))
-        if abs(p - end) < 1e-12 * (1 + abs(end)):
+        if ahead * there.along <= 0:
+            return _turning(curve, here, step)
+        if ahead * (there.y[-1] - bracket[1]) > 0:
             raise QuenchedError(f"the branch does not end for {parameter} in {bracket}: give a wider bracket")
-        step = np.sign(step) * min(abs(step), abs(end - p))
-    if len(path) < 2:
-        raise ConvergenceError(f"the branch is lost at once at {parameter} = {bracket[0]:g}")
-    return path
+        here, step = there, min(step * (1.6 if there.count < 4 else 1.0), LARGEST)
+    raise ConvergenceError(f"the branch was followed to {parameter} = {here.y[-1]:g} and did not turn back")
 
 
-def _solved(
-    problem: ReplicaProblem,
-    parameter: Symbol,
-    values: dict[Symbol, float],
-    fixed: int,
-    value: float,
-    x: Array,
-    p: float,
-) -> tuple[float, Array]:
-    """(parameter, unknowns) with one unknown given: Newton's method with the parameter in its place."""
-    y = x.copy()
-    y[fixed] = value
+@dataclass(frozen=True)
+class _Point:
+    """A point of a branch: (unknowns, parameter), unit tangent in units of their size, and corrections that it took."""
 
-    def residual(y: Array, p: float) -> Array:
-        return Evaluator(problem, values | {parameter: p}).update(y) - y
+    y: Array
+    tangent: Array
+    count: int
 
-    for _ in range(30):
-        r = residual(y, p)
-        if np.max(np.abs(r) / (1 + np.abs(y))) < 1e-11:
-            return p, y
-        slope = np.empty((len(y), len(y)))
-        for j in range(len(y)):
-            h = 1e-7 * max(abs(y[j]) if j != fixed else abs(p), 1e-3)
-            moved = y.copy()
-            moved[j] += 0.0 if j == fixed else h
-            slope[:, j] = (residual(moved, p + (h if j == fixed else 0.0)) - r) / h
-        move = np.linalg.lstsq(slope, -r, rcond=None)[0]
-        scale = min(1.0, *(0.3 * (0.1 + abs(a)) / max(abs(m), 1e-300) for a, m in zip(y, move, strict=True)))
-        p += float(move[fixed]) * scale
-        move[fixed] = 0.0
-        y = y + move * scale
-    if np.max(np.abs(r) / (1 + np.abs(y))) < 1e-8:
-        return p, y
-    raise ConvergenceError("the branch near its fold did not converge")
+    @property
+    def along(self) -> float:
+        """Change of the parameter along the branch."""
+        return float(self.tangent[-1])
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Solutions of the saddle-point equations as one parameter varies."""
+
+    problem: ReplicaProblem
+    parameter: Symbol
+    values: dict[Symbol, float]
+    scale: Array
+
+    def _residual(self, y: Array) -> tuple[Array, Array]:
+        """Residuals and their derivatives (equations, unknowns and parameter) in units of their size."""
+        x, p = y[:-1], float(y[-1])
+        ev = Evaluator(self.problem, self.values | {self.parameter: p})
+        there = ev.update(x)
+        h = 1e-6 * max(abs(p), 1e-3 * float(self.scale[-1]))
+        moved = Evaluator(self.problem, self.values | {self.parameter: p + h}).update(x)
+        slope = np.column_stack([jacobian(ev, x, there) - np.eye(len(x)), (moved - there) / h])
+        if not np.isfinite(slope).all() or not np.isfinite(there).all():
+            raise ConvergenceError("the branch left the region where its equations are finite")
+        return there - x, slope * self.scale
+
+    def at(self, y: Array, direction: Array, slope: Array | None = None, count: int = 0) -> _Point:
+        """A point with its tangent, which continues a direction."""
+        slope = self._residual(y)[1] if slope is None else slope
+        tangent = np.linalg.svd(slope)[2][-1]
+        return _Point(y, tangent * (1 if tangent @ direction >= 0 else -1), count)
+
+    def ahead(self, here: _Point, step: float) -> _Point | None:
+        """The point of the branch at a distance along its tangent; None where that is too far."""
+        y = guess = here.y + step * here.tangent * self.scale
+        for count in range(8):
+            try:
+                residual, slope = self._residual(y)
+            except (ConvergenceError, ValueError, OverflowError, ZeroDivisionError):
+                return None
+            if np.max(np.abs(residual) / (1 + np.abs(y[:-1]))) < TOL:
+                found = self.at(y, here.tangent, slope, count)
+                return found if found.tangent @ here.tangent > 0.9 else None
+            off = here.tangent @ ((y - guess) / self.scale)
+            matrix = np.vstack([slope, here.tangent])
+            y = y - self.scale * np.linalg.lstsq(matrix, np.append(residual, off), rcond=None)[0]
+        return None
+
+
+def _turning(curve: _Curve, here: _Point, step: float) -> tuple[Number, Array]:
+    """Where the parameter is extremal, within one step of a point."""
+    found = [here]
+
+    def along(s: float) -> float:
+        there = curve.ahead(here, s) if s > 0 else here
+        if there is None:
+            raise ConvergenceError("the branch near its fold did not converge")
+        found.append(there)
+        return there.along
+
+    brentq(along, 0.0, step, xtol=1e-7, rtol=1e-10)
+    best = min(found, key=lambda q: abs(q.along))
+    at = float(best.y[-1])
+    return Number(at, 1e-8 * (1 + abs(at)) + abs(best.along) * step), best.y[:-1]

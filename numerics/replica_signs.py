@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy.fft import next_fast_len, rfft
 from sympy import Expr, Poly, Symbol
 
 from quenched.theory.errors import NotCovered
@@ -70,7 +71,12 @@ class Density:
         reach = float(np.sum(np.abs(a) * [np.max(np.abs(q.values)) for q in labels]) + REACH * np.sqrt(k))
         self.nodes, self.weights = self._nodes(b, reach, jumps, fine)
         step = np.pi / (1.1 * reach + REACH * np.sqrt(k))
-        self.omega = step * np.arange(int(CUT / np.sqrt(k) / step) + 2)
+        self.even, self.reach = jumps is None, reach
+        if self.even:  # frequencies of a fast Fourier transform of the padded nodes
+            self.padded = next_fast_len(int(np.ceil(2 * np.pi / step / self.weights[0])), real=True)
+            step = 2 * np.pi / (self.padded * self.weights[0])
+        count = int(CUT / np.sqrt(k) / step) + 2
+        self.omega = step * np.arange(min(count, self.padded // 2 + 1) if self.even else count)
         self.measure = np.full(len(self.omega), step / np.pi)
         self.measure[0] /= 2
         gauss = np.exp(-k * self.omega**2 / 2)
@@ -79,8 +85,9 @@ class Density:
         before = np.cumprod(np.concatenate([ones, self.factors]), axis=0)
         after = np.cumprod(np.concatenate([ones, self.factors[::-1]]), axis=0)[::-1]
         self.whole, self.without = gauss * before[-1], gauss * before[:-1] * after[1:]
-        self.wave = np.exp(-1j * np.outer(self.nodes - b, self.omega))
+        self.wave = np.exp(1j * self.omega * reach if self.even else -1j * np.outer(self.nodes - b, self.omega))
         self.seen: dict[Any, Array] = {}
+        self.pairs: dict[int, Array] = {}
 
     def _nodes(self, b: float, reach: float, jumps: Any, fine: float) -> tuple[Array, Array]:
         if jumps is None:
@@ -99,10 +106,49 @@ class Density:
 
     def average(self, powers: tuple[int, ...], what: Any, values: Array, slope: bool = False) -> float:
         """E[Π ξ^power f] of a function by its values at the nodes, or of minus its derivative; `what` names it."""
+        image, char = self._image(what, values), self._characteristic(powers)
+        return float(np.real(np.dot(char * (-1j * self.omega) if slope else char, image)))
+
+    def gradient(self, powers: tuple[int, ...], what: Any, values: Array, slope: bool = False) -> tuple[Array, Array]:
+        """Derivatives of an average in (b, k) and in the factors a of the labels."""
+        image = self._image(what, values)
+        image = image * (-1j * self.omega) if slope else image
+        char, rate = self._characteristic(powers), 1j * self.omega
+        own = np.array([char @ (rate * image), char @ (rate**2 * image) / 2])
+        return np.real(own), np.real(self._under_one_more(powers) @ (rate * image))
+
+    def _under_one_more(self, powers: tuple[int, ...]) -> Array:
+        """Characteristic functions (labels, frequencies) with one more factor ξ_ν each."""
+        held = [m for m, p in enumerate(powers) if p]
+        if len(held) > 1:
+            return np.array([self._characteristic((*powers[:m], p + 1, *powers[m + 1 :])) for m, p in enumerate(powers)])
+        rest = self._without_two(held[0]) if held else self.without
+        moved = [q.factor(a * self.omega, 1) for q, a in zip(self.labels, self.a, strict=True)]
+        if not held:
+            return rest * np.array(moved)
+        (m,) = held
+        here = self.labels[m].factor(self.a[m] * self.omega, powers[m])
+        out = rest * np.array(moved) * here
+        out[m] = self.without[m] * self.labels[m].factor(self.a[m] * self.omega, powers[m] + 1)
+        return np.asarray(out)
+
+    def _without_two(self, m: int) -> Array:
+        """Characteristic functions (labels, frequencies) without the label m and another one."""
+        if m not in self.pairs:
+            ones = np.ones((1, len(self.omega)))
+            factors = np.concatenate([self.factors[:m], ones, self.factors[m + 1 :]])
+            before = np.cumprod(np.concatenate([ones, factors]), axis=0)
+            after = np.cumprod(np.concatenate([ones, factors[::-1]]), axis=0)[::-1]
+            self.pairs[m] = np.exp(-self.k * self.omega**2 / 2) * before[:-1] * after[1:]
+        return self.pairs[m]
+
+    def _image(self, what: Any, values: Array) -> Array:
+        """The Fourier transform of a function, with the weights of the frequencies."""
         if what not in self.seen:
-            self.seen[what] = self.measure * ((self.weights * values) @ self.wave)
-        char = self._characteristic(powers)
-        return float(np.real(np.dot(char * (-1j * self.omega) if slope else char, self.seen[what])))
+            weighted = self.weights * values
+            image = rfft(weighted, self.padded)[: len(self.omega)] * self.wave if self.even else weighted @ self.wave
+            self.seen[what] = self.measure * image
+        return self.seen[what]
 
     def _characteristic(self, powers: tuple[int, ...]) -> Array:
         held = [m for m, p in enumerate(powers) if p]
