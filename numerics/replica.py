@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, root
 from sympy import Expr, Symbol
 
-from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
+from quenched.theory.errors import ConvergenceError, QuenchedError, nearest
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, TreeAverage
 
 from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
@@ -292,7 +292,9 @@ def newton(ev: Evaluator, x: Array, steps: int = 30) -> tuple[Array, float, int,
         slope = jacobian(ev, x, value)
         if size < TOL or (k > 3 and size < 1e-9 and size > history[-2] / 2):
             return x, size, k, slope
-        move = np.linalg.lstsq(slope - np.eye(len(x)), x - value, rcond=None)[0]
+        unit = 1 + np.abs(x)
+        scaled = (slope - np.eye(len(x))) * unit / unit[:, None]
+        move = unit * np.linalg.lstsq(scaled, (x - value) / unit, rcond=None)[0]
         for half in range(12):
             trial = x + move / 2**half
             try:
@@ -307,6 +309,25 @@ def newton(ev: Evaluator, x: Array, steps: int = 30) -> tuple[Array, float, int,
     if history and history[-1] < 1e-8:
         return x, history[-1], steps, jacobian(ev, x, value)
     raise ConvergenceError("the saddle-point equations did not converge", history)
+
+
+def reach(ev: Evaluator, x: Array) -> tuple[Array, float, int, Array]:
+    """Newton steps from a guess, where they stall after Powell's hybrid method."""
+    try:
+        return newton(ev, x)
+    except ConvergenceError:
+        unit = 1 + np.abs(x)
+
+        def residual(u: Array) -> Array:
+            try:
+                return (ev.update(u * unit) - u * unit) / unit
+            except (ConvergenceError, ValueError):
+                return np.full(len(u), 1e3)
+
+        def slope(u: Array) -> Array:
+            return (jacobian(ev, u * unit, ev.update(u * unit)) - np.eye(len(u))) * unit / unit[:, None]
+
+        return newton(ev, root(residual, x / unit, jac=slope, method="hybr").x * unit)
 
 
 def _size(residual: Array, x: Array) -> float:
@@ -398,7 +419,7 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             if reached is None:
                 continue
             near, sweeps = reached
-            x, residual, steps, slope = newton(ev, near)
+            x, residual, steps, slope = newton(ev, near) if guess is None else reach(ev, near)
         except (ConvergenceError, ValueError) as stop:
             failures.append(stop if isinstance(stop, ConvergenceError) else ConvergenceError(str(stop)))
             continue
@@ -461,20 +482,23 @@ def crossing(
     """
 
     def gap(p: float) -> float:
-        state = _follow(problem, values | {parameter: p}, seen, start)
+        if p not in seen:
+            nearest_first = [seen[q] for q in sorted(seen, key=lambda q: abs(q - p))]
+            seen[p] = _follow(problem, values | {parameter: p}, nearest_first, start)
+        state = seen[p]
         if observable not in state.values:
             raise QuenchedError(f"no observable {observable!r}: choose from {', '.join(state.values)}")
         return state.values[observable].value - target
 
-    seen: list[ReplicaBranch] = []
+    seen: dict[float, ReplicaBranch] = {}
     ends = [gap(p) for p in bracket]
     if not ends[0] * ends[1] < 0:
         raise QuenchedError(
             f"{observable} − {target:g} is {ends[0]:.4g} at {parameter}={bracket[0]:g} and {ends[1]:.4g} at "
             f"{parameter}={bracket[1]:g}: give a bracket in which it changes sign"
         )
-    root, report = brentq(gap, *bracket, xtol=1e-9, rtol=1e-12, full_output=True)
-    return Number(float(root), 1e-9 + 1e-8 * abs(float(root)) + (0.0 if report.converged else np.inf))
+    found, report = brentq(gap, *bracket, xtol=1e-9, rtol=1e-12, full_output=True)
+    return Number(float(found), 1e-9 + 1e-8 * abs(float(found)) + (0.0 if report.converged else np.inf))
 
 
 def _follow(
@@ -483,13 +507,11 @@ def _follow(
     seen: list[ReplicaBranch],
     start: Mapping[str, float] | None = None,
 ) -> ReplicaBranch:
-    """The main branch: all starts for both ends of a bracket, then whichever solution was near."""
+    """The main branch: all starts for both ends of a bracket, then whichever solution is nearest."""
     if len(seen) >= 2:
         try:
-            return solve_replica(problem, values, np.array(seen[-1].x)).state
+            return solve_replica(problem, values, np.array(seen[0].x)).state
         except ConvergenceError:
             pass
     guess = None if start is None else from_means(problem, values, start)
-    state = solve_replica(problem, values, guess).state
-    seen.append(state)
-    return state
+    return solve_replica(problem, values, guess).state

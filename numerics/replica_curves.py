@@ -136,7 +136,7 @@ class _Curve:
     scale: Array
 
     def _residual(self, y: Array) -> tuple[Array, Array]:
-        """Residuals and their derivatives (equations, unknowns and parameter) in units of their size."""
+        """Relative residuals and their derivatives (equations, unknowns and parameter) in units of their size."""
         x, p = y[:-1], float(y[-1])
         ev = Evaluator(self.problem, self.values | {self.parameter: p})
         there = ev.update(x)
@@ -145,7 +145,8 @@ class _Curve:
         slope = np.column_stack([jacobian(ev, x, there) - np.eye(len(x)), (moved - there) / h])
         if not np.isfinite(slope).all() or not np.isfinite(there).all():
             raise ConvergenceError("the branch left the region where its equations are finite")
-        return there - x, slope * self.scale
+        rows = 1 + np.abs(x)
+        return (there - x) / rows, slope * self.scale / rows[:, None]
 
     def at(self, y: Array, direction: Array, slope: Array | None = None, count: int = 0) -> _Point:
         """A point with its tangent, which continues a direction."""
@@ -161,7 +162,7 @@ class _Curve:
                 residual, slope = self._residual(y)
             except (ConvergenceError, ValueError, OverflowError, ZeroDivisionError):
                 return None
-            if np.max(np.abs(residual) / (1 + np.abs(y[:-1]))) < TOL:
+            if np.max(np.abs(residual)) < TOL:
                 found = self.at(y, here.tangent, slope, count)
                 return found if found.tangent @ here.tangent > 0.9 else None
             off = here.tangent @ ((y - guess) / self.scale)

@@ -106,12 +106,12 @@ class Density:
 
     def average(self, powers: tuple[int, ...], what: Any, values: Array, slope: bool = False) -> float:
         """E[Π ξ^power f] of a function by its values at the nodes, or of minus its derivative; `what` names it."""
-        image, char = self._image(what, values), self._characteristic(powers)
+        image, char = self.image(what, values), self._characteristic(powers)
         return float(np.real(np.dot(char * (-1j * self.omega) if slope else char, image)))
 
     def gradient(self, powers: tuple[int, ...], what: Any, values: Array, slope: bool = False) -> tuple[Array, Array]:
         """Derivatives of an average in (b, k) and in the factors a of the labels."""
-        image = self._image(what, values)
+        image = self.image(what, values)
         image = image * (-1j * self.omega) if slope else image
         char, rate = self._characteristic(powers), 1j * self.omega
         own = np.array([char @ (rate * image), char @ (rate**2 * image) / 2])
@@ -121,7 +121,8 @@ class Density:
         """Characteristic functions (labels, frequencies) with one more factor ξ_ν each."""
         held = [m for m, p in enumerate(powers) if p]
         if len(held) > 1:
-            return np.array([self._characteristic((*powers[:m], p + 1, *powers[m + 1 :])) for m, p in enumerate(powers)])
+            more = ((*powers[:m], p + 1, *powers[m + 1 :]) for m, p in enumerate(powers))
+            return np.array([self._characteristic(p) for p in more])
         rest = self._without_two(held[0]) if held else self.without
         moved = [q.factor(a * self.omega, 1) for q, a in zip(self.labels, self.a, strict=True)]
         if not held:
@@ -142,7 +143,7 @@ class Density:
             self.pairs[m] = np.exp(-self.k * self.omega**2 / 2) * before[:-1] * after[1:]
         return self.pairs[m]
 
-    def _image(self, what: Any, values: Array) -> Array:
+    def image(self, what: Any, values: Array) -> Array:
         """The Fourier transform of a function, with the weights of the frequencies."""
         if what not in self.seen:
             weighted = self.weights * values

@@ -6,7 +6,7 @@ that the field of the site depends on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sympy import Symbol
@@ -35,11 +35,11 @@ def jacobian(ev: Evaluator, x: Array, value: Array) -> Array:
             if j < len(x):
                 out[i, j] += rate
             else:
-                out[i] += rate * _gradient(ev, nodes[j - len(x)], averages[j - len(x)], at, unknowns)
+                out[i] += rate * _gradient(nodes[j - len(x)], averages[j - len(x)], at, unknowns)
     return out
 
 
-def _gradient(ev: Evaluator, node: object, average: object, at: dict[Symbol, float], unknowns: tuple[Symbol, ...]) -> Array:
+def _gradient(node: Any, average: Any, at: dict[Symbol, float], unknowns: tuple[Symbol, ...]) -> Array:
     """Derivatives of one site average."""
     if isinstance(average, FreeAverage):
         return average.gradient(at, unknowns)

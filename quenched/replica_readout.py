@@ -19,6 +19,7 @@ from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
 from quenched.theory.fields import Field, Quenched, unbind
 from quenched.theory.landscape import Height
 from quenched.theory.observables import Critical, Functional, Mean
+from quenched.theory.problem_replicas import ReplicaProblem
 from quenched.theory.replica_observe import AT_THE_SADDLE, SOURCE, declared_name, part_name, with_source
 from quenched.theory.spaces import N
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from quenched.numerics.types import Number
     from quenched.replica_theory import ReplicaTheory
     from quenched.theory.gibbs import Gibbs
-    from quenched.theory.problem_replicas import ReplicaProblem
 
 #: Step of the sources.
 STEP = 1e-3
@@ -241,10 +241,20 @@ def _allowed(parameter: Symbol, value: float) -> bool:
 
 @lru_cache(maxsize=128)
 def sourced_problem(model: Gibbs, node: Mean | Height) -> ReplicaProblem:
-    """The problem of the measure with a source for one mean."""
-    from quenched.theory.replicas import derive
+    """The problem of the measure with a source for one mean; at finite temperature its free entropy alone."""
+    from quenched.theory.replica_ansatz import replica_site
+    from quenched.theory.replica_limit import FreeEntropyForm
+    from quenched.theory.replicas import derive, start
 
-    found = derive(with_source(model, node)).replica_problem
+    tilted = with_source(model, node)
+    if not model.cold:
+        steps = start(tilted).average().order_parameters().saddle().ansatz().few_replicas()
+        free = steps.find(FreeEntropyForm)
+        if free is not None and not free.action.multipliers:
+            parameters = free.action.problem.action.parameters
+            sites = tuple(replica_site(s.variable) for s in free.action.sites)
+            return ReplicaProblem(parameters, sites, tuple((u, u) for u in free.unknowns), (), free.value, ())
+    found = derive(tilted).replica_problem
     if found is None:
         raise NotCovered(f"a measure with a source for {node} has no solvable theory")
     return found

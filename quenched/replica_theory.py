@@ -186,7 +186,7 @@ class ReplicaTheory(Theory):
         Raises
         ------
         NotCovered
-            A measure whose states do not start from a row of a matrix, or at zero temperature.
+            A measure whose states do not start from a row of a matrix.
         """
         import numpy as np
 

@@ -26,7 +26,9 @@ from quenched import (
     validate,
     zero_temperature,
 )
+from quenched.numerics.replica import Evaluator
 from quenched.numerics.replica_signs import Density, FreeLabel
+from quenched.numerics.replica_slopes import jacobian
 from quenched.theory.circulant import ANGLE
 from quenched.theory.replica_condense import Condensed, coefficients
 from quenched.validate.witness import verify
@@ -96,13 +98,111 @@ def test_correlated_attractors() -> None:
 
 
 @pytest.mark.slow
+def test_correlated_attractors_next_to_more_patterns() -> None:
+    """A start from which Newton's method stalls, and a mixture of three patterns at the same point."""
+    theory = derive(catalogue["hebbian-length-correlations"](distances=3))
+    at = {"alpha": 0.005, "T": 0.1, "gamma": 0.3}
+    for start, m, q, r, replicon in (
+        (PROFILE, [0.5610, 0.4063, 0.1051, 0.0330], 0.95095, 12.9, 0.22),
+        (dict(m_xi_0=0.5, m_xi_1=0.5, m_xi_m1=0.5), [0.5137, 0.4862, 0.0138, 0.0009], 0.98237, 1.98, 0.01),
+    ):
+        solution = theory.solve(at, start=start)
+        assert [float(solution[f"m_{k}"]) for k in range(4)] == pytest.approx(m, abs=6e-5)
+        assert float(solution["q"]) == pytest.approx(q, abs=6e-6)
+        assert float(solution["r"]) / 100 == pytest.approx(r, abs=0.05)
+        assert float(solution["replicon"]) == pytest.approx(replicon, abs=6e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gamma", "end"), [(0.35, 0.00583), (0.5, 0.00232), (0.6, 0.00095)])
+def test_where_correlated_attractors_end(gamma: float, end: float) -> None:
+    theory = derive(catalogue["hebbian-length-correlations"]())
+    found = theory.fold("alpha", bracket=(0.0005, 0.02), gamma=gamma, T=0.1, start=PROFILE)  # type: ignore[attr-defined]
+    assert found.value == pytest.approx(end, abs=6e-6)
+
+
+@pytest.mark.slow
+def test_where_correlated_ground_states_end() -> None:
+    theory = derive(zero_temperature(catalogue["hebbian-length-correlations"]()))
+    found = theory.fold("alpha", bracket=(0.0015, 0.02), gamma=0.5, start=PROFILE)  # type: ignore[attr-defined]
+    assert found.value == pytest.approx(0.00332, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("d", "gamma", "capacity"), [(1, 0.1, 0.1164), (1, 0.3, 0.0200), (2, 0.1, 0.0940), (2, -0.1, 0.0987)]
+)
+def test_capacities_of_windows(d: int, gamma: float, capacity: float) -> None:
+    """Retrieval at zero temperature is lost at a fold."""
+    theory = derive(zero_temperature(catalogue["hebbian-length-correlations"](d=d)))
+    bracket = (0.7 * capacity, 1.3 * capacity)
+    found = theory.fold("alpha", bracket=bracket, gamma=gamma)  # type: ignore[attr-defined]
+    assert found.value == pytest.approx(capacity, abs=6e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("gamma", "load", "temperature"),
+    [(0, 0.12, 0.00499), (0.1, 0.09, 0.00234), (0.1, 0.11, 0.00902), (0.2, 0.064, 0.00933)],
+)
+def test_where_retrieval_breaks_the_symmetry_of_replicas(gamma: float, load: float, temperature: float) -> None:
+    """Far below other temperatures, where R = 1."""
+    theory = derive(catalogue["hebbian-length-correlations"]())
+    bracket = (0.7 * temperature, 1.3 * temperature)
+    found = theory.critical("T", bracket=bracket, alpha=load, gamma=gamma)  # type: ignore[attr-defined]
+    assert found.value == pytest.approx(temperature, abs=6e-6)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "load", "T", "replicon"), [(0, 0.1, 0.2, 0.0196), (0.1, 0.05, 0.4, 0.0182), (0.1, 0.1, 0.1, 0.0577)]
+)
+def test_replicon_of_retrieval(gamma: float, load: float, T: float, replicon: float) -> None:
+    found = numbers(catalogue["hebbian-length-correlations"](), "replicon", gamma=gamma, alpha=load, T=T)
+    assert found == pytest.approx([replicon], abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "d", "T", "gamma", "between"),
+    [
+        (9, 1, 0.05, 0.6, (0.66005, 0.33022)),
+        (9, 2, 0.1, -0.3, (-0.13048, -0.19884)),
+        (9, 2, 0.05, 0.26, (1, 1)),
+        (11, 1, 0, 0.6, (85 / 128, 85 / 256)),
+    ],
+)
+def test_attractors_on_a_cycle_overlap(size: int, d: int, T: float, gamma: float, between: tuple[float, ...]) -> None:
+    model = cycle(size, d)
+    at = {"gamma": gamma, **({"T": T} if T else {})}
+    theory = derive(model if T else zero_temperature(model))
+    found = [theory.between(k, at).value for k in (1, 2)]  # type: ignore[attr-defined]
+    assert found == pytest.approx(between, abs=6e-6)
+
+
+def test_broad_states_of_a_cycle() -> None:
+    """All attractors merge."""
+    found = numbers(cycle(9, 2), "m_0", "m_1", "m_4", "q", T=0.05, gamma=0.26)
+    assert found == pytest.approx([0.2734, 0.2734, 0.2734, 1], abs=5e-5)
+
+
+@pytest.mark.slow
+def test_larger_cycles() -> None:
+    found = numbers(cycle(13, 2), "m_0", "m_1", "m_4", "q", T=0.3, gamma=0.4)
+    assert found == pytest.approx([0.22429, 0.22429, 0.22429, 0.96701], abs=6e-6)
+    at = {"T": 0.1, "gamma": 0.6}
+    found = numbers(cycle(14), "m_0", "m_1", "m_2", "m_3", "m_4", "q", **at)
+    assert found == pytest.approx([0.60107, 0.39759, 0.10373, 0.02027, 0.00386, 0.97653], abs=6e-6)
+    theory = derive(cycle(14))
+    assert [theory.between(k, at).value for k in (1, 2)] == pytest.approx([0.65235, 0.32266], abs=6e-6)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
 def test_attractors_of_neighbouring_patterns_overlap() -> None:
     """Correlated attractors at distance 1 and 2; far from each other nothing is left."""
     theory = derive(catalogue["hebbian-length-correlations"]())
     at = {"alpha": 0.0015, "T": 0.1, "gamma": 0.5}
     found = [theory.between(k, at, start=PROFILE).value for k in (1, 2, 0)]  # type: ignore[attr-defined]
     assert found[:2] == pytest.approx([0.6481, 0.3174], abs=6e-5)
-    assert found[2] == pytest.approx(0.97170, abs=6e-6)  # the same state twice: q itself
+    assert found[2] == pytest.approx(float(theory.solve(at, start=PROFILE)["q"]), abs=1e-9)  # the same state twice
 
 
 # -- variants ------------------------------------------------------------------------------------------------------
@@ -181,6 +281,21 @@ def test_many_labels_against_all_their_values(cold: bool) -> None:
     assert density.average((0,) * 6, "f", nodes) == pytest.approx(total_, abs=1e-9)
     assert density.average((0, 0, 0, 0, 0, 1), "f", nodes) == pytest.approx(product_, abs=1e-9)
     assert -density.average((0,) * 6, "f", nodes, True) == pytest.approx(slope_, abs=1e-8)
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_slopes_of_averages_over_labels(cold: bool) -> None:
+    """Derivatives of the equations against differences, at a point that is no solution."""
+    model = catalogue["hebbian-length-correlations"]()
+    problem = derive(zero_temperature(model) if cold else model).problem
+    values = {s: {"alpha": 0.08, "T": 0.4, "c": 1, "gamma": 0.2}[s.name] for s in problem.parameters}
+    ev, rng = Evaluator(problem, values), np.random.default_rng(1)
+    size = {"mean": (0, 0.3), "overlap": (0.9, 1), "susceptibility": (0.1, 0.2)}
+    x = np.array([rng.uniform(*size[k]) for k in problem.kinds])
+    exact = jacobian(ev, x, ev.update(x))
+    for j in range(0, len(x), 4):
+        h = 1e-4 * np.eye(len(x))[j]
+        assert exact[:, j] == pytest.approx((ev.update(x + h) - ev.update(x - h)) / 2e-4, rel=2e-6, abs=2e-7)
 
 
 @pytest.mark.slow
