@@ -80,6 +80,14 @@ class ReplicaTheory(Theory):
     def takes_lags(self) -> bool:
         return False
 
+    @property
+    def keeps_size(self) -> bool:
+        return False
+
+    @property
+    def in_time(self) -> bool:
+        return False
+
     def solve(self, params: Params = None, *, start: Mapping[str, float] | None = None, **keywords: Any) -> Solution:
         """All saddles: order parameters, free entropy (relative to the prior), entropy, energy, replicon eigenvalue.
 
