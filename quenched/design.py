@@ -158,8 +158,8 @@ def design_of(
 ) -> Design | StaticDesign:
     """The simulations of one parameter point: the tier of the head's simulator, and what is given instead.
 
-    A simulator's module may have ``tier(model, values, quick)``, which returns sizes, trials and settings of its own;
-    else its ``QUICK`` and ``FULL`` say the same for every model.
+    A simulator's module may have ``tier(model, values, quick)``, which returns sizes, trials and settings of its own
+    (with a further argument ``route``, those of a route that is chosen); else its ``QUICK`` and ``FULL`` hold for all.
     """
     from quenched.validate.heads import check_settings, module_of
 
@@ -171,7 +171,11 @@ def design_of(
             raise QuenchedError(f"validate chooses {fixed[0]}= by itself; simulate takes it")
         return plan(model, values, solution, quick=quick, **given)
     module = module_of(model)
-    tier = module.tier(model, values, quick) if hasattr(module, "tier") else module.QUICK if quick else module.FULL
+    if hasattr(module, "tier"):
+        takes = inspect.signature(module.tier).parameters
+        tier = module.tier(model, values, quick, **{k: given[k] for k in ("route",) if k in given and k in takes})
+    else:
+        tier = module.QUICK if quick else module.FULL
     settings = {**tier, **given}
     return StaticDesign(tuple(settings.pop("sizes")), settings.pop("trials"), settings)
 

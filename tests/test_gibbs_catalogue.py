@@ -93,6 +93,17 @@ def test_a_mistake_is_rejected_and_the_theory_is_not() -> None:
     assert wrong.verdict == "disagree", wrong
 
 
+@pytest.mark.slow
+def test_messages_contract_by_the_replicon_eigenvalue() -> None:
+    """Spins in pairs: the change of messages between sweeps, on instances, against λ = .450505."""
+    how = {"route": "messages", "trials": 60, "quick": True, "ci": True, "workers": 1, "store": False}
+    model = catalogue["sk"]()
+    found = validate(model, **how)
+    assert "not rejected" in found.reason, found
+    wrong = validate(model, theory=derive(model).mutate("averaged-before-squared"), **how)
+    assert wrong.verdict == "disagree", wrong
+
+
 def test_broken_symmetry_of_replicas_is_never_agreement() -> None:
     model = catalogue["sk"]()
     found = validate(model, T=0.4, h=0.1, sizes=(8, 10, 12), trials=24, quick=True, workers=1, store=False)

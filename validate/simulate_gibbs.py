@@ -354,15 +354,17 @@ def _version() -> str:
 MANY = 12
 #: Sweeps of many short runs: the scatter between realisations, not within one, limits what a verdict resolves.
 SHORT = {"sweeps": 60, "burn": 30}
+#: The same where early and late states of a run have to be independent.
+LONG = {"sweeps": 140, "burn": 40}
 #: Sizes (quick, full) of measures with couplings of more than two units, by how many: sweeps cost N to that power.
 FEW_UNITS = {3: ((24, 32, 48), (32, 48, 64)), 4: ((12, 16, 24), (16, 20, 28))}
 FEWEST_UNITS = ((8, 10, 12), (10, 12, 16))
 
 
-def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, Any]:
+def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | None = None) -> dict[str, Any]:
     """Sizes, trials and settings of `validate` for one measure at one point."""
     program, what = _written(model)
-    small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), None)
+    small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), route)
     if small == "messages":
         return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 320 if quick else 1200, "route": "messages"}
     if small == "enumerate" and _needs_counts(what):
@@ -380,7 +382,12 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool) -> dict[str, An
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
         return {"sizes": _sizes(model, values, wanted), "trials": 48 if quick else 150, **SHORT}
     if all(f.kind == "atoms" for f in program.fields):
-        return {"sizes": _sizes(model, values, (32, 64, 128)), "trials": 1800 if quick else 11000, "sweeps": 140, "burn": 40}
+        return {
+            "sizes": _sizes(model, values, (32, 64, 128)),
+            "trials": 1800 if quick else 11000,
+            "sweeps": 140,
+            "burn": 40,
+        }
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
 
 
