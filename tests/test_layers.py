@@ -9,7 +9,7 @@ from sympy import Max, exp, sin, tanh
 
 from quenched import Map, NotCovered, QuenchedError, derive
 from quenched.theory import Field, Fluctuation, Gaussian, Layers, Normal, Overlap, Population, Quenched, Shift, mean, t
-from quenched.theory.layered import LayerBlocks
+from quenched.theory.layered_blocks import LayerBlocks
 
 NUMBERS = {s.name: v for s, v in VALUES.items()}
 

@@ -22,7 +22,8 @@ from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoint
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.expansion import EliminateConjugates, ExpandTerms, LayerFluctuations
 from quenched.theory.fluctuations import ExpandBetweenCopies, InvertQuadraticAction, PropagateUnits
-from quenched.theory.layered import CloseLayerAverages, CloseLayers, LayerBlocks, LayerEquations, SeparateLayers
+from quenched.theory.layered import CloseLayers, LayerEquations
+from quenched.theory.layered_blocks import CloseLayerAverages, LayerBlocks, SeparateLayers
 from quenched.theory.linear import LinearUnits, NeedsTrajectories, SolveUnits, why_not_gaussian
 from quenched.theory.lower import CopiedAction, Declaration, Lower
 from quenched.theory.modes import FourierModes

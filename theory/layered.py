@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sympy import Add, Expr, KroneckerDelta, Rational, S, Symbol, cancel, together
+from sympy import Expr, Rational, S, cancel, together
 
 from quenched.theory.distributions import Law, Normal
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
-from quenched.theory.gauss import derivative, two_point
+from quenched.theory.gauss import derivative
+from quenched.theory.layered_print import alike, covariance_line, mean_line
 from quenched.theory.layers import Overlap
 from quenched.theory.linear import NeedsTrajectories
 from quenched.theory.lower import SiteField
 from quenched.theory.naming import unit_name
-from quenched.theory.problem import M1, M2, SiteFunction, U
-from quenched.theory.problem_layers import LAYER_A, LAYER_B, Coupled, LayeredGaussian, LayerOutput, Source
+from quenched.theory.problem import SiteFunction, U
+from quenched.theory.problem_layers import Coupled, LayeredGaussian, LayerOutput, Source
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
-from quenched.theory.render import latex, signed_sum, text
-from quenched.theory.spaces import N, t
+from quenched.theory.spaces import N
 
 Weights = tuple[tuple[str, Expr], ...]
 
@@ -46,11 +46,6 @@ class LayerEquations(Form):
     def mutants(self) -> Iterator[tuple[str, Form]]:
         for label, problem in layer_mutants(self.problem):
             yield label, replace(self, problem=problem)
-
-
-def alike(p: LayeredGaussian, i: int, j: int) -> bool:
-    """Whether two states belong to one population."""
-    return p.population[p.states[i]] == p.population[p.states[j]]
 
 
 # --- the rule ------------------------------------------------------------------------------------------------------
@@ -239,307 +234,6 @@ def combination(name: str, body: Expr, variables: dict[Any, str]) -> tuple[SiteF
         function = function.xreplace({first: first - ratio * other})
     function = function.xreplace({first: U})
     return SiteFunction(name, function.simplify() if rest else function), tuple(weights)
-
-
-# --- printing ------------------------------------------------------------------------------------------------------
-Piece = tuple[Expr, str, str]
-
-
-def mean_line(p: LayeredGaussian, i: int) -> Line:
-    """⟨x(a+1)⟩ of a state."""
-    x = Symbol(p.states[i])
-    pieces: list[Piece] = [
-        (e.subs(t, LAYER_A), f"⟨{text(Symbol(y))}(I)⟩", rf"\langle {latex(Symbol(y))}(I) \rangle")
-        for y, e in zip(p.states, p.memory[i], strict=True)
-        if e != 0
-    ]
-    for u, coef, out in p.mean:
-        gain = p.feed[i][p.inputs.index(u)].subs(t, LAYER_A) * coef
-        if gain != 0:
-            pieces.append((gain, f"⟨{text(Symbol(out))}(I)⟩", rf"\langle {latex(Symbol(out))}(I) \rangle"))
-    constant = p.constant[i].subs(t, LAYER_A)
-    for s in p.sources:
-        constant += p.feed[i][p.inputs.index(s.name)].subs(t, LAYER_A) * s.mean
-    if constant != 0:
-        pieces.append((S.One, text(constant), latex(constant)))
-    plain, tex = signed_sum(pieces)
-    return Line(f"⟨{text(x)}(I+1)⟩ = {plain}", rf"\langle {latex(x)}(I{{+}}1) \rangle = {tex}")
-
-
-def covariance_line(p: LayeredGaussian, i: int, j: int, when: str) -> Line:
-    """Cov of two states: both at layer 0 (start), one of them (mixed), or both after a step."""
-    x, y = Symbol(p.states[i]), Symbol(p.states[j])
-    own = f"C_{text(x)}" if i == j else f"C_{text(x)},{text(y)}"
-    tex = f"C_{{{latex(x)}}}" if i == j else f"C_{{{latex(x)},{latex(y)}}}"
-    where = {"start": ("0α", "0β"), "mixed": ("0α", "J+1"), "steps": ("I+1", "J+1")}[when]
-    where_tex = [w.replace("α", r"\alpha").replace("β", r"\beta").replace("+1", "{+}1") for w in where]
-    pieces = input_pieces(p, i, j, when)
-    if p.remembers and when != "start":
-        pieces += memory_pieces(p, i, j, when)
-    plain, right = signed_sum(pieces)
-    return Line(f"{own}({','.join(where)}) = {plain}", f"{tex}({','.join(where_tex)}) = {right}")
-
-
-def memory_pieces(p: LayeredGaussian, i: int, j: int, when: str) -> list[Piece]:
-    """What a unit carries over from its own past."""
-    out: list[Piece] = []
-    rows = (p.memory[i], p.memory[j])
-    for k, x in enumerate(p.states):
-        for l, y in enumerate(p.states):
-            gain = rows[0][k].subs(t, LAYER_A) * rows[1][l].subs(t, LAYER_B) if when == "steps" else S.Zero
-            if gain != 0:
-                out.append((gain, f"C_{x},{y}(I,J)", f"C_{{{x},{y}}}(I,J)"))
-    for k, x in enumerate(p.states):
-        for label, gain in ((f"Cov({x}(I), input_{p.states[j]}(J))", rows[0][k].subs(t, LAYER_A)),):
-            if gain != 0 and when == "steps":
-                out.append((gain, label, rf"\mathrm{{Cov}}({x}(I), \iota_{{{p.states[j]}}}(J))"))
-        gain = rows[1][k].subs(t, LAYER_B)
-        if gain != 0:
-            first = "I" if when == "steps" else "0α"
-            label = f"Cov(input_{p.states[i]}({first}), {x}(J))"
-            out.append((gain, label, rf"\mathrm{{Cov}}(\iota_{{{p.states[i]}}}, {x}(J))"))
-    return out
-
-
-def input_pieces(p: LayeredGaussian, i: int, j: int, when: str) -> list[Piece]:
-    """Cov of the inputs of two states at two events, term by term."""
-    rows = {
-        "start": (p.start[i], p.start[j]),
-        "mixed": (p.start[i], tuple(e.subs(t, LAYER_B) for e in p.feed[j])),
-        "steps": (tuple(e.subs(t, LAYER_A) for e in p.feed[i]), tuple(e.subs(t, LAYER_B) for e in p.feed[j])),
-    }[when]
-    place = {n: k for k, n in enumerate(p.inputs)}
-    sums: dict[tuple[str, str], Expr] = {}
-
-    def put(coef: Expr, fresh: bool, each: bool, plain: str, tex: str) -> None:
-        if coef == 0 or (fresh and when == "mixed"):
-            return
-        layer = ("·δ_ab", r"\,\delta_{ab}") if fresh and when == "steps" else ("", "")
-        sample = ("·δ_αβ", r"\,\delta_{\alpha\beta}") if each and p.samples > 1 else ("", "")
-        key = (f"{plain}{layer[0]}{sample[0]}".lstrip("·"), f"{tex}{layer[1]}{sample[1]}")
-        sums[key] = sums.get(key, S.Zero) + coef
-
-    for c in p.covariance:
-        ways = [(c.u, c.v, c.first, c.second)] + ([(c.v, c.u, c.second, c.first)] if c.u != c.v else [])
-        for u, v, one, two in ways:
-            plain, tex = overlap_name(p, one, two, when)
-            put(rows[0][place[u]] * rows[1][place[v]] * c.coef, c.same, False, plain, tex)
-    pieces = [(coef, *key) for key, coef in sums.items()]
-    sums.clear()
-    for s in p.sources:
-        put(rows[0][place[s.name]] * rows[1][place[s.name]] * s.variance, s.fresh, s.each, "", "")
-    for key, coef in sums.items():
-        mark, mark_tex = (f"·{key[0]}" if key[0] else ""), key[1]
-        pieces.append((S.One, f"{text(coef)}{mark}", f"{latex(coef)}{mark_tex}"))
-    return pieces
-
-
-def overlap_name(p: LayeredGaussian, one: str, two: str, when: str) -> tuple[str, str]:
-    """The name of ⟨one(I) two(J)⟩, or of the overlaps of given vectors."""
-    if p.output(one).given is not None:
-        return "X_αβ", r"X_{\alpha\beta}"
-    a, b = Symbol(one), Symbol(two)
-    label, tex = (text(a), latex(a)) if one == two else (f"{text(a)},{text(b)}", f"{latex(a)},{latex(b)}")
-    first = "start" if when in ("start", "mixed") else "I"
-    second = "start" if when == "start" else "J"
-    return f"Q_{label}({first},{second})", f"Q_{{{tex}}}({first},{second})"
-
-
-# --- Gaussian averages ---------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class LayerAverages(Form):
-    """The recursion with every Gaussian average that a rule covers in closed form."""
-
-    name: ClassVar[str] = "averages over layers"
-    problem: LayeredGaussian
-
-    def lines(self) -> list[Line]:
-        p = self.problem
-        return [self._line(pair) for pair in pairs_of(p)]
-
-    def _line(self, pair: tuple[str, str]) -> Line:
-        p = self.problem
-        plain, tex = overlap_name(p, *pair, "steps")
-        a, b = (p.output(n) for n in pair)
-        body = "".join(f"{_function(o.f)}({_name(o.argument)}({c}))" + _times(o, c) for o, c in ((a, "I"), (b, "J")))
-        closed = p.closed.get(pair)
-        if a.factor or b.factor:
-            return self._product_line(plain, tex, body, a, b)
-        shown = (
-            (f"⟨{body}⟩", "named Gaussian integral") if closed is None else (f"⟨{body}⟩ = {text(closed)}", "v, c: C")
-        )
-        right = "" if closed is None else f" = {latex(closed)}"
-        return Line(f"{plain} = {shown[0]}", rf"{tex} = \langle \mathtt{{{_tex(body)}}} \rangle{right}", shown[1])
-
-    @staticmethod
-    def _product_line(plain: str, tex: str, body: str, a: LayerOutput, b: LayerOutput) -> Line:
-        """A product with a second Gaussian quantity: Gaussian integration by parts."""
-        f, g = (f"{_function(o.f)}({_name(o.argument)}({c}))" for o, c in ((a, "I"), (b, "J")))
-        both = f"C_{_name(a.factor)}(I,J)·⟨{f} {g}⟩ + …" if a.factor and b.factor else "⟨…⟩ of one derivative"
-        return Line(
-            f"{plain} = ⟨{body}⟩ = {both}",
-            rf"{tex} = \langle \mathtt{{{_tex(body)}}} \rangle",
-            "integration by parts; further terms vanish where the second quantity does not covary with the arguments",
-        )
-
-    def mutants(self) -> Iterator[tuple[str, Form]]:
-        p = self.problem
-        for pair, closed in p.closed.items():
-            for j, piece in enumerate(closed.as_ordered_terms()):
-                for label, new in (("dropped", closed - piece), ("× 1.1", closed + piece * Rational(1, 10))):
-                    changed = replace(p, closed=p.closed | {pair: new})
-                    yield f"⟨{' '.join(pair)}⟩ term {j + 1} {label}", replace(self, problem=changed)
-
-
-def _tex(body: str) -> str:
-    return body.replace("_", r"\_").replace("φ", r"\phi").replace("·", " ")
-
-
-def _function(f: SiteFunction) -> str:
-    return text(Symbol(f.name))
-
-
-def _name(weights: Weights) -> str:
-    return text(Add(*(w * Symbol(n) for n, w in weights)))
-
-
-def _times(out: LayerOutput, copy: str) -> str:
-    return f"·{_name(out.factor)}({copy})" if out.factor else ""
-
-
-def pairs_of(p: LayeredGaussian) -> list[tuple[str, str]]:
-    """The pairs of outputs whose overlaps the local fields need."""
-    found = dict.fromkeys((c.first, c.second) for c in p.covariance)
-    return [pair for pair in found if all(p.output(n).given is None for n in pair)]
-
-
-@dataclass(frozen=True)
-class CloseLayerAverages(Rule):
-    """Evaluate the averages of pairs of outputs by the rule table."""
-
-    title: ClassVar[str] = "Gaussian averages over pairs of copies"
-    assumption: ClassVar[str] = "rule table (Price's theorem); what no rule covers stays a named integral"
-    source: ClassVar[str] = "price1958"
-
-    def __call__(self, before: Form) -> LayerAverages:
-        assert isinstance(before, LayerEquations)
-        p = before.problem
-        means = (S.Zero, S.Zero) if p.centred else (M1, M2)
-        closed = {}
-        for pair in pairs_of(p):
-            first, second = (p.output(n) for n in pair)
-            found = None if t in first.f.expr.free_symbols | second.f.expr.free_symbols else _two(first, second, means)
-            if found is not None:
-                closed[pair] = found
-        return LayerAverages(replace(p, closed=closed))
-
-
-def _two(first: LayerOutput, second: LayerOutput, means: tuple[Expr, Expr]) -> Expr | None:
-    return two_point(first.f, second.f, means)
-
-
-# --- which blocks see which ----------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class LayerBlocks(Form):
-    """Equal and different layers apart.
-
-    Attributes
-    ----------
-    problem : the recursion
-    alone : the blocks of equal layers do not contain those of different layers, so that they are the same whether
-        disorder is shared by the layers or drawn afresh
-    separate : (state, state) whose blocks of different layers vanish
-    """
-
-    name: ClassVar[str] = "blocks of equal and of different layers"
-    problem: LayeredGaussian
-    alone: bool
-    separate: tuple[tuple[str, str], ...] = field(default=())
-
-    def lines(self) -> list[Line]:
-        p = self.problem
-        told = (
-            "closed among equal layers: the same for shared and for redrawn disorder"
-            if self.alone
-            else "contains blocks of different layers: shared and redrawn disorder differ"
-        )
-        out = []
-        for i in range(len(p.states)):
-            line = equal_line(p, i)
-            out.append(Line(line.text, line.latex, told))
-        for x, y in self.separate:
-            plain, tex = text(Symbol(x)), latex(Symbol(x))
-            name = plain if x == y else f"{plain},{text(Symbol(y))}"
-            name_tex = tex if x == y else f"{tex},{latex(Symbol(y))}"
-            out.append(
-                Line(f"C_{name}(aα,bβ) = 0 for a ≠ b", rf"C_{{{name_tex}}}(a\alpha,b\beta) = 0\ (a \ne b)", "redrawn")
-            )
-        return out
-
-    def mutants(self) -> Iterator[tuple[str, Form]]:
-        yield "the opposite statement on equal layers", replace(self, alone=not self.alone)
-        for k in range(len(self.separate)):
-            yield f"block {k + 1} not listed", replace(self, separate=self.separate[:k] + self.separate[k + 1 :])
-
-
-def equal_line(p: LayeredGaussian, i: int) -> Line:
-    """C(a+1 α, a+1 β): the block of equal layers."""
-    line = covariance_line(p, i, i, "steps")
-    plain = line.text.replace("·δ_ab", "").replace("I+1", "a+1 α").replace("J+1", "a+1 β")
-    tex = line.latex.replace(r"\,\delta_{ab}", "").replace("I{+}1", r"a{+}1\,\alpha").replace("J{+}1", r"a{+}1\,\beta")
-    plain = plain.replace("(I,J)", "(aα,aβ)")
-    return Line(plain, tex.replace("(I,J)", r"(a\alpha,a\beta)"))
-
-
-@dataclass(frozen=True)
-class SeparateLayers(Rule):
-    """Ask which blocks of copies the equations of equal layers contain."""
-
-    title: ClassVar[str] = "Equal and different layers"
-    assumption: ClassVar[str] = ""
-    source: ClassVar[str] = "segadlo2022"
-
-    def __call__(self, before: Form) -> LayerBlocks:
-        assert isinstance(before, LayerAverages)
-        p = before.problem
-        shared, redrawn = (equal_equations(with_fresh(p, flag)) for flag in (False, True))
-        return LayerBlocks(p, shared == redrawn, separate_pairs(p))
-
-
-def with_fresh(p: LayeredGaussian, flag: bool) -> LayeredGaussian:
-    """The same with all disorder drawn afresh at every layer (True) or shared by all layers (False)."""
-    covariance = tuple(replace(c, same=flag) for c in p.covariance)
-    return replace(p, covariance=covariance, sources=tuple(replace(s, fresh=flag) for s in p.sources))
-
-
-def equal_equations(p: LayeredGaussian) -> dict[tuple[int, int], Expr]:
-    """Cov(x_i(a+1), x_j(a+1)) in the covariances at layer a, blocks of different layers as symbols of their own."""
-    delta = KroneckerDelta(LAYER_A, LAYER_B)
-    out = {}
-    for i in range(len(p.states)):
-        for j in range(i, len(p.states)):
-            total = S.Zero
-            for coef, name, _ in input_pieces(p, i, j, "steps") + (memory_pieces(p, i, j, "steps")):
-                factor = delta if "δ_ab" in name else S.One
-                total += coef * Symbol(name.replace("·δ_ab", "").replace("δ_ab", "1")) * factor
-            carried = [e for e in (*p.memory[i], *p.memory[j]) if e != 0]
-            lasting = any(not c.same for c in p.covariance) or any(not s.fresh for s in p.sources)
-            past = Symbol("blocks of different layers") if carried and lasting else S.Zero
-            out[i, j] = (total + past).subs(LAYER_B, LAYER_A)
-    return out
-
-
-def separate_pairs(p: LayeredGaussian) -> tuple[tuple[str, str], ...]:
-    """Pairs of states that are independent at different layers."""
-    if p.remembers:
-        return ()
-    found = []
-    for i in range(len(p.states)):
-        for j in range(i, len(p.states)):
-            pieces = input_pieces(p, i, j, "steps") + input_pieces(p, i, j, "mixed")
-            if alike(p, i, j) and all("δ_ab" in name for _, name, _ in pieces):
-                found.append((p.states[i], p.states[j]))
-    return tuple(found)
 
 
 # --- mutants -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from sympy import Basic
 
 from quenched.numerics.layers import START, March
 from quenched.theory.fields import Quenched, WhiteNoise
-from quenched.theory.layered import LayerBlocks
+from quenched.theory.layered_blocks import LayerBlocks
 from quenched.theory.layers import Layers
 from quenched.theory.naming import field_names, unit_name
 from quenched.theory.observables import Mean

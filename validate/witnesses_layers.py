@@ -6,7 +6,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from quenched.theory.expansion import EliminateConjugates, ExpandTerms
-from quenched.theory.layered import CloseLayerAverages, CloseLayers, SeparateLayers
+from quenched.theory.layered import CloseLayers
+from quenched.theory.layered_blocks import CloseLayerAverages, SeparateLayers
 from quenched.theory.record import Rule
 from quenched.validate.meaning_first_order import first_order_deviation, terms_deviation
 from quenched.validate.meaning_layers import (
