@@ -44,10 +44,13 @@ class Samples:
 
     @property
     def names(self) -> list[str]:
-        """Observables that every size has."""
-        first, *rest = self.values.values()
+        """Observables that enough sizes have."""
+        from quenched.validate.cases import FEWEST_SIZES
+
         diagnostics = {name for name, e in self.estimators.items() if getattr(e, "vanishes", "")}
-        return [name for name in first if all(name in other for other in rest) and name not in diagnostics]
+        found = dict.fromkeys(name for row in self.values.values() for name in row if name not in diagnostics)
+        enough = min(FEWEST_SIZES, len(self.values))
+        return [name for name in found if sum(name in row for row in self.values.values()) >= enough]
 
     def doubts(self) -> tuple[str, ...]:
         """Diagnostics that should vanish and do not, with the size at which they are worst."""
@@ -55,7 +58,7 @@ class Samples:
         for name, estimator in self.estimators.items():
             if not getattr(estimator, "vanishes", ""):
                 continue
-            worst, N = max((_deviation(row[name]), N) for N, row in self.values.items())
+            worst, N = max((_deviation(row[name]), N) for N, row in self.values.items() if name in row)
             if worst > SUSPICIOUS:
                 found.append(f"{estimator.vanishes} ({name} off zero by {worst:.1f} s.e. at N = {N})")
         return tuple(found)

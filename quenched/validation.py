@@ -234,7 +234,7 @@ def _case(theory: Theory, target: Target) -> Case:
 
     samples, solution = target.samples, target.solution
     assert samples is not None
-    samples = _with_shifts(theory, solution, samples)
+    samples = _with_shifts(theory.model, samples)
     predicted, uncovered = {}, []
     for name in compared(theory.model, samples.names):
         try:
@@ -266,26 +266,22 @@ def _from_own_size(sized: Mapping[int, Solution], predicted: Mapping[str, Any], 
     values = {N: dict(row) for N, row in samples.values.items()}
     for name, (reference, _) in predicted.items():
         for N, row in values.items():
+            if name not in row:
+                continue
             own, _ = _predicted(sized[N].quantity(name), samples.lags)
             row[name] = row[name] + (np.asarray(reference) - np.asarray(own))
     return replace(samples, values=values)
 
 
-def _with_shifts(theory: Theory, solution: Solution, samples: Samples) -> Samples:
-    """Runs with the observables N·(mean − limit), whose limit the theory supplies."""
+def _with_shifts(model: Any, samples: Samples) -> Samples:
+    """Runs with the observables N·(mean − limit), from the means at neighbouring sizes."""
     from quenched.theory.observables import Shift
-    from quenched.validate.simulate_layers import MEAN_OF
+    from quenched.validate.simulate_layers import MEAN_OF, shifts
 
-    values = {N: dict(row) for N, row in samples.values.items()}
-    estimators = dict(samples.estimators)
-    for name, expr in theory.model.observables.items():
-        measured = MEAN_OF.format(name)
-        if isinstance(expr, Shift) and measured in samples.names:
-            limit = solution.main.limit(name).value  # type: ignore[attr-defined]
-            for N, row in values.items():
-                row[name] = N * (row.pop(measured) - limit)
-            estimators[name] = estimators.pop(measured, None)
-    return replace(samples, values=values, estimators=estimators)
+    for name, expr in model.observables.items():
+        if isinstance(expr, Shift) and MEAN_OF.format(name) in samples.names:
+            samples = shifts(samples, name, str(expr.args[0]))
+    return samples
 
 
 def compared(model: Any, measured: list[str]) -> list[str]:

@@ -53,6 +53,16 @@ def test_weights_are_least_squares_with_variances_falling_as_one_over_n() -> Non
     assert law.slope @ y == pytest.approx(slope)
 
 
+def test_weights_know_how_the_variance_depends_on_n() -> None:
+    N, y = np.array([8.0, 16.0, 32.0, 64.0]), np.array([1.0, 2.0, 1.5, 1.1])
+    for noise in (1.0, 0.0):
+        slope, intercept = np.polyfit(1 / N, y, 1, w=N ** (-noise / 2))
+        law = st.extrapolation([8, 16, 32, 64], noise=noise)
+        assert law.intercept @ y == pytest.approx(intercept)
+        assert law.slope @ y == pytest.approx(slope)
+        assert np.abs(law.contrasts @ np.stack([N**0, 1 / N], axis=1)).max() < 1e-12
+
+
 @pytest.mark.parametrize("sizes", [(100, 200), (100, 100, 200), (300, 200, 100)])
 def test_three_different_sizes_are_needed(sizes: tuple[int, ...]) -> None:
     with pytest.raises(QuenchedError, match="three different"):

@@ -287,6 +287,19 @@ def test_observables_that_only_one_side_knows_are_listed() -> None:
     assert report.points[0].unjudged == ("C_x", "R_x", "lyapunov")
 
 
+def test_observables_have_sizes_of_their_own() -> None:
+    data = runs(60, sizes=(20, 40, 80, *SIZES))
+    for N, row in data.items():
+        row.pop("lyapunov" if N >= 200 else "C_x0")
+    report = judge(data, {"C_x0": (2.0, 0.0), "lyapunov": (0.11, 0.0), "C_x": THEORY["C_x"]})
+    assert report["C_x0"].sizes == SIZES
+    assert report["lyapunov"].sizes == (20, 40, 80)
+    assert "lyapunov: N = 20, 40, 80" in repr(report)
+    assert report.to_dict()["observables"]["lyapunov"]["sizes"] == [20, 40, 80]
+    data[80].pop("lyapunov")
+    assert judge(data, {"C_x0": (2.0, 0.0), "lyapunov": (0.11, 0.0)}).points[0].unjudged == ("C_x", "lyapunov")
+
+
 # -- looks -------------------------------------------------------------------------------------------------------------
 def test_the_plan_reaches_the_target() -> None:
     looks, R, seen = Looks(3, quick=True), 12, []

@@ -116,6 +116,11 @@ class Row:
     time_step: tuple[float, float] | None = None
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that it was measured at."""
+        return self.curve.sizes
+
+    @property
     def worst(self) -> Component:
         """The component that deviates most."""
         return max(self.components, key=lambda c: abs(c.t))
@@ -303,6 +308,9 @@ class Agreement:
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         for line in lines:
             yield "  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        own = [row for row in self.points[0].rows if row.sizes != self.points[0].sizes]
+        for row in own:
+            yield f"  {row.name}: N = {', '.join(map(str, row.sizes))}"
         sizes = ", ".join(str(n) for n in self.points[0].sizes)
         yield f"  N = {sizes}; R = {self.points[0].realisations}; joint p = {self.p_value:.2g} (level {self.level:.2g})"
 
@@ -376,6 +384,7 @@ def _row_dict(row: Row) -> dict[str, Any]:
         "value": pick("theory"),
         "error": pick("theory_error"),
         "simulation": {"value": pick("simulation"), "error": pick("standard_error")},
+        "sizes": list(row.sizes),
         "finite_size": {"b": pick("slope"), "error": pick("slope_error"), "p": row.power, "reason": row.power_reason},
         "t": pick("t"),
         "p_value": row.p_value,

@@ -17,6 +17,8 @@ from quenched.validate.agreement import Array
 LEVEL, CI_LEVEL = 1e-3, 1e-6
 #: Largest minimal detectable relative error of an agreement.
 TARGET, QUICK_TARGET = 0.02, 0.05
+#: Fewest sizes that an observable is extrapolated from.
+FEWEST_SIZES = 3
 #: Most looks at growing data.
 MOST_LOOKS = 5
 #: A curve enters at no more declared lags than this.
@@ -36,7 +38,7 @@ class Case:
     Attributes
     ----------
     samples : {N: {observable: array (R,) or (R, k)}}
-        Realisations; k lags for a curve.
+        Realisations; k lags for a curve. An observable is judged at the sizes that have it, three or more.
     theory : {observable: (values, errors)}
         Predictions, scalars or arrays (k,); their order is the order of the tests.
     parameters : {name: value}
@@ -132,13 +134,14 @@ class Data:
 
 def prepare(case: Case, options: Options) -> Data:
     sizes = tuple(sorted(case.samples))
-    shared = [name for name in case.theory if all(name in case.samples[N] for N in sizes)] if sizes else []
+    own = {name: tuple(N for N in sizes if name in case.samples[N]) for name in case.theory}
+    shared = [name for name in case.theory if len(own[name]) >= min(FEWEST_SIZES, len(sizes)) > 0]
     if not shared:
         raise QuenchedError(f"nothing to compare: theory has {sorted(case.theory)}, the runs have {sampled(case)}")
     _known("powers", case.powers, case)
     _known("scales", case.scales, case)
     _known("select", case.select, case)
-    observables = tuple(_observable(case, name, sizes, options) for name in shared)
+    observables = tuple(_observable(case, name, own[name], options) for name in shared)
     counts = {o.runs.shape[0] for o in observables}
     if len(counts) > 1:
         raise QuenchedError(f"realisations: every observable needs the same number of them, got {sorted(counts)}")
@@ -173,7 +176,7 @@ def _observable(case: Case, name: str, sizes: tuple[int, ...], options: Options)
     shown = None if step is None else tuple(float(np.abs(np.asarray(x)).max()) for x in step)
     return Observable(
         name=name,
-        law=st.extrapolation(sizes, power),
+        law=st.extrapolation(sizes, power, float(getattr(case.estimators.get(name), "noise", -1.0))),
         reason=reason,
         runs=runs,
         theory=theory,

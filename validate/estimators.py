@@ -41,6 +41,8 @@ class Estimator:
         Power p of the leading finite-size correction b/N^p.
     reason : str
         Why that power.
+    noise : float
+        The variance of one realisation goes as N^noise.
     vanishes : str
         Of a diagnostic that is no observable: what it means that it does not vanish.
     """
@@ -54,6 +56,7 @@ class Estimator:
     max_N: int = 10**6
     power: float = 1.0
     reason: str = _POWER_ONE
+    noise: float = -1.0
     vanishes: str = ""
 
 

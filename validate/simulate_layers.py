@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sympy import Expr, Symbol
@@ -24,14 +25,17 @@ from quenched.validate.measured import moment_symbol
 from quenched.validate.program import Program
 from quenched.validate.quantities import Numbers, initial_law, matrix_spec
 
+if TYPE_CHECKING:
+    from quenched.runs import Samples
+
 #: Sizes, ensembles and networks of an ensemble, for each tier: corrections beyond 1/N are larger where layers share
 #: their couplings, drawing couplings afresh for every layer costs more.
 QUICK: dict[str, Any] = {"sizes": (40, 80, 160), "trials": 64, "networks": 2000}
 FULL: dict[str, Any] = {"sizes": (60, 120, 240), "trials": 64, "networks": 12000}
 FRESH_SIZES = {True: (20, 40, 80), False: (30, 60, 120)}
 #: Where mean shifts are asked for: their standard error grows as √N.
-SHIFT_QUICK: dict[str, Any] = {"sizes": (12, 24, 48), "trials": 64, "networks": 29000}
-SHIFT_FULL: dict[str, Any] = {"sizes": (16, 32, 64), "trials": 64, "networks": 240000}
+SHIFT_QUICK: dict[str, Any] = {"sizes": (6, 12, 24, 48), "trials": 64, "networks": 29000}
+SHIFT_FULL: dict[str, Any] = {"sizes": (8, 16, 32, 64), "trials": 64, "networks": 240000}
 #: How the average of an observable ``Shift`` is called in runs.
 MEAN_OF = "{} (mean)"
 
@@ -146,8 +150,8 @@ class Plan:
     def _observable(self, name: str, expr: Expr) -> None:
         if isinstance(expr, Shift):
             called = MEAN_OF.format(name)
-            self._add(called, expr.args[0], "mean", shift_estimator(called, str(expr.args[0])))
-            self.unmeasured[name] = f"it is N times the difference of {called!r} to its limit, which validate supplies"
+            self._add(called, expr.args[0], "mean", layer_estimator(called, str(expr.args[0])))
+            self.unmeasured[name] = f"it is read off {called!r} at several N, by validate"
         elif isinstance(expr, Fluctuation):
             self._add(name, expr.args[0], "variance", variance_estimator(name, str(expr.args[0])))
         elif isinstance(expr, Posterior):
@@ -208,10 +212,30 @@ def variance_estimator(name: str, expression: str) -> Estimator:
 
 
 def shift_estimator(name: str, expression: str) -> Estimator:
-    """N times the difference of a mean to its limit: the limit is the theory's."""
+    """Difference of the means at two neighbouring sizes N < N', times NN'/(N' − N): no limit is needed.
+
+    A mean Q + s/N + c/N² gives s + c(1/N + 1/N'). Its scatter falls as 1/√N only, so that of the shift grows as √N.
+    """
     return Estimator(
-        name, f"N · (mean over networks of {expression} − its limit)", "mean", "none", "theory", 4, reason=_REASON
+        name,
+        f"NN'/(N' − N) · (mean at N − mean at N' > N) of {expression}",
+        "slope",
+        "none",
+        min_N=4,
+        reason="the mean has an expansion in 1/N, so differences of neighbouring N have one too",
+        noise=1.0,
     )
+
+
+def shifts(samples: Samples, name: str, expression: str) -> Samples:
+    """Samples with the shift `name` at every size but the largest, instead of the mean that it is read off."""
+    called = MEAN_OF.format(name)
+    values = {N: dict(row) for N, row in samples.values.items()}
+    means = {N: row.pop(called) for N, row in sorted(values.items()) if called in row}
+    for (N, one), (M, two) in pairwise(means.items()):
+        values[N][name] = N * M / (M - N) * (one - two)
+    estimators = {k: e for k, e in samples.estimators.items() if k != called}
+    return replace(samples, values=values, estimators=estimators | {name: shift_estimator(name, expression)})
 
 
 def posterior_estimator(name: str, expression: str) -> Estimator:

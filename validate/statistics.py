@@ -43,7 +43,8 @@ class Extrapolation:
     power : float
         The declared exponent p.
     intercept, slope : array (m,)
-        Weights of a and of b: least squares with variances proportional to 1/N, so they depend on the sizes alone.
+        Weights of a and of b: least squares with variances proportional to 1/N (or another declared power), so they
+        depend on the sizes alone.
     without_smallest : array (m,)
         Weights of the difference between a and the same estimate without the smallest size; zero mean under the law.
     contrasts : array (m - 2, m)
@@ -58,11 +59,11 @@ class Extrapolation:
     contrasts: Array
 
 
-def extrapolation(sizes: Sequence[int], power: float = 1.0) -> Extrapolation:
+def extrapolation(sizes: Sequence[int], power: float = 1.0, noise: float = -1.0) -> Extrapolation:
     """Weights that extrapolate runs at `sizes` to N → ∞.
 
-    The variance of a self-averaging observable falls as 1/N; the weights assume this and are fixed by the sizes. A
-    wrong assumption costs precision, never validity: the error of a is measured from the R extrapolated runs.
+    The variance of a self-averaging observable falls as 1/N; the weights assume this (or N^noise) and are fixed by the
+    sizes. A wrong assumption costs precision, never validity: the error of a is measured from the R extrapolated runs.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def extrapolation(sizes: Sequence[int], power: float = 1.0) -> Extrapolation:
         At least three different sizes, ascending.
     power : float
         Exponent p > 0 of the leading correction b/N^p.
+    noise : float
+        Exponent of the variance of a run, N^noise.
 
     Raises
     ------
@@ -83,22 +86,23 @@ def extrapolation(sizes: Sequence[int], power: float = 1.0) -> Extrapolation:
         )
     if not (np.isfinite(power) and power > 0):
         raise QuenchedError(f"finite-size power p = {power}: expected a positive number such as 1 or 1/2")
-    full = _least_squares(N, power)
+    full = _least_squares(N, power, noise)
     late = np.zeros((2, N.size))
-    late[:, 1:] = _least_squares(N[1:], power)
-    design = _design(N, power) * np.sqrt(N)[:, None]
+    late[:, 1:] = _least_squares(N[1:], power, noise)
+    precision = N ** (-noise / 2)
+    design = _design(N, power) * precision[:, None]
     null = np.linalg.svd(design.T)[2][2:]  # orthogonal to the law once each size has unit variance
-    return Extrapolation(N, float(power), full[0], full[1], full[0] - late[0], null * np.sqrt(N))
+    return Extrapolation(N, float(power), full[0], full[1], full[0] - late[0], null * precision)
 
 
 def _design(N: Array, power: float) -> Array:
     return np.stack([np.ones_like(N), N**-power], axis=1)
 
 
-def _least_squares(N: Array, power: float) -> Array:
+def _least_squares(N: Array, power: float, noise: float) -> Array:
     X = _design(N, power)
     scale = np.array([1.0, N[0] ** -power])  # keeps the 2×2 system well conditioned
-    normal = (X / scale).T * N
+    normal = (X / scale).T * N**-noise
     return np.asarray(np.linalg.solve(normal @ (X / scale), normal) / scale[:, None])
 
 

@@ -105,9 +105,9 @@ def _out_of_range(cases: Sequence[Case], points: Sequence[Point]) -> str | None:
         for row in point.rows:
             estimator = case.estimators.get(row.name)
             low, high = getattr(estimator, "min_N", 1), getattr(estimator, "max_N", np.inf)
-            if point.sizes[0] < low or point.sizes[-1] > high:
+            if row.sizes[0] < low or row.sizes[-1] > high:
                 return (
-                    f"outside the range of an estimator: {row.name} holds for {low} ≤ N ≤ {high:g}, sizes {point.sizes}"
+                    f"outside the range of an estimator: {row.name} holds for {low} ≤ N ≤ {high:g}, sizes {row.sizes}"
                 )
     return None
 
@@ -118,7 +118,7 @@ def _not_asymptotic(points: Sequence[Point]) -> str | None:
     for point, row in rows:
         c = min(row.components, key=lambda c: c.shift_p)
         if c.shift_p * tested < st.THREE_SIGMA:
-            sizes = ", ".join(map(str, point.sizes))
+            sizes = ", ".join(map(str, row.sizes))
             return (
                 f"not asymptotic: {_place(point, row, c)} does not follow a + b/N^{row.power:g} at N = {sizes}"
                 f" (the smallest N moves the intercept by {c.shift:+.1f} s.e.); use larger N"
@@ -134,9 +134,9 @@ def _culprit(points: Sequence[Point], level: float) -> str:
     told = "" if alone < level else f"no number alone (max-t p = {alone:.2g}) but their combination; most "
     simulation = with_error(c.simulation, c.standard_error)
     told += f"{_place(point, row, c)}: theory {c.theory:.6g}, simulation {simulation} ({c.t:+.1f} s.e.)"
-    correction = abs(c.slope) / point.sizes[-1] ** row.power
+    correction = abs(c.slope) / row.sizes[-1] ** row.power
     if correction > abs(c.simulation - c.theory):
-        told += f"; its finite-size term is still {correction:.2g} at N = {point.sizes[-1]}: larger N would tell more"
+        told += f"; its finite-size term is still {correction:.2g} at N = {row.sizes[-1]}: larger N would tell more"
     return told
 
 

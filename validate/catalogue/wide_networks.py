@@ -46,7 +46,7 @@ def wide_networks(
     net = Layers({h: W @ phi(h) + b + drive}, depth, f"wide-networks ({arch})", defaults)
     last, half = (mean(phi(h[1](a)) * phi(h[1](depth))) for a in (depth, depth // 2))
     if shift:  # needs many small networks, kernels and variances larger ones
-        return net.observe(shift=Shift(last), shift_layers=Shift(half))
+        return net.observe(shift=Shift(half))
     cross = mean(phi(h[1](depth)) * phi(h[2](depth)))
     net.observe(Q=last, Q_cross=cross, Q_layers=half)
     return net.observe(V=Fluctuation(last), V_cross=Fluctuation(cross), V_layers=Fluctuation(half))
