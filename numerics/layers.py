@@ -54,6 +54,8 @@ class March:
     # -- numbers of the declaration
     def number(self, expr: Expr, at: int) -> float:
         """An expression in the parameters and `t` at an event."""
+        if expr.is_Number:  # most coefficients: substitution costs more than a layer of many inputs
+            return self._once(("number", expr), lambda: self._number(expr, at))
         return self._once(("number", expr, at), lambda: self._number(expr, at))
 
     def _number(self, expr: Expr, at: int) -> float:
@@ -174,12 +176,20 @@ class March:
     def _states(self, x: str, y: str, a: int, b: int) -> Array:
         """Both states through what they are made of one step before."""
         parts_x, parts_y = self._parts(x, a), self._parts(y, b)
-        out = np.zeros((self.samples, self.samples))
-        for u, gain in parts_x.items():
-            for v, other in parts_y.items():
-                if u == v or not self._apart(u, v):
-                    out += gain * other * self.covariance(u, v, a - 1, b - 1)
-        return out
+        terms = [
+            (gain * other, self.covariance(u, v, a - 1, b - 1))
+            for u, gain in parts_x.items()
+            for v, other in parts_y.items()
+            if u == v or not self._apart(u, v)
+        ]
+        return self._sum(terms)
+
+    def _sum(self, terms: list[tuple[float, Array]]) -> Array:
+        """Σ weight·matrix, (M, M)."""
+        out = np.zeros((self.samples, self.samples)) if len(terms) != 1 else np.multiply(*terms[0])
+        for weight, part in terms if len(terms) != 1 else ():
+            out += part if weight == 1 else weight * part
+        return np.asarray(out)
 
     def _apart(self, u: str, v: str) -> bool:
         """Whether two inputs are independent whatever the order parameters."""
@@ -202,20 +212,20 @@ class March:
     def _inputs(self, x: str, y: str, a: int, b: int) -> Array:
         p = self.problem
         source = p.source(x)
-        out = np.zeros((self.samples, self.samples))
         if source is not None or p.source(y) is not None:
             if source is None or x != y or (source.fresh and a != b):
-                return out
+                return np.zeros((self.samples, self.samples))
             variance = self.number(source.variance, a)
-            return variance * np.eye(self.samples) if source.each else np.full_like(out, variance)
+            return variance * np.eye(self.samples) if source.each else np.full((self.samples,) * 2, variance)
+        terms = []
         for c in p.covariance:
             if c.same and a != b:
                 continue
             if (c.u, c.v) == (x, y):
-                out = out + self.number(c.coef, a) * self.overlap(c.first, c.second, a, b)
+                terms.append((self.number(c.coef, a), self.overlap(c.first, c.second, a, b)))
             elif (c.v, c.u) == (x, y):
-                out = out + self.number(c.coef, a) * self.overlap(c.second, c.first, a, b)
-        return out
+                terms.append((self.number(c.coef, a), self.overlap(c.second, c.first, a, b)))
+        return self._sum(terms)
 
     # -- overlaps of outputs
     def overlap(self, first: str, second: str, a: int, b: int) -> Array:

@@ -22,6 +22,8 @@ _TABLES = 60
 #: Hermite polynomials in the series over many arguments, and the tail at which it is good enough.
 _ORDERS, _TAIL = 240, 1e-10
 _NODES = 1601
+#: Rows of a block of a large table.
+_ROWS = 64
 
 
 class PairAverages:
@@ -49,7 +51,7 @@ class PairAverages:
         """Averages and their estimated absolute errors; all arguments broadcast."""
         if self._closed is not None:
             out = self._closed(m1, m2, v1, v2, c)
-            largest = float(np.abs(out).max(initial=0.0))
+            largest = max(float(out.max(initial=0.0)), -float(out.min(initial=0.0)))
             if np.isfinite(largest):
                 shape = np.broadcast_shapes(*(np.shape(x) for x in (m1, m2, v1, v2, c)))
                 return np.broadcast_to(out, shape), np.broadcast_to(1e-15 * largest, shape)
@@ -147,10 +149,22 @@ def _compiled(closed: Expr) -> Callable[..., Array]:
 
     def value(m1: Array, m2: Array, v1: Array, v2: Array, c: Array) -> Array:
         with np.errstate(all="ignore"):
-            out = np.asarray(function(m1, m2, v1, v2, c), dtype=float)
+            out = _by_rows(function, m1, m2, v1, v2, c)
             if np.isfinite(out.sum()):
                 return out
             edge = np.sqrt(v1) * np.sqrt(v2)
             return np.asarray(function(m1, m2, v1, v2, np.minimum(np.maximum(c, -edge), edge)), dtype=float)
 
     return value
+
+
+def _by_rows(function: Callable[..., Any], *slots: Array) -> Array:
+    """A function of arrays, of large tables in blocks of rows: its intermediate results then stay in the cache."""
+    shape = np.broadcast_shapes(*(np.shape(x) for x in slots))
+    if len(shape) != 2 or shape[0] < 2 * _ROWS:
+        return np.asarray(function(*slots), dtype=float)
+    out = np.empty(shape)
+    for first in range(0, shape[0], _ROWS):
+        rows = slice(first, first + _ROWS)
+        out[rows] = function(*(x[rows] if np.shape(x)[:-1] == shape[:1] else x for x in slots))
+    return out
