@@ -9,10 +9,11 @@ import numpy as np
 from scipy.special import spherical_jn
 
 from .averages import Averages
+from .delays import causal_impulse, decays, empty
 from .fixedpoints import FixedPoint
 from .stability import TINY
 from .tables import Table
-from .timegrid import NODES, FlowGrid, MapGrid, _to_legendre, impulse
+from .timegrid import NODES, FlowGrid, MapGrid, _to_legendre
 from .types import Array, Branch, Kind, Number
 
 _EPS = float(np.finfo(float).eps)
@@ -101,11 +102,11 @@ def convolve(
     if isinstance(grid, FlowGrid):
         total = np.zeros(2 * grid.size)
         for ratio, source in zip(averages.code.gain_rational(0.0, averages.p[0])[p], sources, strict=True):
-            if np.any(ratio[0]):
+            if not empty(ratio):
                 total += np.real(grid.apply(ratio, grid.full(*source)))
-        noise = averages.code.noise_rational(0.0, averages.p[0])[p]
+        noise = grid.impulse(averages.code.noise_rational(0.0, averages.p[0])[p])
         plus, minus = grid.split(total)
-        return plus + impulse(noise, grid.tau), minus + impulse(noise, grid.tau, causal=False)
+        return plus + noise[0], minus + noise[1]
     total = map_noise(averages, grid, p)
     for s, source in enumerate(sources):
         kernel = grid.response(averages.transfer(p, s))
@@ -300,7 +301,7 @@ def responses(averages: Averages, tau: Array) -> dict[str, tuple[Array, Array]]:
     names = list(averages.problem.responses)
     if averages.problem.clock == "flow":
         ratios = averages.code.response_rational(None, averages.p[0])
-        return {n: (lag, impulse(r, lag)) for n, r in zip(names, ratios, strict=True) if len(r[0]) < len(r[1])}
+        return {n: (lag, causal_impulse(r, lag)) for n, r in zip(names, ratios, strict=True) if decays(r)}
     grid = MapGrid(max(int(np.max(lag, initial=1.0)), 1))
     out = {}
     for k, n in enumerate(names):

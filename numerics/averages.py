@@ -18,6 +18,7 @@ from quenched.theory.errors import QuenchedError
 from quenched.theory.problem import PotentialProblem, StationaryGaussian
 
 from .codegen import generate
+from .delays import modes
 from .labels import label_nodes
 from .planes import kinked_covariance, line_average, plane_average, smooth_covariances
 from .quadrature import chebyshev, smooth_panels
@@ -119,7 +120,7 @@ class Averages:
 
         Raises QuenchedError where the linear part alone is unstable.
         """
-        poles = [np.roots(np.array(c, dtype=complex)) for c in self.code.gain_poles(0.371 + 0.913j, self.p[0])]
+        poles = [modes(c) for c in self.code.gain_poles(0.371 + 0.913j, self.p[0])]
         flat = np.concatenate([np.zeros(0), *poles])
         with np.errstate(divide="ignore"):
             rates = np.real(flat) if self.problem.clock == "flow" else np.log(np.abs(flat))

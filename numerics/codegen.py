@@ -24,6 +24,7 @@ from sympy import (
     Piecewise,
     Poly,
     PolynomialError,
+    S,
     Symbol,
     ceiling,
     floor,
@@ -37,6 +38,7 @@ from sympy import (
 from sympy.core.relational import Relational
 from sympy.printing.numpy import SciPyPrinter
 
+from quenched.theory.delays import Delay, as_exponentials
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.problem import (
     C12,
@@ -57,7 +59,7 @@ from quenched.theory.problem import (
 
 from .cache import digest, load
 
-VERSION = "6"
+VERSION = "7"
 _SLOTS = {DT, DS, U, M1, M2, V1, V2, C12, LAMBDA}
 _D = Symbol("D")
 _SWITCHING = (Abs, sign, Heaviside, Max, Min, Piecewise, floor, ceiling)
@@ -133,14 +135,37 @@ def switching(expr: Expr) -> tuple[Expr, ...]:
     return tuple(dict.fromkeys(e for e in found if e.has(U)))
 
 
-def rational(expr: Expr, what: str) -> tuple[list[Expr], list[Expr]]:
-    """Coefficients in D, highest first, of numerator and denominator of a flow's filter at D_t=λ+D, D_s=λ−D."""
+def rational(expr: Expr, what: str) -> Ratio:
+    """Numerator and denominator in D of a flow's filter at D_t=λ+D, D_s=λ−D: one (0, coefficients) without delays.
+
+    Terms of a filter with delays are (d, coefficients) of P(D) e^{−dD}, the highest power of D first.
+    """
     shifted = sympify(expr).subs({DT: LAMBDA + _D, DS: LAMBDA - _D}, simultaneous=True)
     top, bottom = fraction(together(shifted))
     try:
-        return Poly(top, _D).all_coeffs(), Poly(bottom, _D).all_coeffs()
+        return delayed_terms(top, _D, [bottom]), delayed_terms(bottom, _D, [top])
     except PolynomialError as error:
         raise NotCovered(f"{what} is not a rational function of the time derivative: {expr}") from error
+
+
+#: (delay, coefficients of the polynomial that it multiplies)
+Term = tuple[Expr, list[Expr]]
+Ratio = tuple[list[Term], list[Term]]
+
+
+def delayed_terms(expr: Expr, z: Symbol, others: Sequence[Expr] = ()) -> list[Term]:
+    """Σ P_d(z) e^{−dz} as terms (d, coefficients of P_d); delays of `others` count as occurring."""
+    atoms = {a for e in (expr, *others) for a in e.atoms(Delay) if a.args[1] == z}
+    delays = sorted(atoms, key=str)
+    marks = [Symbol(f"X_{k}") for k in range(len(delays))]
+    flat = expr.xreplace(dict(zip(delays, marks, strict=True)))
+    if not delays:
+        return [(S.Zero, Poly(flat, z).all_coeffs())]
+    parts: dict[Expr, list[Expr]] = {}
+    for powers, part in Poly(flat, *marks).terms():
+        delay = sum((k * a.args[0] for k, a in zip(powers, delays, strict=True)), S.Zero)
+        parts[delay] = [*parts.get(delay, []), part]
+    return [(d, Poly(sum(e, S.Zero), z).all_coeffs()) for d, e in parts.items()]
 
 
 def _distinct_sites(problem: StationaryGaussian) -> tuple[SiteFunction, ...]:
@@ -219,6 +244,11 @@ def _identifier(name: str) -> str:
     return safe + "_value" if safe in taken or keyword.iskeyword(safe) or not safe.isidentifier() else safe
 
 
+def _scalars(parts: Iterable[list[Term]]) -> list[Expr]:
+    """Every delay and coefficient of sums over delays."""
+    return [e for part in parts for delay, coefficients in part for e in (delay, *coefficients)]
+
+
 class _Writer:
     """Writes the module of one problem."""
 
@@ -244,7 +274,7 @@ class _Writer:
 
     def expr(self, e: Expr) -> str:
         try:
-            return self.printer.doprint(sympify(e).xreplace(self.python)).replace("numpy.", "np.").replace("scipy.", "")
+            return self.printer.doprint(as_exponentials(sympify(e)).xreplace(self.python)).replace("numpy.", "np.").replace("scipy.", "")
         except Exception as error:
             raise NotCovered(f"no numerical code for {e}: {error}") from error
 
@@ -317,24 +347,24 @@ class _Writer:
             f("static", "_", self.flat(problem.static), problem.static, "Constant covariance of each pair."),
         ]
         poles = [self._pole_polynomial(e) for e in gains]
-        used = [c for row in poles for c in row]
         doc = "Denominators of the gains, row by row: coefficients in D_t, highest power first."
-        parts.append(f("gain_poles", "D_s", self.nested(poles), used, doc))
+        body = "[" + ", ".join(self._terms(row) for row in poles) + "]"
+        parts.append(f("gain_poles", "D_s", body, _scalars(poles), doc))
         transfer = list(problem.responses.values())
         parts.append(f("responses", "D_t", self.flat(transfer), transfer, "Transfer functions of the responses."))
         if problem.clock == "flow":
             parts += self._rationals(problem)
         return parts
 
-    def _pole_polynomial(self, gain: Expr) -> list[Expr]:
+    def _pole_polynomial(self, gain: Expr) -> list[Term]:
         try:
-            return Poly(fraction(together(sympify(gain)))[1], DT).all_coeffs()
+            return delayed_terms(fraction(together(sympify(gain)))[1], DT)
         except PolynomialError as error:
             raise NotCovered(f"a gain is not a rational function of the time operators: {gain}") from error
 
     def _rationals(self, problem: StationaryGaussian) -> list[str]:
         rows = [[rational(e, "a gain") for e in row] for row in problem.gain]
-        used = [c for row in rows for pair in row for part in pair for c in part]
+        used = _scalars([part for row in rows for pair in row for part in pair])
         body = "[" + ", ".join("[" + ", ".join(self._ratio(r) for r in row) + "]" for row in rows) + "]"
         doc = (
             "Numerator and denominator (highest power of D first) of every gain at D_t = lambda + D, D_s = lambda - D."
@@ -342,17 +372,26 @@ class _Writer:
         name = self.printer.doprint(LAMBDA)
         parts = [self.function("gain_rational", name, body, used, doc)]
         noise = [rational(e, "a noise filter") for e in problem.noise]
-        used = [c for pair in noise for part in pair for c in part]
+        used = _scalars([part for pair in noise for part in pair])
         body = "[" + ", ".join(self._ratio(r) for r in noise) + "]"
         parts.append(self.function("noise_rational", name, body, used, "The same for the noise."))
         transfers = [rational(e.subs(DT, DT - LAMBDA), "a response") for e in problem.responses.values()]
-        used = [c for pair in transfers for part in pair for c in part]
+        used = _scalars([part for pair in transfers for part in pair])
         body = "[" + ", ".join(self._ratio(r) for r in transfers) + "]"
         parts.append(self.function("response_rational", "_", body, used, "The same for the responses, at D_t = D."))
         return parts
 
-    def _ratio(self, pair: tuple[list[Expr], list[Expr]]) -> str:
-        return f"({self.flat(pair[0])}, {self.flat(pair[1])})"
+    def _ratio(self, pair: Ratio) -> str:
+        plain = all(d == 0 for part in pair for d, _ in part)
+        return f"({', '.join(self.flat(part[0][1]) if plain else self._delayed(part) for part in pair)})"
+
+    def _terms(self, terms: list[Term]) -> str:
+        """One list of coefficients, or a tuple (delay, coefficients) for every delay."""
+        return self.flat(terms[0][1]) if all(d == 0 for d, _ in terms) else self._delayed(terms)
+
+    def _delayed(self, terms: list[Term]) -> str:
+        rows = (f"({self.expr(d)}, ({', '.join(self.expr(c) for c in cs)},))" for d, cs in terms)
+        return "[" + ", ".join(rows) + "]"
 
     def _potential(self, q: PotentialProblem) -> list[str]:
         scalars = (q.inertia, q.stiffness, q.kick, q.static)

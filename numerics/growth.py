@@ -17,11 +17,15 @@ from quenched.theory.errors import ConvergenceError
 
 from .assemble import Wave
 from .averages import Averages
+from .delays import is_delayed
 from .stability import random_rate, reproduction
 from .system import Kernels
 from .tables import Table
 from .timegrid import FlowGrid, MapGrid, partial_fractions
 from .types import Array, Number
+
+#: Elements beyond which a grid is not split any further.
+_MANY = 80
 
 
 def growth_rate(averages: Averages, wave: Wave, tables: list[Table]) -> Number:
@@ -32,7 +36,8 @@ def growth_rate(averages: Averages, wave: Wave, tables: list[Table]) -> Number:
     limits = np.array([float(t.slope(t.theta(np.array(wave.static[p])))) for t, p in zip(tables, where, strict=True)])
     edge = random_rate(averages, limits)
     kinked = any(len(averages.site(k).kinks) > 0 for k in range(len(averages.generated.sites)))
-    coarse, fine = (_Operator(averages, wave, tables, limits, grid) for grid in _grids(wave.grid, kinked))
+    grids = _grids(wave.grid, kinked, 6 / abs(averages.edge()))
+    coarse, fine = (_Operator(averages, wave, tables, limits, grid) for grid in grids)
     value = _root(coarse.log_radius, edge.value, averages.edge())
     relative = float(np.max(wave.error / np.maximum(wave.origin, 1e-300)))
     slope_error = max(_relative_slope_error(t) for t in tables)
@@ -41,7 +46,7 @@ def growth_rate(averages: Averages, wave: Wave, tables: list[Table]) -> Number:
         error += (np.pi / 2 / wave.grid.window) ** 2 * (value - edge.value < (12 / wave.grid.window) ** 2)
     if value == edge.value:
         return Number(value, error)
-    if isinstance(wave.grid, FlowGrid) and float(np.max(wave.grid.widths)) * abs(averages.edge()) > 12:
+    if isinstance(coarse.grid, FlowGrid) and float(np.max(coarse.grid.widths)) * abs(averages.edge()) > 12.1:
         # Elements much wider than the kernels hold spurious modes close to the edge of the continuous spectrum.
         error += value - edge.value
     step = 1e-4 * (1 + abs(value))
@@ -56,12 +61,14 @@ def _relative_slope_error(table: Table) -> float:
     return table.slope_error / (float(np.max(np.abs(table.slopes))) + 1e-300)
 
 
-def _grids(grid: FlowGrid | MapGrid, kinked: bool) -> tuple[FlowGrid | MapGrid, FlowGrid | MapGrid]:
-    """Two grids whose results differ by about the error of the coarser one."""
+def _grids(grid: FlowGrid | MapGrid, kinked: bool, wide: float) -> tuple[FlowGrid | MapGrid, FlowGrid | MapGrid]:
+    """Two grids whose results differ by about the error of the coarser one, without elements that are too wide."""
     if isinstance(grid, MapGrid):
         return MapGrid(int(0.7 * grid.length)), grid
+    while np.max(grid.widths) > wide and len(grid.edges) < _MANY:
+        grid = grid.refine(np.diff(np.array(grid.edges)) > wide)
     edges = grid.edges if len(grid.edges) % 2 else (*grid.edges, 2 * grid.edges[-1] - grid.edges[-2])
-    if not kinked and len(grid.edges) > 80:
+    if not kinked and len(grid.edges) > _MANY:
         return grid, grid.stretched(1.2)
     if not kinked:
         return FlowGrid(edges[::2]), FlowGrid(edges)
@@ -126,7 +133,7 @@ class _Operator:
 def partial_fractions_exist(averages: Averages) -> bool:
     """Whether all poles of the gains are simple and apart."""
     rows = averages.code.gain_rational(0.0, averages.p[0])
-    return all(partial_fractions(r) is not None for row in rows for r in row)
+    return all(not is_delayed(r) and partial_fractions(r) is not None for row in rows for r in row)
 
 
 def outer_rate(averages: Averages, limits: Array, rate: float) -> float:

@@ -16,6 +16,7 @@ from quenched.theory.errors import ConvergenceError, QuenchedError
 
 from .assemble import Wave, source_tables, wave_branch
 from .averages import Averages
+from .delays import lags_of, modes, with_kinks
 from .fixedpoints import static_roots
 from .growth import growth_rate
 from .stability import TINY, variances
@@ -127,12 +128,12 @@ class Solver:
         slow = abs(self.averages.edge())
         if self.averages.problem.clock == "map":
             return MapGrid(int(np.clip(30 / min(slow, 1.0), 24, _LONGEST_MAP)))
-        poles = [
-            np.roots(np.array(c, dtype=complex))
-            for c in self.averages.code.gain_poles(0.371 + 0.913j, self.averages.p[0])
-        ]
+        code, p = self.averages.code, self.averages.p[0]
+        poles = [modes(c) for c in code.gain_poles(0.371 + 0.913j, p)]
         fast = float(np.max(np.abs(np.concatenate(poles))))
-        return flow_grid(slow, fast)
+        lags = lags_of([r for row in code.gain_rational(0.0, p) for r in row])
+        fast = min(fast, 4 * slow + 4 / float(lags[0])) if len(lags) else fast
+        return with_kinks(flow_grid(slow, fast), lags)
 
     # -- Newton
 

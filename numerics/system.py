@@ -18,8 +18,9 @@ import numpy as np
 
 from .assemble import map_noise, pair_index, variance_of
 from .averages import Averages
+from .delays import empty
 from .tables import Table
-from .timegrid import FlowGrid, MapGrid, impulse
+from .timegrid import FlowGrid, MapGrid
 from .types import Array
 
 
@@ -53,7 +54,7 @@ class Kernels:
                 flags = (self.even[source], self.even[p])
                 if isinstance(grid, FlowGrid):
                     ratio = ratios[p][s]
-                    if not np.any(ratio[0]):
+                    if empty(ratio):
                         continue
                     key = (tuple(ratio[0]), tuple(ratio[1]), *flags)
                     if key not in cache:
@@ -123,7 +124,7 @@ class System:
         averages = self.averages
         if isinstance(self.grid, FlowGrid):
             ratio = averages.code.noise_rational(0.0, averages.p[0])[p]
-            return self._folded(p, impulse(ratio, self.grid.tau), impulse(ratio, self.grid.tau, causal=False))
+            return self._folded(p, *self.grid.impulse(ratio))
         return map_noise(averages, self.grid, p)[self.grid.fold(self.kernels.even[p])]
 
     def _shake(self, p: int) -> Array:
@@ -135,7 +136,7 @@ class System:
                 continue
             if isinstance(grid, FlowGrid):
                 ratio = averages.code.gain_rational(0.0, averages.p[0])[p][s]
-                total += self._folded(p, impulse(ratio, grid.tau), impulse(ratio, grid.tau, causal=False))
+                total += self._folded(p, *grid.impulse(ratio))
             else:
                 full = grid.response(averages.transfer(p, s))
                 total += full[grid.fold(self.kernels.even[p])]

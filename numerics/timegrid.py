@@ -173,6 +173,10 @@ class FlowGrid(Grid):
 
     def kernel(self, ratio: Rational, even_in: bool, even_out: bool) -> Array:
         """Matrix of the convolution with num(D)/den(D), from folded to folded values."""
+        from .delays import filter_matrix, is_delayed
+
+        if is_delayed(ratio):
+            return filter_matrix(self, ratio, even_in)[self.fold(even_out)]
         parts = partial_fractions(ratio)
         if parts is None:
             return np.real(self.apply(ratio, self.unfold(even_in)))[self.fold(even_out)]
@@ -210,6 +214,10 @@ class FlowGrid(Grid):
 
     def apply(self, ratio: Rational, x: np.ndarray) -> np.ndarray:
         """num(D)/den(D) on full-line columns x: causal for poles with Re < 0, anticausal for Re > 0."""
+        from .delays import filter_matrix, is_delayed
+
+        if is_delayed(ratio):
+            return filter_matrix(self, ratio) @ x
         num, den = (np.trim_zeros(np.array(c, dtype=float), "f") for c in ratio)
         if len(num) == 0:
             return np.zeros_like(x)
@@ -241,6 +249,14 @@ class FlowGrid(Grid):
             out[block] = np.multiply.outer(decay, entering) + np.tensordot(local, x[block], axes=1)
             entering = over * entering + np.tensordot(end, x[block], axes=1)
         return out
+
+    def impulse(self, ratio: Rational) -> tuple[Array, Array]:
+        """num(D)/den(D) of δ(τ), at τ and at −τ."""
+        from .delays import filtered_impulse, is_delayed
+
+        if is_delayed(ratio):
+            return self.split(filtered_impulse(self, ratio))
+        return impulse(ratio, self.tau), impulse(ratio, self.tau, causal=False)
 
     def refine(self, rough: np.ndarray, stretch: float = 1.0) -> FlowGrid:
         """Halve the elements marked in `rough`; lengthen the window by a factor."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from sympy import Add, Expr, Function, Rational, S, Symbol, cancel, fraction, together
 
+from quenched.theory.delays import delay_operator, undelayed
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Field, Quenched
@@ -104,7 +105,7 @@ def as_site_function(
         If it depends on several fields of a unit separately.
     """
     if body.atoms(At):
-        raise NotCovered(f"the output {name} = {body} reads a field at another time: not built yet")
+        raise NeedsTrajectories(f"the output {name} = {body} reads fields at several times")
     used = sorted((s for s in names if body.has(s)), key=lambda s: list(names).index(s))
     labelled = body.xreplace(labels)
     if not used:
@@ -132,6 +133,7 @@ class _Closure:
         self.units: dict[str, LinearUnit] = {u.population: u for u in units.units}
         self.arguments: list[_Argument] = []
         self.functions: dict[str, tuple[SiteFunction, int]] = {}
+        self.delays: dict[str, Expr] = {}
         self.labels: dict[Quenched, Symbol] = {}
         self.ones: list[OnePoint] = []
         self.twos: list[TwoPoint] = []
@@ -178,9 +180,12 @@ class _Closure:
 
     # -- outputs and their arguments ------------------------------------------------------------------------
     def _find_functions(self) -> None:
+        moving = [f.symbol for f in self.action.fields.values() if f.role in ("state", "local")]
         for out in self.action.of_role("output"):
             assert out.definition is not None
-            function, argument = self._reduce(out.name, out.definition, out.population.name)
+            body, delay = undelayed(out.definition, moving)
+            self.delays[out.name] = delay_operator(delay, self.action.clock, self.action.advance)
+            function, argument = self._reduce(out.name, body, out.population.name)
             self.functions[out.name] = (function, self._argument(argument))
         for state in self.action.of_role("state"):
             self._argument(_Argument(state.population.name, ((state.name, S.One),)))
@@ -216,12 +221,13 @@ class _Closure:
         assert c.op is not None
         if c.kernels:
             raise NotCovered("couplings that are redrawn between steps: their closure is not built yet")
-        (first, s1), (second, _) = c.op.atoms
-        slots = (first, second) if c.at[s1] == 0 else (second, first)
-        if flip:
-            slots = slots[::-1]
-        (f, a), (g, b) = self.functions[slots[0]], self.functions[slots[1]]
+        (f, a), (g, b) = (self.functions[psi] for psi in _read(c, flip))
         return _index(self.twos, TwoPoint(f, a, g, b))
+
+    def _delay(self, c: Contribution, flip: bool) -> Expr:
+        """What delays the two outputs of a contribution; an average of one time does not know of it."""
+        first, second = (self.delays[psi] for psi in _read(c, flip))
+        return first * second.subs(DT, DS)
 
     # -- rows -----------------------------------------------------------------------------------------------
     def _pairs(self) -> tuple[tuple[tuple[int, int], ...], int]:
@@ -258,7 +264,7 @@ class _Closure:
                 gain = self._transfer(a, left) * self._transfer(b, right).subs(DT, DS)
                 if gain != 0:
                     for c in parts:
-                        row[self._two(c, flip)] += gain * c.coef
+                        row[self._two(c, flip)] += gain * c.coef * self._delay(c, flip)
         return tuple(row)
 
     def _noise(self, i: int, j: int) -> Expr:
@@ -298,6 +304,14 @@ def with_n(p: StationaryGaussian) -> StationaryGaussian:
     rows = [*p.gain, *p.mean_gain, p.noise, p.static, tuple(a.constant for a in p.arguments)]
     kept = any(e.has(N) for row in rows for e in row)
     return replace(p, parameters=(*p.parameters, N)) if kept else p
+
+
+def _read(c: Contribution, flip: bool) -> tuple[str, str]:
+    """The outputs of a contribution to Cov(h_u(t), h_v(s)), the one at t first; `flip` swaps the times."""
+    assert c.op is not None
+    (first, s1), (second, _) = c.op.atoms
+    ordered = (first, second) if c.at[s1] == 0 else (second, first)
+    return ordered[::-1] if flip else ordered
 
 
 def _index(items: list, item: object) -> int:

@@ -18,6 +18,7 @@ from quenched.theory.circulant import Circulant
 from quenched.theory.closure import Close, GaussianClosure
 from quenched.theory.couplings import Gaussian
 from quenched.theory.cross import observed_between_units
+from quenched.theory.delays import explicit_time
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, TwoCopies
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.expansion import EliminateConjugates, ExpandTerms, LayerFluctuations
@@ -36,7 +37,6 @@ from quenched.theory.readoff import EffectiveProcess, ReadOff
 from quenched.theory.record import Line, Rule
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
 from quenched.theory.sampled import SampledUnits, SampleUnits
-from quenched.theory.spaces import t
 from quenched.theory.stationary import CloseAverages, ClosedAverages, Stationary, StationaryState
 from quenched.theory.steps import Steps
 from quenched.theory.vanish import LargestTime
@@ -284,7 +284,7 @@ def _to_the_state(model: Model, values: Mapping[object, object] | None = None, *
     assert process is not None
     if model.steps is not None:
         return _layered(d)
-    if any(rhs.has(t) for _, rhs in process.action.equations):
+    if any(explicit_time(rhs) for _, rhs in process.action.equations):
         return _in_time(d)
     try:
         reason = why_not_gaussian(process)

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from sympy import Expr, Matrix, Rational, S, Symbol, cancel, eye
 
+from quenched.theory.delays import delay_of, delay_operator, explicit_time
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import At, Field, Quenched, WhiteNoise
@@ -154,7 +155,7 @@ def solve_unit(process: EffectiveProcess, population: str) -> LinearUnit:
     rhs = dict(act.equations)
     symbols = [act.fields[s].symbol for s in states] + [act.fields[h].symbol for h in locals_]
     noises = sorted({n for s in states for n in rhs[s].atoms(WhiteNoise)}, key=unit_name)
-    rows = [_affine(rhs[s], s, [*symbols, *noises]) for s in states]
+    rows = [_affine(rhs[s], s, [*symbols, *noises], act) for s in states]
     n = len(states)
     inner = Matrix([[row[0][j] for j in range(n)] for row in rows]) if n else Matrix(0, 0, [])
     inverse = (DT * eye(n) - inner).inv() if n else inner
@@ -189,29 +190,31 @@ def _assemble(
     return LinearUnit(population, (*states, *locals_), transfer, noise, drive)
 
 
-def _affine(rhs: Expr, owner: str, variables: list[Symbol]) -> tuple[list[Expr], Expr]:
-    """Coefficients of an affine right-hand side, and what is left."""
-    if rhs.has(t):
+def _affine(rhs: Expr, owner: str, variables: list[Symbol], act: CopiedAction) -> tuple[list[Expr], Expr]:
+    """Coefficients of an affine right-hand side, functions of `DT` where fields are delayed, and what is left."""
+    if explicit_time(rhs):
         raise NotCovered(
             f"the equation of {owner} depends on t explicitly: no stationary state (a driven solution is not built yet)"
         )
-    delayed = [a for a in rhs.atoms(At)]
-    if delayed:
-        raise NotCovered(f"the equation of {owner} contains {delayed[0]} at another time: not built yet")
-    coefs = [rhs.diff(v) for v in variables]
-    unit = set(variables) | rhs.atoms(Field, WhiteNoise, Quenched)
-    for v, c in zip(variables, coefs, strict=True):
-        bad = [s for s in unit if c.has(s)]
+    earlier = sorted(rhs.atoms(At), key=str)
+    coefs = [rhs.diff(v) for v in (*variables, *earlier)]
+    unit = {*variables, *earlier} | rhs.atoms(Field, WhiteNoise, Quenched)
+    for v, c in zip((*variables, *earlier), coefs, strict=True):
+        bad = [s for s in sorted(unit, key=str) if c.has(s)]
         if bad:
             raise NeedsTrajectories(
                 f"the equation of {owner} is not affine: the coefficient of {v} depends on {bad[0]}, "
                 "so units are not Gaussian"
             )
-    rest = (rhs - sum((c * v for c, v in zip(coefs, variables, strict=True)), S.Zero)).expand()
-    left = [s for s in set(variables) if rest.has(s)]
+    rest = rhs - sum((c * v for c, v in zip(coefs, (*variables, *earlier), strict=True)), S.Zero)
+    rest = rest.expand()
+    left = [s for s in sorted({*variables, *earlier}, key=str) if rest.has(s)]
     if left:
         raise QuenchedError(f"the equation of {owner} could not be separated in {left[0]}")
-    return coefs, rest
+    passed = dict(zip(variables, coefs, strict=False))
+    for part, c in zip(earlier, coefs[len(variables) :], strict=True):
+        passed[part.field] += c * delay_operator(delay_of(part), act.clock, act.advance)
+    return [passed[v] for v in variables], rest
 
 
 def static_law(quenched: Quenched) -> tuple[Expr, Expr] | None:

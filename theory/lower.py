@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sympy import Expr, I, Symbol
+from sympy import Expr, I, S, Symbol
 
 from quenched.theory.bonds import BondEquation, bond_equations
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import Field
+from quenched.theory.fields import At, Field
 from quenched.theory.laws import Law, averaging_law, law_of
 from quenched.theory.naming import applications, coupling_outputs, field_names, unbind
 from quenched.theory.observables import Mean
@@ -83,6 +83,7 @@ class CopiedAction(Form):
     bonds : dynamic couplings, until they are integrated out
     terms : parts of the exponent per N that need no average (what integrated bonds leave)
     starts : (state name, start value), of a map that runs finitely many steps from its declared start
+    advance : what one step of a map adds to the time in which delays are given
     """
 
     name: ClassVar[str] = "copied action"
@@ -95,6 +96,7 @@ class CopiedAction(Form):
     bonds: tuple[Bond, ...] = field(default=(), kw_only=True)
     terms: tuple[Term, ...] = field(default=(), kw_only=True)
     starts: tuple[tuple[str, Expr], ...] = field(default=(), kw_only=True)
+    advance: Expr = field(default=S.One, kw_only=True)
 
     def __hash__(self) -> int:
         return hash((self.clock, self.equations, self.uses))
@@ -132,7 +134,7 @@ class CopiedAction(Form):
         names = {f.symbol: Symbol(f.name) for f in self.of_role("state")}
         out = []
         for name, rhs in self.equations:
-            shown = rhs.xreplace(names)
+            shown = _printed(rhs, names)
             out.append(
                 Line(
                     f"{plain.format(text(Symbol(name)))} = {text(shown)}",
@@ -140,11 +142,11 @@ class CopiedAction(Form):
                 )
             )
         for name, start in self.starts:
-            shown = start.xreplace(names)
+            shown = _printed(start, names)
             out.append(Line(f"{name}(0) = {text(shown)}", f"{latex(Symbol(name))}(0) = {latex(shown)}", "start"))
         for f in self.of_role("output"):
             if f.definition is not None:
-                out.append(equation_line(f.symbol, f.definition.xreplace(names), "output"))
+                out.append(equation_line(f.symbol, _printed(f.definition, names), "output"))
         return out
 
     def _use_line(self, use: Use) -> Line:
@@ -197,6 +199,12 @@ class CopiedAction(Form):
                 for label, value in (("dropped", out.definition - piece), ("× 1.1", out.definition + piece / 10)):
                     fields = self.fields | {out.name: replace(out, definition=value)}
                     yield f"term {j + 1} of {out.name} {label}", replace(self, fields=fields)
+
+
+def _printed(expr: Expr, names: dict[Symbol, Symbol]) -> Expr:
+    """An expression with the printed names of the fields, those at earlier times as they stand."""
+    earlier = {a: Symbol(f"{names[a.field].name}({a.time})") for a in expr.atoms(At) if a.field in names}
+    return expr.xreplace(earlier).xreplace(names)
 
 
 def bond_mutants(bond: Bond) -> Iterator[tuple[str, Bond]]:
@@ -290,6 +298,7 @@ class _Lowering:
             tuple(self.model.parameters),
             bonds=bonds,
             starts=starts,
+            advance=S.One if self.model.dt is None else self.model.dt,
         )
 
     def _bond(self, equation: BondEquation, outputs: dict[tuple[Expr, Population], str]) -> Bond:

@@ -14,6 +14,7 @@ from typing import ClassVar
 from sympy import Expr, Integral, Poly, Rational, S, Symbol, cancel
 
 from quenched.theory.closure import average_print
+from quenched.theory.delays import Delay
 from quenched.theory.errors import NotCovered
 from quenched.theory.gauss import antiderivative
 from quenched.theory.problem import DS, DT, LAMBDA, PotentialProblem, SiteFunction, StationaryGaussian, TwoPoint
@@ -127,8 +128,10 @@ def potential_problem(p: StationaryGaussian) -> PotentialProblem:
         raise NoPotential(f"no potential: {p.closure} covariances are coupled, and their force need not be a gradient")
     if p.pairs[0] != (0, 0):
         raise NoPotential("no potential: the covariance that closes is not that of the first argument")
-    operator, sources, noise = one_time(p, 0)
     name = p.arguments[0].name
+    if any(e.has(Delay) for e in (*p.gain[0], p.noise[0])):
+        raise NoPotential(f"no potential: delays stand between {name} and the growth of its perturbations")
+    operator, sources, noise = one_time(p, 0)
     poly = Poly(operator, D)
     if poly.degree() > 2:
         raise NoPotential(

@@ -65,7 +65,7 @@ def propagators_deviation(
     worst = [reader.deviation]
     for field in problem.fields:
         numeric = numeric_unit(action, field.population, values)
-        inner, fed, _ = numeric.matrices()
+        inner, fed = numeric.inner(action.clock, frequency), numeric.matrices()[1]
         gains = np.linalg.inv(frequency * np.eye(len(inner)) - inner) @ fed
         weights = reader.weights[field.a]
         for h in (f.name for f in action.of_role("local")):

@@ -20,7 +20,7 @@ from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.lower import SiteField
 from quenched.theory.model import Model
-from quenched.theory.naming import coupling_outputs, field_names
+from quenched.theory.naming import coupling_outputs, field_names, unbind
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.spaces import N, Population, t
 from quenched.theory.terms import PAST
@@ -136,8 +136,10 @@ class Network(World):
         paths: dict[str, list[Array]] = {name: [self.numbers[x]] for x, name in names.items()}
         paths |= {out.name: [] for out in outputs}
         redrawn = tuple(m for m in self.model.matrices if m.redraw)
+        late = earlier_parts(self.model, self.values)
         for n in range(steps):
             self.values = {**self.values, t: float(n)}
+            self.numbers |= {part: paths[names[part.field]][max(n - k, 0)] for part, k in late.items()}
             self.couplings |= self._draw(redrawn) if redrawn else {}
             self.numbers |= {xi: self.rng.standard_normal(self.sites[xi.population]) for xi in self.model.noises}
             for out in outputs:
@@ -163,6 +165,24 @@ class Network(World):
         return np.asarray(total)
 
 
+def earlier_parts(model: Model, values: Values) -> dict[At, int]:
+    """Fields at earlier times, each with the number of steps; before the start every field is what it starts from.
+
+    Raises
+    ------
+    ValueError
+        If a delay is not a whole number of steps.
+    """
+    advance = 1.0 if model.dt is None else number(model.dt, values).real
+    out = {}
+    for part in (a for rhs in model.eqs.values() for a in rhs.atoms(At)):
+        count = number(t - part.time, {**values, t: 0.0}).real / advance
+        if abs(count - round(count)) > 1e-9:
+            raise ValueError(f"the delay of {part} is {count:g} steps, not a whole number")
+        out[unbind(part)] = round(count)
+    return out
+
+
 def _groups(matrices: list[Gaussian]) -> list[list[Gaussian]]:
     groups: list[list[Gaussian]] = []
     for m in matrices:
@@ -184,6 +204,7 @@ class Ensemble:
     series: dict[str, list[Array]] = field(default_factory=dict)
     drawn: dict[str, list[tuple[str, int, Array]]] = field(default_factory=dict)
     kicks: list[tuple[str, int, float]] = field(default_factory=list)
+    earlier: Mapping[At, int] = field(default_factory=dict)
 
     def run(self) -> dict[str, list[Array]]:
         """Unkicked series by name, each a list over times."""
@@ -202,10 +223,12 @@ class Ensemble:
             self.series[f.name] = [np.tile(start_of(f.name, self.samples, self.rng), (copies, 1))]
         for f in (*action.of_role("local"), *action.of_role("output")):
             self.series[f.name] = []
+        named = {f.symbol: f.name for f in action.of_role("state")}
         for n in range(self.steps):
             now: dict[Basic, Any] = {**self.values, **fixed, t: float(n)}
             now |= {xi: self.rng.standard_normal(self.samples) for xi in sorted(noises, key=str)}
             now |= {f.symbol: self.series[f.name][n] for f in action.of_role("state")}
+            now |= {part: self.series[named[part.field]][max(n - k, 0)] for part, k in self.earlier.items()}
             self._fields(n, now)
             for name, rhs in action.equations:
                 rate = np.broadcast_to(evaluate(rhs, now), (copies, self.samples))
@@ -344,14 +367,13 @@ def few_steps(
     Raises
     ------
     ValueError
-        If the declaration has delays, which reach back before the start.
+        If a delay of the declaration is not a whole number of steps.
     """
-    if any(e.atoms(At) for e in model.eqs.values()):
-        raise ValueError("delayed fields reach back before the start of a few steps")
     values = {**values, N: size}
     populations = {name: x.population.name for x, name in field_names(model).items()}
     populations |= {out.name: out.population.name for out in coupling_outputs(model)}
-    ensemble = Ensemble(process, values, samples, steps, rng).run()
+    late = earlier_parts(model, values)
+    ensemble = Ensemble(process, values, samples, steps, rng, earlier=late).run()
     theory = moments({a: ensemble[a] for a in populations}, populations)
     runs = [moments(Network(model, values, size, rng).run(steps), populations) for _ in range(networks)]
     out = {}
@@ -365,11 +387,14 @@ def few_steps(
 
 
 def suitable_values(model: Model, values: Values) -> dict[Basic, Any]:
-    """The same values with fractions that give whole numbers of units."""
+    """The same values with fractions that give whole numbers of units, and delays of a whole step."""
     from sympy import Symbol
 
     shares = {p.fraction for p in model.populations if isinstance(p.fraction, Symbol)}
-    return {s: round(v * 20) / 20 if s in shares else v for s, v in values.items()}
+    parts = (a for rhs in model.eqs.values() for a in rhs.atoms(At))
+    delays = {s for a in parts for s in (t - a.time).free_symbols} - {t}
+    rounded = {s: round(v * 20) / 20 if s in shares else v for s, v in values.items()}
+    return {s: 1.0 if s in delays else v for s, v in rounded.items()}
 
 
 __all__ = ["Ensemble", "Network", "Population", "few_steps", "suitable_values"]

@@ -12,42 +12,64 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from sympy import Expr, Symbol
+from sympy import Expr, S, Symbol
 
-from quenched.theory.fields import Quenched, WhiteNoise
+from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.linear import LinearUnit, LinearUnits
 from quenched.theory.lower import CopiedAction
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import DS, DT, SiteFunction, StationaryGaussian, U
 from quenched.theory.readoff import Contribution, EffectiveProcess
-from quenched.theory.spaces import N
+from quenched.theory.spaces import N, t
 from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative, slope
 
 
 @dataclass(frozen=True)
 class NumericUnit:
-    """One population's equation as numbers: rate(x, h, ξ) = A x + B h + G ξ + c if it is affine."""
+    """One population's equation as numbers: rate(x, h, ξ, past) = A x + B h + G ξ + L past + c if it is affine.
+
+    `earlier` are fields at earlier times: (state, by how much earlier).
+    """
 
     states: list[str]
     locals: list[str]
     noises: list[WhiteNoise]
+    earlier: list[tuple[str, float]]
     rate: Callable[[Array], Array]
 
     @property
     def width(self) -> int:
-        return len(self.states) + len(self.locals) + len(self.noises)
+        return len(self.states) + len(self.locals) + len(self.noises) + len(self.earlier)
 
-    def matrices(self) -> tuple[Array, Array, Array]:
-        """(A, [B G], c) by differences from the origin."""
-        rest = self.rate(np.zeros(self.width))
+    def matrices(self) -> tuple[Array, Array, Array, Array]:
+        """(A, [B G], c, L) by differences from the origin."""
+        rest, cut = self.rate(np.zeros(self.width)), self.width - len(self.earlier)
         columns = np.array([self.rate(e) - rest for e in np.eye(self.width)]).T.reshape(len(self.states), self.width)
-        return columns[:, : len(self.states)], columns[:, len(self.states) :], rest
+        return columns[:, : len(self.states)], columns[:, len(self.states) : cut], rest, columns[:, cut:]
+
+    def inner(self, clock: str, frequency: complex) -> Array:
+        """A and what L adds to it at a complex frequency."""
+        present, _, _, late = self.matrices()
+        total = present.astype(complex)
+        for (state, delay), column in zip(self.earlier, late.T, strict=True):
+            total[:, self.states.index(state)] += column * lagging(clock, delay, frequency)
+        return total
 
     def curvature(self, rng: np.random.Generator) -> float:
         """How far the equation is from affine at random points."""
-        inner, fed, rest = self.matrices()
+        inner, fed, rest, late = self.matrices()
         points = rng.normal(size=(3, self.width))
-        return max(relative(self.rate(z), np.hstack([inner, fed]) @ z + rest) for z in points)
+        return max(relative(self.rate(z), np.hstack([inner, fed, late]) @ z + rest) for z in points)
+
+
+def lagging(clock: str, delay: float, frequency: complex) -> complex:
+    """By what a delay multiplies a signal e^{zt} (flow) or z^t (map)."""
+    return complex(np.exp(-frequency * delay) if clock == "flow" else frequency**-delay)
+
+
+def delay_in_steps(part: At, action: CopiedAction, values: Values) -> float:
+    """By how much earlier a field is taken: in time units of a flow, in steps of a map."""
+    return float((number(t - part.time, {**values, t: 0.0}) / number(action.advance, values)).real)
 
 
 def numeric_unit(action: CopiedAction, population: str, values: Values) -> NumericUnit:
@@ -56,13 +78,16 @@ def numeric_unit(action: CopiedAction, population: str, values: Values) -> Numer
     locals_ = [f for f in action.of_role("local") if f.population.name == population]
     rhs = dict(action.equations)
     noises = sorted({n for f in states for n in rhs[f.name].atoms(WhiteNoise)}, key=unit_name)
-    symbols = [f.symbol for f in states] + [f.symbol for f in locals_] + noises
+    earlier = sorted({a for f in states for a in rhs[f.name].atoms(At)}, key=str)
+    symbols = [f.symbol for f in states] + [f.symbol for f in locals_] + noises + earlier
+    named = {f.symbol: f.name for f in states}
+    past = [(named[a.field], delay_in_steps(a, action, values)) for a in earlier]
 
     def rate(z: Array) -> Array:
         numbers = {**values, **dict(zip(symbols, z, strict=True))}
         return np.array([complex(evaluate(rhs[f.name], numbers)) for f in states])
 
-    return NumericUnit([f.name for f in states], [f.name for f in locals_], noises, rate)
+    return NumericUnit([f.name for f in states], [f.name for f in locals_], noises, past, rate)
 
 
 def quenched_of(action: CopiedAction) -> list[Quenched]:
@@ -88,15 +113,15 @@ def units_deviation(process: EffectiveProcess, units: LinearUnits, values: Value
 def _unit_deviation(
     unit: LinearUnit, numeric: NumericUnit, clock: str, values: Values, rng: np.random.Generator
 ) -> float:
-    inner, fed, rest = numeric.matrices()
+    _, fed, rest, _ = numeric.matrices()
     size, count = len(numeric.states), len(numeric.locals)
     frequency = complex(rng.normal(), rng.normal())
     at = {**values, DT: frequency}
-    green = np.linalg.inv(frequency * np.eye(size) - inner)
+    green = np.linalg.inv(frequency * np.eye(size) - numeric.inner(clock, frequency))
     gains = green @ fed
-    still = np.eye(size) if clock == "map" else np.zeros((size, size))
-    driven = np.linalg.solve(still - inner, rest)
-    worst = [relative(number(unit.characteristic, at), np.linalg.det(frequency * np.eye(size) - inner))]
+    still = 1.0 if clock == "map" else 0.0
+    driven = np.linalg.solve(still * np.eye(size) - numeric.inner(clock, still), rest)
+    worst = [relative(number(unit.characteristic, at), np.linalg.det(np.linalg.inv(green)))]
     for i, s in enumerate(numeric.states):
         worst += [relative(number(unit.transfer[s, h], at), gains[i, j]) for j, h in enumerate(numeric.locals)]
         for j, xi in enumerate(numeric.noises):
@@ -127,6 +152,7 @@ def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values,
     filters = {u.population: u for u in units.units}
     ones = {f.name: rng.normal() for f in action.of_role("output")}
     twos = {(f.name, g.name): rng.normal() for f in action.of_role("output") for g in action.of_role("output")}
+    late = output_delays(action, values)
     worst = [reader.deviation, _bookkeeping(p, action)]
     drives = [
         _drives(filters[a.population], w, action, labels, values)
@@ -145,7 +171,11 @@ def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values,
         unit = filters[p.arguments[i].population]
         left, right = ({**values, DT: d} for d in (dt, ds))
         both = {**values, DT: dt, DS: ds}
-        exact, noise = _covariance(units.process, unit, reader.weights[i], reader.weights[j], twos, left, right)
+        seen = {
+            (f, g): level * lagging(action.clock, late[f], dt) * lagging(action.clock, late[g], ds)
+            for (f, g), level in twos.items()
+        }
+        exact, noise = _covariance(units.process, unit, reader.weights[i], reader.weights[j], seen, left, right)
         found = sum(
             number(g, both) * twos[s.f.name, s.g.name] for g, s in zip(p.gain[k], p.two_points, strict=True) if g != 0
         )
@@ -198,6 +228,7 @@ def _gradient(action: CopiedAction, output: str, values: Values, rng: np.random.
     """Directions in which an output changes, normalised to one of the fields that it reads (each in turn)."""
     definition = action.fields[output].definition
     assert definition is not None
+    definition = at_present(definition)
     used = [f for f in action.fields.values() if f.role in ("state", "local") and definition.has(f.symbol)]
     out = []
     for point in rng.normal(size=(2, len(used))):  # twice: one of the points may lie at a kink
@@ -221,9 +252,27 @@ def _misread(
     assert definition is not None
     fields = {f.symbol: rng.normal(size=4) for f in action.fields.values() if f.role in ("state", "local")}
     u = sum(w.real * fields[action.fields[name].symbol] for name, w in weights.items())
-    exact = evaluate(definition, {**values, **fields})
+    exact = evaluate(at_present(definition), {**values, **fields})
     found = evaluate(f.expr, {**values, U: u})
     return relative(found, exact)
+
+
+def at_present(expr: Expr) -> Expr:
+    """An expression with the present fields in place of those at earlier times."""
+    return expr.xreplace({a: a.field for a in expr.atoms(At)})
+
+
+def output_delays(action: CopiedAction, values: Values) -> dict[str, float]:
+    """By how much earlier every output reads its unit; not a number where it reads several times."""
+    out = {}
+    for f in action.of_role("output"):
+        assert f.definition is not None
+        moving = {g.symbol for g in action.fields.values() if g.role in ("state", "local")}
+        present = {s for s in f.definition.xreplace({a: S.Zero for a in f.definition.atoms(At)}).free_symbols}
+        times = {delay_in_steps(a, action, values) for a in f.definition.atoms(At)}
+        times |= {0.0} if present & moving or not times else set()
+        out[f.name] = times.pop() if len(times) == 1 else float("nan")
+    return out
 
 
 def _mean(
@@ -254,7 +303,7 @@ def _covariance(
     unit: LinearUnit,
     first: Mapping[str, complex],
     second: Mapping[str, complex],
-    twos: Mapping[tuple[str, str], float],
+    twos: Mapping[tuple[str, str], complex],
     left: Values,
     right: Values,
 ) -> tuple[complex, complex]:
