@@ -20,7 +20,7 @@ from sympy import DiracDelta, Expr, Symbol, lambdify
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import SampledUnit, SiteProcess
 
-from .trajectories import Paths, ProcessState, sample_paths
+from .trajectories import Paths, ProcessState, sample_paths, whole_steps
 from .types import Array, Number
 
 _REPLICATES = 8
@@ -62,7 +62,8 @@ def process_growth(
 
 
 def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict[Symbol, float]) -> _Unit:
-    symbols = [*unit.states, *unit.fields, *(label.symbol for label in unit.labels)]
+    late = [s for s, _, _ in unit.earlier]
+    symbols = [*unit.states, *late, *unit.fields, *(label.symbol for label in unit.labels)]
     known = {s: v for s, v in values.items()}
 
     def code(rows: list[Expr]) -> Callable[..., list[Array]]:
@@ -74,9 +75,9 @@ def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict
     return _Unit(
         unit,
         paths,
-        code([f.diff(x) for f in unit.rhs for x in unit.states]),
+        code([f.diff(x) for f in unit.rhs for x in (*unit.states, *late)]),
         code([f.diff(h) for f in unit.rhs for h in unit.fields]),
-        code([o.diff(x) for _, o in unit.outputs for x in unit.states]),
+        code([o.diff(x) for _, o in unit.outputs for x in (*unit.states, *late)]),
     )
 
 
@@ -101,6 +102,25 @@ class _Past:
         self.ring /= size[None]
 
 
+class _Earlier:
+    """The last differences of one unit's states, (steps, replicates, P, n), for fields at earlier times."""
+
+    def __init__(self, unit: SampledUnit, late: Array, shape: tuple[int, ...]) -> None:
+        self.late, self.source = late, [unit.states.index(x) for _, x, _ in unit.earlier]
+        self.ring = np.zeros((int(np.max(late, initial=0)) + 1, *shape))
+
+    def put(self, step: int, delta: Array) -> None:
+        self.ring[step % len(self.ring)] = delta
+
+    def with_past(self, step: int, delta: Array) -> Array:
+        """States and, behind them, the earlier ones that the unit reads at this step."""
+        past = [self.ring[(step - k) % len(self.ring), :, :, i] for k, i in zip(self.late, self.source, strict=True)]
+        return np.concatenate([delta, np.stack(past, axis=2)], axis=2) if past else delta
+
+    def rescale(self, size: Array) -> None:
+        self.ring /= size[None]
+
+
 class _Tangent:
     """Integrates perturbations of all units, several replicates of the random matrices at once."""
 
@@ -119,6 +139,11 @@ class _Tangent:
         self.number = lambda e: float(e.subs({s: by_name[s.name] for s in e.free_symbols}))
         self.owner = {o.name: k for k, u in enumerate(units) for o, _ in u.unit.outputs}
         self.reads = {u.name: a.name for u, v, _, a, _ in process.covariance if u == v}
+        steps = [[self.number(d) for *_, d in u.unit.earlier] for u in units]
+        self.earlier = [
+            _Earlier(u.unit, whole_steps(d, self.dt), (_REPLICATES, *u.paths.states[:, 0].shape))
+            for u, d in zip(units, steps, strict=True)
+        ]
         self.mixing = [self._mixing(u) for u in units]
         self.matrices = self._matrices()
 
@@ -189,18 +214,22 @@ class _Tangent:
             delta[:, :, i] += kernel[i, b, 0] * out[:, :, b] + past.convolve(kernel[i, b, 1:], b)
 
     # -- steps ------------------------------------------------------------------------------------------------------
-    def slopes(self, u: _Unit, step: int) -> tuple[Array, Array, Array]:
-        """∂F/∂x (P, n, n), ∂F/∂h (P, n, m), ∂ψ/∂x (P, nb, n) along the paths at one step."""
-        p = u.paths
-        at = step % p.states.shape[1]
-        args = [*p.states[:, at].T, *p.fields[:, at].T[: len(u.unit.fields)], *p.labels.T[: len(u.unit.labels)]]
+    def slopes(self, k: int, step: int) -> tuple[Array, Array, Array]:
+        """∂F/∂x (P, n, n + z), ∂F/∂h (P, n, m), ∂ψ/∂x (P, nb, n + z) along the paths at one step, z earlier states."""
+        u, past = self.units[k], self.earlier[k]
+        p, length = u.paths, u.paths.states.shape[1]
+        at = step % length
+        late = [p.states[:, (step - d) % length, i] for d, i in zip(past.late, past.source, strict=True)]
+        fields, labels = p.fields[:, at].T[: len(u.unit.fields)], p.labels.T[: len(u.unit.labels)]
+        args = [*p.states[:, at].T, *late, *fields, *labels]
         size, n, m, nb = len(p.states), len(u.unit.states), len(u.unit.fields), len(u.unit.outputs)
 
         def table(code: Callable[..., list[Array]], rows: int, cols: int) -> Array:
             flat = [np.broadcast_to(np.asarray(e, float), (size,)) for e in code(*args)]
             return np.array(flat).T.reshape(size, rows, cols) if flat else np.zeros((size, rows, cols))
 
-        return table(u.state_slope, n, n), table(u.field_slope, n, m), table(u.output_slope, nb, n)
+        z = n + len(late)
+        return table(u.state_slope, n, z), table(u.field_slope, n, m), table(u.output_slope, nb, z)
 
     def rate(self, blocks: int) -> Number:
         """Growth rate from the mean square over replicates, block by block."""
@@ -208,34 +237,38 @@ class _Tangent:
         deltas = [self.rng.standard_normal((_REPLICATES, *u.paths.states[:, 0].shape)) for u in self.units]
         past = [_Past(self.reach, _REPLICATES, len(u.paths.states), len(u.unit.outputs)) for u in self.units]
         rates = []
-        slopes = [self.slopes(u, 0) for u in self.units]
+        slopes = [self.slopes(k, 0) for k in range(len(self.units))]
         for block in range(blocks):
             before = _squares(deltas)
             for step in range(block * length, (block + 1) * length):
-                after = [self.slopes(u, step + 1) for u in self.units]
-                deltas = self._step(deltas, past, slopes, after)
+                after = [self.slopes(k, step + 1) for k in range(len(self.units))]
+                deltas = self._step(step, deltas, past, slopes, after)
                 slopes = after
             growth = _squares(deltas) / before
             rates.append(np.log(growth.mean()) / (2 * length * self.dt))
             size = np.sqrt(_squares(deltas))[:, None, None]
             deltas = [d / size for d in deltas]
-            for row in past:
+            for row in (*past, *self.earlier):
                 row.rescale(size)
         kept = np.array(rates[2:])
         return Number(float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(kept))))
 
-    def _step(self, deltas, past, slopes, after):  # type: ignore[no-untyped-def]
-        outs = [np.einsum("pbn,rpn->rpb", s[2], d) for s, d in zip(slopes, deltas, strict=True)]
+    def _step(self, step, deltas, past, slopes, after):  # type: ignore[no-untyped-def]
+        for row, d in zip(self.earlier, deltas, strict=True):
+            row.put(step, d)
+        full = [row.with_past(step, d) for row, d in zip(self.earlier, deltas, strict=True)]
+        outs = [np.einsum("pbn,rpn->rpb", s[2], d) for s, d in zip(slopes, full, strict=True)]
         fields = self.fields(outs, past)
-        first = [_rhs(s, d, f) for s, d, f in zip(slopes, deltas, fields, strict=True)]
+        first = [_rhs(s, d, f) for s, d, f in zip(slopes, full, fields, strict=True)]
         for row, out in zip(past, outs, strict=True):
             row.append(out)
         if not self.flow:
             return first
         guess = [d + self.dt * k for d, k in zip(deltas, first, strict=True)]
-        outs = [np.einsum("pbn,rpn->rpb", s[2], d) for s, d in zip(after, guess, strict=True)]
+        full = [row.with_past(step + 1, d) for row, d in zip(self.earlier, guess, strict=True)]
+        outs = [np.einsum("pbn,rpn->rpb", s[2], d) for s, d in zip(after, full, strict=True)]
         fields = self.fields(outs, past)
-        second = [_rhs(s, d, f) for s, d, f in zip(after, guess, fields, strict=True)]
+        second = [_rhs(s, d, f) for s, d, f in zip(after, full, fields, strict=True)]
         return [d + self.dt / 2 * (a + b) for d, a, b in zip(deltas, first, second, strict=True)]
 
     @property

@@ -17,7 +17,7 @@ from quenched.theory.problem import SampledUnit
 
 from .cache import digest, load
 
-VERSION = "2"
+VERSION = "3"
 
 _LOOP = '''
 @njit(cache=True, fastmath=True)
@@ -32,35 +32,43 @@ def tail(psi, kernel, at, reach, mem):
 
 
 @njit(cache=True, fastmath=True)
-def advance(x, h0, h1, mem, kernel, xi, q, p, dt, new, work):
+def look_back(history, kicked, first, at, late, source, z):
+    """Earlier states as seen at step `at`: of the kicked path from step `first` on, constant before the start."""
+    for i in range(late.shape[0]):
+        step = max(at - late[i], 0)
+        z[i] = kicked[source[i], step] if step >= first else history[source[i], step]
+
+
+@njit(cache=True, fastmath=True)
+def advance(x, z0, z1, h0, h1, mem, kernel, xi, q, p, dt, new, work):
     """One step of a unit; `mem` holds the memory of the present step, `work` the tail for the next one."""
     n, m, nb = x.shape[0], h0.shape[0], kernel.shape[1]
     f0, f1, hh, guess, psi = np.empty(n), np.empty(n), np.empty(m), np.empty(n), np.empty(nb)
     for u in range(m):
         hh[u] = h0[u] + mem[u]
-    rhs(x, hh, xi, q, p, dt, f0)
+    rhs(x, z0, hh, xi, q, p, dt, f0)
     if not FLOW:
         for i in range(n):
             new[i] = f0[i]
         return
     for i in range(n):
         guess[i] = x[i] + dt * f0[i]
-    outputs(guess, q, p, psi)
+    outputs(guess, z1, q, p, psi)
     for u in range(m):
         hh[u] = h1[u] + work[u]
         for b in range(nb):
             hh[u] += kernel[u, b, 0] * psi[b]
-    rhs(guess, hh, xi, q, p, dt, f1)
+    rhs(guess, z1, hh, xi, q, p, dt, f1)
     for i in range(n):
         new[i] = x[i] + 0.5 * dt * (f0[i] + f1[i])
 
 
 @njit(cache=True, fastmath=True)
-def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
+def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach, late, source):
     """Integrate all paths over `burn` + T steps of the periodic fields h.
 
     h (P, T, m) without memory, noise (P, T, k), label (P, l), start (P, n), kernel (m, nb, reach + 1) with its
-    quadrature weights. Returns states (P, T, n), outputs (P, T, nb) of the last T steps, and responses
+    quadrature weights; `late` and `source`: steps and state of every field at an earlier time. Returns states (P, T, n), outputs (P, T, nb) of the last T steps, and responses
     (P, len(kicked), nb, reach + 1) to unit kicks of fields, averaged over windows.
     """
     paths, steps, m = h.shape
@@ -71,11 +79,15 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
     psi, psi2 = np.empty((nb, total + 1)), np.empty((nb, total + 1))
     x, y, new, mem, work = np.empty(n), np.empty(n), np.empty(n), np.empty(m), np.empty(m)
     out, jump, hh = np.empty(nb), np.empty(n), np.empty(m)
+    z0, z1 = np.empty(late.shape[0]), np.empty(late.shape[0])
+    history, moved = np.empty((n, total + 1)), np.empty((n, total + 1))
     for path in range(paths):
         q = label[path]
         for i in range(n):
             x[i] = start[path, i]
-        outputs(x, q, p, out)
+            history[i, 0] = x[i]
+        look_back(history, moved, total + 1, 0, late, source, z0)
+        outputs(x, z0, q, p, out)
         for b in range(nb):
             psi[b, 0] = out[b]
         work[:] = 0.0
@@ -92,10 +104,14 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
                 for b in range(nb):
                     mem[u] += kernel[u, b, 0] * psi[b, step]
             tail(psi, kernel, step + 1, reach, work)
-            advance(x, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
+            look_back(history, moved, total + 1, step, late, source, z0)
+            look_back(history, moved, total + 1, step + 1, late, source, z1)
+            advance(x, z0, z1, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
             for i in range(n):
                 x[i] = new[i]
-            outputs(x, q, p, out)
+                history[i, step + 1] = x[i]
+            look_back(history, moved, total + 1, step + 1, late, source, z1)
+            outputs(x, z1, q, p, out)
             for b in range(nb):
                 psi[b, step + 1] = out[b]
         windows = steps // (reach + 1)
@@ -108,6 +124,8 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
                         psi2[b, step] = psi[b, step]
                 for i in range(n):
                     y[i] = states[path, first - burn, i]
+                    moved[i, first] = y[i]
+                look_back(history, moved, first, first, late, source, z0)
                 at = first % steps
                 for u in range(m):
                     hh[u] = h[path, at, u]
@@ -116,7 +134,7 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
                     hh[u] += mem[u]
                     for b in range(nb):
                         hh[u] += kernel[u, b, 0] * psi[b, first]
-                kick(y, hh, noise[path, at], q, p, dt, kicked[k], jump)
+                kick(y, z0, hh, noise[path, at], q, p, dt, kicked[k], jump)
                 for lag in range(reach + 1):
                     step = first + lag
                     at = step % steps
@@ -124,7 +142,9 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
                     if lag == 0 and FLOW:
                         for i in range(n):
                             y[i] += EPS * jump[i]
-                        outputs(y, q, p, out)
+                            moved[i, first] += 0.5 * EPS * jump[i]  # half: the jump, seen by quadratures over time
+                        look_back(history, moved, first, step, late, source, z0)
+                        outputs(y, z0, q, p, out)
                         for b in range(nb):
                             psi2[b, step] = out[b]
                     for b in range(nb):
@@ -138,12 +158,16 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach):
                         for b in range(nb):
                             mem[u] += kernel[u, b, 0] * psi2[b, step]
                     tail(psi2, kernel, step + 1, reach, work)
-                    advance(y, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
+                    look_back(history, moved, first, step, late, source, z0)
+                    look_back(history, moved, first, step + 1, late, source, z1)
+                    advance(y, z0, z1, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
                     for i in range(n):
                         y[i] = new[i]
                         if lag == 0 and not FLOW:
                             y[i] += EPS * jump[i]
-                    outputs(y, q, p, out)
+                        moved[i, step + 1] = y[i]
+                    look_back(history, moved, first, step + 1, late, source, z1)
+                    outputs(y, z1, q, p, out)
                     for b in range(nb):
                         psi2[b, step + 1] = out[b]
     return states, outs, answer
@@ -188,6 +212,7 @@ def unit_source(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -
     names |= {s: f"x[{i}]" for i, s in enumerate(unit.states)}
     names |= {s: f"h[{i}]" for i, s in enumerate(unit.fields)}
     names |= {s: f"xi[{i}]" for i, s in enumerate(unit.noises)}
+    names |= {s: f"z[{i}]" for i, (s, _, _) in enumerate(unit.earlier)}
     names |= {label.symbol: f"q[{i}]" for i, label in enumerate(unit.labels)}
     by_name = {s.name: code for s, code in names.items()}
     scale = {s: s / Symbol("sqrt_dt") for s in unit.noises} if clock == "flow" else {}
@@ -206,8 +231,8 @@ def unit_source(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -
         f"EPS = 1e-4\nFLOW = {clock == 'flow'}\n\n\n"
         "@njit(cache=True)\ndef sgn(a):\n    return 1.0 if a > 0 else (-1.0 if a < 0 else 0.0)\n"
     )
-    parts = [head, _function("rhs", "x, h, xi, q, p, dt, out", [code(e) for e in rhs])]
-    parts.append(_function("outputs", "x, q, p, out", [code(body) for _, body in unit.outputs]))
+    parts = [head, _function("rhs", "x, z, h, xi, q, p, dt, out", [code(e) for e in rhs])]
+    parts.append(_function("outputs", "x, z, q, p, out", [code(body) for _, body in unit.outputs]))
     parts.append(_kick(unit, code, scale))
     return "\n\n".join(parts) + "\n" + _LOOP
 
@@ -225,4 +250,4 @@ def _kick(unit: SampledUnit, code, scale) -> str:  # type: ignore[no-untyped-def
         rows += [f"        out[{i}] = {code(e.diff(field).xreplace(scale))}" for i, e in enumerate(unit.rhs)]
     body = "\n".join(rows) or "    pass"
     used = "    sqrt_dt = math.sqrt(dt)\n" if "sqrt_dt" in body else ""
-    return f"@njit(cache=True, fastmath=True)\ndef kick(x, h, xi, q, p, dt, u, out):\n{used}{body}\n"
+    return f"@njit(cache=True, fastmath=True)\ndef kick(x, z, h, xi, q, p, dt, u, out):\n{used}{body}\n"

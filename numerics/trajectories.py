@@ -129,7 +129,10 @@ class _Sampler:
             raise QuenchedError(f"parameter {missing[0]!r} has no value: {nearest(missing[0], self.values)}")
         self.p = np.array([self.values[s.name] for s in process.parameters])
         self.flow = process.clock == "flow"
+        delays = [self._number(d) for u in process.units for *_, d in u.earlier]
+        self.how = how = replace(how, dt=dividing_step(how.dt, delays)) if self.flow else how
         self.dt = how.dt if self.flow else 1.0
+        self.late = [whole_steps([self._number(d) for *_, d in u.earlier], self.dt) for u in process.units]
         memory = bool(process.memory or process.bonds)
         self.reach = max(1, min(round(how.reach / self.dt), how.steps - 1)) if memory else 1
         self.modules = [unit_module(u, process.parameters, process.clock) for u in process.units]
@@ -187,8 +190,10 @@ class _Sampler:
         start = 0.5 * rng.standard_normal((how.paths, len(unit.states)))
         index = np.array([[f.name for f in unit.fields].index(k) for k in kicked], dtype=np.int64)
         kernel = self._kernel(unit, now)
+        late = self.late[self.process.units.index(unit)]
+        source = np.array([unit.states.index(x) for _, x, _ in unit.earlier], dtype=np.int64)
         states, outs, answer = module.run(
-            h, noise, labels, start, kernel, self.p, self.dt, how.steps, index, self.reach
+            h, noise, labels, start, kernel, self.p, self.dt, how.steps, index, self.reach, late, source
         )
         if not (np.isfinite(states).all() and np.abs(states).max() < 1e12):
             raise QuenchedError(
@@ -294,6 +299,33 @@ class _Sampler:
                 for o, _ in unit.outputs:
                     start.response[o.name, v] = np.zeros(self.reach + 1)
         return start
+
+
+def dividing_step(dt: float, delays: list[float]) -> float:
+    """The largest step up to `dt` of which all delays are multiples.
+
+    Raises
+    ------
+    QuenchedError
+        If there is none above dt/50.
+    """
+    if not delays:
+        return dt
+    first = int(np.ceil(min(delays) / dt - 1e-9))
+    for count in range(max(first, 1), 50 * max(first, 1)):
+        step = min(delays) / count
+        if all(abs(d / step - round(d / step)) < 1e-6 for d in delays):
+            return step
+    raise QuenchedError(f"the delays {', '.join(f'{d:g}' for d in delays)} have no common step: round them")
+
+
+def whole_steps(delays: list[float], dt: float) -> Array:
+    """Delays as numbers of steps, at least one."""
+    steps = np.array([d / dt for d in delays])
+    bad = next((d for d, s in zip(delays, steps, strict=True) if abs(s - round(s)) > 1e-6 or s < 0.5), None)
+    if bad is not None:
+        raise QuenchedError(f"a delay of {bad:g} is not a whole number (at least one) of steps of {dt:g}")
+    return np.round(steps).astype(np.int64)
 
 
 def solve_process(

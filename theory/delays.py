@@ -79,6 +79,12 @@ def delay_operator(delay: Expr, clock: str, advance: Expr | None = None) -> Expr
     return DT ** (-steps)
 
 
+def steps_of(part: At, clock: str, advance: Expr) -> Expr:
+    """The delay of a field: a time of a flow, a number of steps of a map."""
+    delay = delay_of(part)
+    return delay if clock == "flow" else (delay / advance).simplify()
+
+
 def undelayed(body: Expr, present: Iterable[Symbol]) -> tuple[Expr, Expr]:
     """A function of fields at one earlier time, as the same function of the present fields and the delay.
 

@@ -186,6 +186,7 @@ class SampledUnit:
     rhs : right-hand side of every state, in these symbols, labels and parameters
     outputs : (symbol, definition in states and labels)
     labels : quenched numbers of the unit
+    earlier : (symbol, state, delay): states at earlier times, by a time of a flow or a number of steps of a map
     """
 
     population: str
@@ -195,6 +196,7 @@ class SampledUnit:
     rhs: tuple[Expr, ...]
     outputs: tuple[tuple[Symbol, Expr], ...]
     labels: tuple[Label, ...]
+    earlier: tuple[tuple[Symbol, Symbol, Expr], ...] = ()
 
 
 @dataclass(frozen=True)

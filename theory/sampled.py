@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 from sympy import Expr, Rational, Symbol
 
+from quenched.theory.delays import explicit_time, stand_ins, steps_of
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import Label, SampledUnit, SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
-from quenched.theory.spaces import t
 from quenched.theory.terms import PAST
 
 
@@ -49,6 +49,10 @@ class SampledUnits(Form):
                     problem = replace(p, **change)
                     yield f"{kind} {k + 1} {label}", replace(self, problem=problem)
         for k, unit in enumerate(p.units):
+            for j, (s, x, delay) in enumerate(unit.earlier):
+                late = (*unit.earlier[:j], (s, x, delay * Rational(11, 10)), *unit.earlier[j + 1 :])
+                units = (*p.units[:k], replace(unit, earlier=late), *p.units[k + 1 :])
+                yield f"delay {j + 1} of {x} × 1.1", replace(self, problem=replace(p, units=units))
             for j, rhs in enumerate(unit.rhs):
                 for i, piece in enumerate(rhs.as_ordered_terms()):
                     for label, new in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
@@ -78,17 +82,15 @@ def sampled_process(process: EffectiveProcess) -> SiteProcess:
     Raises
     ------
     NotCovered
-        For explicit time dependence, delays, noise inside products, or outputs that read local fields.
+        For explicit time dependence, noise inside products, or outputs that read local fields.
     """
     act = process.action
     symbols: dict[Expr, Symbol] = {
         f.symbol: Symbol(f.name, real=True) for f in act.fields.values() if f.role == "state"
     }
     for name, rhs in act.equations:
-        if rhs.has(t) or rhs.atoms(At):
-            raise NotCovered(
-                f"the equation of {name} depends on time explicitly or at a delay: no stationary solver yet"
-            )
+        if explicit_time(rhs):
+            raise NotCovered(f"the equation of {name} depends on time explicitly: no stationary solver yet")
     units = tuple(_unit(process, pop.name, symbols) for pop in act.populations)
     return SiteProcess(
         "map" if act.clock == "map" else "flow",
@@ -110,7 +112,8 @@ def _unit(process: EffectiveProcess, population: str, symbols: dict[Expr, Symbol
     bodies = [rhs[s.name] for s in states] + [o.definition for o in outputs if o.definition is not None]
     noises = sorted({n for b in bodies for n in b.atoms(WhiteNoise)}, key=unit_name)
     quenched = sorted({q for b in bodies for q in b.atoms(Quenched)}, key=unit_name)
-    swap = symbols | {q: Symbol(unit_name(q), real=True) for q in (*noises, *quenched)}
+    past = stand_ins({a for b in bodies for a in b.atoms(At)})
+    swap = symbols | {q: Symbol(unit_name(q), real=True) for q in (*noises, *quenched)} | past
     fields = [f.symbol for f in mine if f.role == "local"]
     for o in outputs:
         read = [h for h in fields if o.definition is not None and o.definition.has(h)]
@@ -118,7 +121,7 @@ def _unit(process: EffectiveProcess, population: str, symbols: dict[Expr, Symbol
             raise NotCovered(f"the output {o.name} reads the local field {read[0]} directly: no stationary solver yet")
     for name in (s.name for s in states):
         for n in noises:
-            if rhs[name].diff(n).free_symbols & (set(symbols) | set(fields)):
+            if rhs[name].diff(n).free_symbols & (set(symbols) | set(fields)) or rhs[name].diff(n).atoms(At):
                 raise NotCovered(f"the noise {n.name} in the equation of {name} depends on the state: no sampler yet")
     return SampledUnit(
         population,
@@ -128,6 +131,7 @@ def _unit(process: EffectiveProcess, population: str, symbols: dict[Expr, Symbol
         tuple(rhs[s.name].xreplace(swap) for s in states),
         tuple((o.symbol, o.definition.xreplace(swap)) for o in outputs if o.definition is not None),
         tuple(Label(swap[q], q.law) for q in quenched),
+        tuple((s, symbols[a.field], steps_of(a, act.clock, act.advance)) for a, s in past.items()),
     )
 
 

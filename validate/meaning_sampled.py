@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 from sympy import Symbol
 
-from quenched.theory.fields import Quenched, WhiteNoise
+from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.spaces import N
 from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative
+from quenched.validate.meaning_units import delay_in_steps
 
 #: A statistic of the local fields: (kind, names) → array over times.
 Statistics = dict[tuple[str, ...], Array]
@@ -132,11 +133,17 @@ def _equations_deviation(process: EffectiveProcess, p: SiteProcess, values: Valu
     names = {unit_name(s) for s in loose} | {f.name for f in action.fields.values()}
     draw = {name: rng.normal(size=3) for name in sorted(names)}
     before = {f.symbol: draw[f.name] for f in action.fields.values()} | {s: draw[unit_name(s)] for s in loose}
+    parts = {a for e in exprs for a in e.atoms(At)}
+    past = {(unit_name(a.field), delay_in_steps(a, action, values)): rng.normal(size=3) for a in sorted(parts, key=str)}
+    before |= {a: past[unit_name(a.field), delay_in_steps(a, action, values)] for a in parts}
     worst, seen = 0.0, set()
     rhs = dict(action.equations)
     for unit in p.units:
         inside = {*unit.states, *unit.fields, *unit.noises, *(label.symbol for label in unit.labels)}
         after: dict[Symbol, Array] = {s: draw[s.name] for s in inside}
+        for s, x, delay in unit.earlier:
+            known = [v for (name, d), v in past.items() if name == x.name and abs(d - number(delay, values).real) < 1e-9]
+            after[s] = known[0] if known else np.full(3, np.nan)
         for state, expr in zip(unit.states, unit.rhs, strict=True):
             seen.add(state.name)
             exact = evaluate(rhs[state.name], {**values, **before})
