@@ -274,7 +274,11 @@ class _Writer:
 
     def expr(self, e: Expr) -> str:
         try:
-            return self.printer.doprint(as_exponentials(sympify(e)).xreplace(self.python)).replace("numpy.", "np.").replace("scipy.", "")
+            return (
+                self.printer.doprint(as_exponentials(sympify(e)).xreplace(self.python))
+                .replace("numpy.", "np.")
+                .replace("scipy.", "")
+            )
         except Exception as error:
             raise NotCovered(f"no numerical code for {e}: {error}") from error
 

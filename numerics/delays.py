@@ -7,10 +7,11 @@ that the whole filter is one linear solve on the grid, (1 + Σ e^{−dD} Q/P)^{-
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import numpy as np
-from scipy.linalg import solve
+from scipy.linalg import lu_factor, lu_solve
 from scipy.sparse import csr_matrix
 from scipy.special import comb, factorial
 
@@ -19,8 +20,10 @@ from quenched.theory.errors import ConvergenceError, NotCovered
 from .timegrid import NODES, FlowGrid, _interpolation, flow_grid, impulse
 from .types import Array
 
-#: (delay, coefficients with the highest power of D first)
-Term = tuple[float, Sequence[complex]]
+#: The highest power of D first.
+Coefficients = Sequence[complex] | np.ndarray
+#: (delay, coefficients)
+Term = tuple[float, Coefficients]
 Terms = Sequence[Term]
 #: Order of the rational approximation of e^{−z} that modes are first looked for with.
 _PADE = 10
@@ -98,21 +101,33 @@ def filter_matrix(grid: FlowGrid, ratio: tuple[Terms, Terms], even: bool = False
     return _solved(grid, lead, rest, _passed(grid, [(d - origin, c) for d, c in num], lead, even))
 
 
-def _passed(grid: FlowGrid, terms: Terms, lead: Sequence[complex], even: bool = False) -> Array:
+def _passed(grid: FlowGrid, terms: Terms, lead: Coefficients, even: bool = False) -> Array:
     """Σ e^{−dD} c(D)/lead(D)."""
     total = np.zeros((grid.lines, grid.size if even else grid.lines))
     for delay, c in terms:
-        kernel = grid.kernel((np.real(c), np.real(lead)), even, False)
+        kernel = grid.kernel(_real(c, lead), even, False)
         total += kernel if delay == 0 else shift_matrix(grid, delay) @ kernel
     return total
 
 
-def _solved(grid: FlowGrid, lead: Sequence[complex], rest: Terms, right: Array) -> Array:
+def _real(c: Coefficients, lead: Coefficients) -> tuple[list[float], list[float]]:
+    return np.real(c).tolist(), np.real(lead).tolist()
+
+
+def _solved(grid: FlowGrid, lead: Coefficients, rest: Terms, right: Array) -> Array:
     if not rest:
         return right
+    factors = _factors(grid, tuple(lead), tuple((d, tuple(c)) for d, c in rest))
+    return np.asarray(lu_solve(factors, right, check_finite=False))
+
+
+@lru_cache(maxsize=4)
+def _factors(grid: FlowGrid, lead: tuple[complex, ...], rest: Terms) -> tuple[Array, Array]:
+    """1 + Σ e^{−dD} Q/P, factorised: the filters of one state share it."""
     matrix = _passed(grid, rest, lead)
     matrix[np.diag_indices(grid.lines)] += 1.0
-    return np.asarray(solve(matrix, right, overwrite_a=True, check_finite=False))
+    found: tuple[Array, Array] = lu_factor(matrix, overwrite_a=True, check_finite=False)
+    return found
 
 
 def filtered_impulse(grid: FlowGrid, ratio: tuple[Terms, Terms]) -> Array:
@@ -121,7 +136,7 @@ def filtered_impulse(grid: FlowGrid, ratio: tuple[Terms, Terms]) -> Array:
     (origin, lead), rest = _leading(den)
     tau, total = _full(grid)[1], np.zeros(grid.lines)
     for delay, c in num:
-        at, pair = tau - (delay - origin), (np.real(c), np.real(lead))
+        at, pair = tau - (delay - origin), _real(c, lead)
         total[at > 0] += impulse(pair, at[at > 0])
         total[at < 0] += impulse(pair, -at[at < 0], causal=False)
     return _solved(grid, lead, rest, total)
@@ -129,7 +144,7 @@ def filtered_impulse(grid: FlowGrid, ratio: tuple[Terms, Terms]) -> Array:
 
 def decays(ratio: Any) -> bool:
     """Whether a filter falls off with frequency, so that its impulse response is a function."""
-    num, den = (ratio if is_delayed(ratio) else ([(0.0, part)] for part in ratio))
+    num, den = ratio if is_delayed(ratio) else ([(0.0, part)] for part in ratio)
     return max(len(c) for _, c in num) < max(len(c) for _, c in den)
 
 
@@ -193,7 +208,9 @@ def _polished(terms: Terms, start: complex) -> complex | None:
     """Newton's method from a near root; None if it leads elsewhere."""
     z = complex(start)
     for _ in range(40):
-        slope = sum((np.polyval(np.polyder(np.asarray(c)), z) - d * np.polyval(c, z)) * np.exp(-d * z) for d, c in terms)
+        slope = sum(
+            (np.polyval(np.polyder(np.asarray(c)), z) - d * np.polyval(c, z)) * np.exp(-d * z) for d, c in terms
+        )
         if slope == 0 or not np.isfinite(slope):
             return None
         step = complex(value(terms, z) / slope)
@@ -205,7 +222,7 @@ def _polished(terms: Terms, start: complex) -> complex | None:
     return None
 
 
-def _count_right(terms: Terms, lead: Sequence[complex], rate: float) -> int:
+def _count_right(terms: Terms, lead: Coefficients, rate: float) -> int:
     """Zeros with a larger real part, by the winding of the values over those of (z − rate + 1)^n."""
     degree = len(np.trim_zeros(np.asarray(lead), "f")) - 1
     half = np.concatenate([np.linspace(0, 50, 20000), np.geomspace(50, 1e6, 4000)[1:]])

@@ -248,8 +248,10 @@ class _Tangent:
             rates.append(np.log(growth.mean()) / (2 * length * self.dt))
             size = np.sqrt(_squares(deltas))[:, None, None]
             deltas = [d / size for d in deltas]
-            for row in (*past, *self.earlier):
+            for row in past:
                 row.rescale(size)
+            for late in self.earlier:
+                late.rescale(size)
         kept = np.array(rates[2:])
         return Number(float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(kept))))
 

@@ -68,8 +68,9 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach, late, source
     """Integrate all paths over `burn` + T steps of the periodic fields h.
 
     h (P, T, m) without memory, noise (P, T, k), label (P, l), start (P, n), kernel (m, nb, reach + 1) with its
-    quadrature weights; `late` and `source`: steps and state of every field at an earlier time. Returns states (P, T, n), outputs (P, T, nb) of the last T steps, and responses
-    (P, len(kicked), nb, reach + 1) to unit kicks of fields, averaged over windows.
+    quadrature weights; `late` and `source`: steps and state of every field at an earlier time. Returns states
+    (P, T, n), outputs (P, T, nb) of the last T steps, and responses (P, len(kicked), nb, reach + 1) to unit kicks of
+    fields, averaged over windows.
     """
     paths, steps, m = h.shape
     n, nb = start.shape[1], kernel.shape[1]

@@ -119,10 +119,14 @@ def mutate(theory: Theory, name: str) -> Theory:
 
 @dataclass(frozen=True)
 class DeclarationMutant:
-    """The right theory of a wrong declaration: in words, and as what replaces a random matrix (itself: no mistake)."""
+    """The right theory of a wrong declaration: in words, and as what replaces a random matrix (itself: no mistake).
+
+    `parts` gives other replacements in the equations of a model.
+    """
 
     what: str
-    change: Callable[[RandomMatrix], Any]
+    change: Callable[[RandomMatrix], Any] = lambda matrix: matrix
+    parts: Callable[[Any], dict[Any, Any]] = lambda model: {}
 
 
 def mistaken_declaration(theory: Any, name: str) -> Any:
@@ -137,10 +141,14 @@ def mistaken_declaration(theory: Any, name: str) -> Any:
 
     mutant = DECLARATION_MUTANTS[name]
     changed = {m: other for m in theory.model.matrices if (other := mutant.change(m)) != m}
+    changed |= mutant.parts(theory.model)
     if not changed:
         raise NotCovered(f"the mutant {name!r} changes nothing in {theory.model.name or 'this declaration'}")
     chosen = {**changed, **_rows(theory.model)}
-    return derive(theory.model.rewritten(chosen)).mistaken(f"{name}: {mutant.what}", theory)
+    wrong = theory.model.rewritten(chosen)
+    if mutant.parts(theory.model):  # of the equations; what is observed stays as it is
+        wrong.observables = dict(theory.model.observables)
+    return derive(wrong).mistaken(f"{name}: {mutant.what}", theory)
 
 
 def _rows(model: Any) -> dict[Any, Any]:
@@ -166,6 +174,23 @@ def _wider(matrix: RandomMatrix) -> Any:
     return _gaussian(matrix, variance=matrix.variance * tenth)
 
 
+def _later(model: Any) -> dict[Any, Any]:
+    """Fields at earlier times, 10 % earlier in a flow and a step earlier in a map."""
+    from sympy import Rational, S
+
+    from quenched.theory.delays import delay_of
+    from quenched.theory.fields import At
+    from quenched.theory.spaces import t
+    from quenched.theory.substitute import walk
+
+    if not hasattr(model, "eqs"):
+        return {}
+    step = S.One if model.dt is None else model.dt
+    found = {part for rhs in model.eqs.values() for part in walk(rhs) if isinstance(part, At)}
+    late = {a: delay_of(a) * Rational(11, 10) if model.clock == "flow" else delay_of(a) + step for a in found}
+    return {a: At(a.field, t - delay) for a, delay in late.items()}
+
+
 def _gaussian(matrix: RandomMatrix, **change: Any) -> Any:
     """A Gaussian matrix with other cumulants; other laws as they are."""
     if not isinstance(matrix, Gaussian):
@@ -178,6 +203,7 @@ def _gaussian(matrix: RandomMatrix, **change: Any) -> Any:
 DECLARATION_MUTANTS: dict[str, DeclarationMutant] = {
     "variance-tenth": DeclarationMutant("the variance of all random matrices 10 % too large", _wider),
     "symmetry-dropped": DeclarationMutant("no correlation of J_ij and J_ji", lambda m: _gaussian(m, symmetry=0)),
+    "delay-tenth": DeclarationMutant("delays 10 % (in a map: one step) too long", parts=_later),
     "mean-dropped": DeclarationMutant("no mean of random matrices", lambda m: _gaussian(m, mean=0)),
 }
 

@@ -153,6 +153,8 @@ class _Marching:
     def _output(self, out: SiteField, units: tuple[CausalUnit, ...]) -> Output:
         assert out.definition is not None
         k = next(k for k, u in enumerate(units) if u.population == out.population.name)
+        if out.definition.atoms(At):
+            raise NotCovered(f"the output {out.name} = {out.definition} is delayed: no two-time solver for delays yet")
         if out.definition.has(t):
             raise NotCovered(f"the output {out.name} = {out.definition} depends on t explicitly: add a field for it")
         labels = self._labels(out.population, [])
@@ -203,7 +205,7 @@ def affine_row(rhs: Expr, owner: str, variables: list[Any], free: set[Any]) -> t
     """Coefficients of an affine right-hand side and the rest; both may contain time and the labels in `free`."""
     delayed = next(iter(rhs.atoms(At)), None)
     if delayed is not None:
-        raise NotCovered(f"the equation of {owner} contains {delayed} at another time: not built yet")
+        raise NotCovered(f"the equation of {owner} contains {delayed}: no two-time solver for delays yet")
     coefs = [rhs.diff(v) for v in variables]
     moving = (set(variables) | rhs.atoms(Field, WhiteNoise, Quenched)) - free
     for v, c in zip(variables, coefs, strict=True):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from sympy import Add, Expr, Function, Rational, S, Symbol, cancel, fraction, together
 
-from quenched.theory.delays import delay_operator, undelayed
+from quenched.theory.delays import Delay, delay_operator, longer, undelayed
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Field, Quenched
@@ -70,7 +70,8 @@ def _entries(row: tuple[Expr, ...]) -> Iterator[tuple[str, tuple[Expr, ...]]]:
     """A row with one of its non-zero entries dropped or changed."""
     for j, value in enumerate(row):
         if value != 0:
-            for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
+            changes = [("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))]
+            for label, new in changes + ([("later", longer(value))] if value.has(Delay) else []):
                 yield f"[{j}] {label}", (*row[:j], new, *row[j + 1 :])
 
 

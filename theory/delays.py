@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sympy import Add, Expr, Function, S, Symbol, exp
+from sympy import Add, Expr, Function, Rational, S, Symbol, exp
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, UnitSymbol
@@ -48,7 +48,7 @@ class Delay(Function):
     def _sympystr(self, printer: Any) -> str:
         return str(printer._print(exp(-self.args[0] * self.args[1])))
 
-    def _latex(self, printer: Any, exp: Any = None) -> str:  # noqa: A002
+    def _latex(self, printer: Any, exp: Any = None) -> str:
         power = -self.args[0] * self.args[1] * (1 if exp is None else S(exp))
         return f"e^{{{printer._print(power)}}}"
 
@@ -101,6 +101,12 @@ def undelayed(body: Expr, present: Iterable[Symbol]) -> tuple[Expr, Expr]:
 def explicit_time(expr: Expr) -> bool:
     """Whether an expression depends on time other than through fields at earlier times."""
     return bool(expr.xreplace({part: S.Zero for part in expr.atoms(At)}).has(t))
+
+
+def longer(expr: Expr) -> Expr:
+    """The same with every delay 10 % longer: a mistake that witnesses have to see."""
+    late = {a: At(a.field, t - delay_of(a) * Rational(11, 10)) for a in expr.atoms(At)}
+    return expr.xreplace(late).replace(Delay, lambda delay, z: Delay(delay * Rational(11, 10), z))
 
 
 def stand_ins(parts: set[At]) -> dict[At, Symbol]:

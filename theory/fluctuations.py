@@ -33,7 +33,9 @@ from sympy import (
 
 from quenched.theory.average import Functional, term_print
 from quenched.theory.closure import argument_transfers
+from quenched.theory.delays import Delay
 from quenched.theory.errors import NotCovered
+from quenched.theory.fields import At
 from quenched.theory.linear import LinearUnits
 from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.problem import DT, SiteFunction, StationaryGaussian, U
@@ -350,6 +352,8 @@ def fluctuation_problem(q: QuadraticAction, units: LinearUnits, problem: Station
         )
     if any(s != 0 for s in problem.static) or any(a.constant != 0 for a in problem.arguments):
         raise NotCovered("units have constant inputs, which both copies share: fluctuations not built yet")
+    if any(e.has(Delay) for row in problem.gain for e in row) or any(e.atoms(At) for e in _bodies(q.action)):
+        raise NotCovered("fields are delayed: the fluctuations of Gaussian units with delays are not built yet")
     transfers = argument_transfers(units)
     functions = {s.f.name: (s.f, s.a) for s in problem.two_points}
     fields = []
@@ -363,6 +367,10 @@ def fluctuation_problem(q: QuadraticAction, units: LinearUnits, problem: Station
         fields.append(UnitField(state.name, state.population.name, SiteFunction(state.name, U), a, transfers[a]))
     own = quadratic_problem(q)
     return FluctuationProblem(own.conjugates, own.fractions, own.modes, own.hessian, problem, tuple(fields))
+
+
+def _bodies(action: CopiedAction) -> list[Expr]:
+    return [e for _, e in action.equations] + [o.definition for o in action.of_role("output") if o.definition]
 
 
 def quadratic_problem(q: QuadraticAction) -> QuadraticProblem:

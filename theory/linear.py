@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from sympy import Expr, Matrix, Rational, S, Symbol, cancel, eye
 
-from quenched.theory.delays import delay_of, delay_operator, explicit_time
+from quenched.theory.delays import Delay, delay_of, delay_operator, explicit_time, longer
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import At, Field, Quenched, WhiteNoise
@@ -22,7 +22,6 @@ from quenched.theory.problem import DT
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
-from quenched.theory.spaces import t
 
 
 class NeedsTrajectories(NotCovered):
@@ -95,7 +94,8 @@ class LinearUnits(Form):
                 for key, value in table.items():
                     if value == 0 or (kind == "transfer" and key[0] == key[1]):
                         continue
-                    for label, new in (("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))):
+                    changes = [("dropped", S.Zero), ("× 1.1", value * Rational(11, 10))]
+                    for label, new in changes + ([("later", longer(value))] if value.has(Delay) else []):
                         changed = replace(unit, **{kind: table | {key: new}})
                         units = (*self.units[:k], changed, *self.units[k + 1 :])
                         yield f"{kind} of {key} {label}", replace(self, units=units)

@@ -14,6 +14,7 @@ from sympy import Expr, I, S, Symbol
 
 from quenched.theory.bonds import BondEquation, bond_equations
 from quenched.theory.couplings import Apply, Transpose
+from quenched.theory.delays import longer
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Field
 from quenched.theory.laws import Law, averaging_law, law_of
@@ -172,6 +173,9 @@ class CopiedAction(Form):
                 for label, value in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
                     new = (*self.equations[:k], (name, value), *self.equations[k + 1 :])
                     yield f"term {j + 1} of {name} {label}", replace(self, equations=new)
+            if rhs.atoms(At):
+                new = (*self.equations[:k], (name, longer(rhs)), *self.equations[k + 1 :])
+                yield f"delays of {name} × 1.1", replace(self, equations=new)
         for k, bond in enumerate(self.bonds):
             for label, changed in bond_mutants(bond):
                 yield f"{label} of {bond.name}", replace(self, bonds=(*self.bonds[:k], changed, *self.bonds[k + 1 :]))
@@ -195,6 +199,9 @@ class CopiedAction(Form):
     def _output_mutants(self) -> Iterator[tuple[str, Form]]:
         for out in self.of_role("output"):
             assert out.definition is not None
+            if out.definition.atoms(At):
+                fields = self.fields | {out.name: replace(out, definition=longer(out.definition))}
+                yield f"delays of {out.name} × 1.1", replace(self, fields=fields)
             for j, piece in enumerate(out.definition.as_ordered_terms()):
                 for label, value in (("dropped", out.definition - piece), ("× 1.1", out.definition + piece / 10)):
                     fields = self.fields | {out.name: replace(out, definition=value)}

@@ -91,9 +91,15 @@ def evaluate(expr: Any, values: Values) -> Any:
     ------
     NotCovered
         For a function that numpy and scipy do not have.
+    KeyError
+        For a field at an earlier time that has no value.
     """
     expr = sympify(expr)
-    leaves = tuple(e for e in _ordered_leaves(expr) if e in values)
+    every = _ordered_leaves(expr)
+    unknown = next((e for e in every if isinstance(e, At) and e not in values), None)
+    if unknown is not None:
+        raise KeyError(f"no value for {unknown}")
+    leaves = tuple(e for e in every if e in values)
     found = _compiled(expr, leaves)(*(values[e] for e in leaves))
     if np.iscomplexobj(found):  # some special functions always return complex numbers
         return np.where(np.abs(np.imag(found)) < 1e-12, np.real(found), np.nan)

@@ -142,7 +142,9 @@ def _equations_deviation(process: EffectiveProcess, p: SiteProcess, values: Valu
         inside = {*unit.states, *unit.fields, *unit.noises, *(label.symbol for label in unit.labels)}
         after: dict[Symbol, Array] = {s: draw[s.name] for s in inside}
         for s, x, delay in unit.earlier:
-            known = [v for (name, d), v in past.items() if name == x.name and abs(d - number(delay, values).real) < 1e-9]
+            known = [
+                v for (name, d), v in past.items() if name == x.name and abs(d - number(delay, values).real) < 1e-9
+            ]
             after[s] = known[0] if known else np.full(3, np.nan)
         for state, expr in zip(unit.states, unit.rhs, strict=True):
             seen.add(state.name)
