@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
-from sympy import Heaviside, Max, Piecewise, erf, exp, floor, sign, sqrt, symbols, tanh
+from sympy import Heaviside, Max, Piecewise, Rational, erf, exp, floor, sign, sqrt, symbols, tanh
 from witness_models import EXTRAS, MODELS
 
 from quenched.theory import Dynamics, Field, Gaussian, Map, WhiteNoise, copies
