@@ -38,7 +38,6 @@ from sympy import (
 from sympy.core.relational import Relational
 from sympy.printing.numpy import SciPyPrinter
 
-from quenched.theory.delays import Delay, as_exponentials
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.problem import (
     C12,
@@ -56,6 +55,7 @@ from quenched.theory.problem import (
     TwoPoint,
     U,
 )
+from quenched.theory.problem_delays import Delay, as_exponentials
 
 from .cache import digest, load
 

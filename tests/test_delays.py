@@ -12,9 +12,9 @@ from quenched import Dynamics, Field, Gaussian, Lyapunov, Map, QuenchedError, Wh
 from quenched.numerics import delays as filters
 from quenched.numerics.timegrid import flow_grid
 from quenched.numerics.trajectories import dividing_step, whole_steps
-from quenched.theory.delays import Delay
 from quenched.theory.model import Model
 from quenched.theory.problem import DT
+from quenched.theory.problem_delays import Delay
 from quenched.validate.witness import survey_mutants, verify
 
 g, d, b = symbols("g d b", positive=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from sympy import Add, Expr, Function, Rational, S, Symbol, cancel, fraction, together
 
-from quenched.theory.delays import Delay, delay_operator, longer, undelayed
+from quenched.theory.delays import delay_operator, longer, undelayed
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Field, Quenched
@@ -19,6 +19,7 @@ from quenched.theory.linear import LinearUnit, LinearUnits, NeedsTrajectories
 from quenched.theory.lower import CopiedAction
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import DS, DT, Argument, Label, OnePoint, SiteFunction, StationaryGaussian, TwoPoint, U
+from quenched.theory.problem_delays import Delay
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text

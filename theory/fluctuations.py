@@ -33,12 +33,12 @@ from sympy import (
 
 from quenched.theory.average import Functional, term_print
 from quenched.theory.closure import argument_transfers
-from quenched.theory.delays import Delay
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At
 from quenched.theory.linear import LinearUnits
 from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.problem import DT, SiteFunction, StationaryGaussian, U
+from quenched.theory.problem_delays import Delay
 from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticProblem, UnitField
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text

@@ -12,13 +12,14 @@ from typing import ClassVar
 
 from sympy import Expr, Matrix, Rational, S, Symbol, cancel, eye
 
-from quenched.theory.delays import Delay, delay_of, delay_operator, explicit_time, longer
+from quenched.theory.delays import delay_of, delay_operator, explicit_time, longer
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import At, Field, Quenched, WhiteNoise
 from quenched.theory.lower import CopiedAction
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import DT
+from quenched.theory.problem_delays import Delay
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text

@@ -14,10 +14,10 @@ from typing import ClassVar
 from sympy import Expr, Integral, Poly, Rational, S, Symbol, cancel
 
 from quenched.theory.closure import average_print
-from quenched.theory.delays import Delay
 from quenched.theory.errors import NotCovered
 from quenched.theory.gauss import antiderivative
 from quenched.theory.problem import DS, DT, LAMBDA, PotentialProblem, SiteFunction, StationaryGaussian, TwoPoint
+from quenched.theory.problem_delays import Delay
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, signed_sum, text
 from quenched.theory.stationary import D, StationaryState, close_two, one_time
