@@ -17,6 +17,8 @@ from .types import Array, Number
 
 #: Lines on which a support in the plane is looked at first.
 LINES = 81
+#: Fraction of eigenvalues beyond an edge from which they count as an atom.
+ATOM = 1e-3
 #: Nodes of averages over windows.
 NODES = 24
 
@@ -43,6 +45,8 @@ class Extents:
         """
         if self.solver.problem.hermitian:
             return self._hermitian(unit, above, below)
+        if not unit.imag and not np.isfinite([above, below]).any():
+            self.solver.demand_ends()
         sign = 1 if unit in (1, 1j) else -1
         low, high = (above, below) if sign == 1 else (-below, -above)
         if not np.isfinite([above, below]).any() and self.solver.problem.expandable:
@@ -99,6 +103,22 @@ class Extents:
         around = (float(best.min() - 2 * step), float(best.max() + 2 * step))
         found = minimize_scalar(minus_tip, bounds=around, method="bounded", options={"xatol": 1e-4 * step})
         return Number(-float(found.fun), 1e-7 * reach)
+
+    def atoms_beyond(self, unit: complex, edge: float, bound: float) -> tuple[float, float]:
+        """Fraction of eigenvalues, and where, between an edge on the real axis and a bound: atoms without a density.
+
+        By the resolvent on a circle that leaves out a little next to the edge.
+        """
+        reach = self.solver._reach()
+        start = edge + 0.005 * reach * unit.real
+        end = bound if np.isfinite(bound) else start + 4 * reach * unit.real
+        if (end - start) * unit.real <= 0:
+            return 0.0, edge
+        centre, radius = (start + end) / 2, abs(end - start) / 2
+        mass = self.solver.disc(radius, centre, ATOM / 10).value
+        if mass < ATOM:
+            return 0.0, edge
+        return mass, self.solver.disc(radius, centre, ATOM / 10, moment=1).value / mass
 
     # -- radii -----------------------------------------------------------------------------------------------------
     def radius(self, centre: complex = 0.0, inner: bool = False, rays: int = 8, round_only: bool = False) -> Number:

@@ -37,21 +37,24 @@ class SpectralSolver:
     ----------
     problem : SpectralProblem
     values : dict of Symbol to float
+    coarse : bool
+        Average over labels with other, fewer nodes.
     """
 
     problem: SpectralProblem
     values: dict[Symbol, float]
+    coarse: bool = False
 
     @cached_property
     def analytic(self) -> Dyson:
         """The equation of the resolvent where it is analytic."""
-        return Dyson(self.problem.analytic, self.values)
+        return Dyson(self.problem.analytic, self.values, self.coarse)
 
     @cached_property
     def doubled(self) -> Dyson:
         """The doubled equation of a non-Hermitian matrix."""
         assert self.problem.doubled is not None
-        return Dyson(self.problem.doubled, self.values)
+        return Dyson(self.problem.doubled, self.values, self.coarse)
 
     # -- points ----------------------------------------------------------------------------------------------------
     def resolvent(self, z: ArrayLike) -> tuple[Complex, Array]:
@@ -60,15 +63,10 @@ class SpectralSolver:
 
     def _resolvent(self, z: Complex) -> tuple[Complex, Array]:
         solver = self.analytic if self.problem.hermitian else self.doubled
-        t, error = solver.follow_from_infinity(z) if self.problem.hermitian else solver.follow(z)[:2]
+        t, error = solver.follow_above(z) if self.problem.hermitian else solver.follow(z)[:2]
         solver.demand(error, "resolvent")
-        g = solver.averages(t, z, 0.0).resolvent if not self.problem.hermitian else self._above(solver, t, z)
+        g = solver.averages(t, solver.lifted(z) if self.problem.hermitian else z, 0.0).resolvent
         return g, np.maximum(error, 1e-15) * np.abs(g)
-
-    @staticmethod
-    def _above(solver: Dyson, t: Complex, z: Complex) -> Complex:
-        lifted = np.where(z.imag == 0, z + 1e-12j * solver.scale, z)
-        return solver.averages(t, lifted, 0.0).resolvent
 
     def density(self, z: ArrayLike) -> tuple[Array, Array]:
         """Eigenvalue density and its error, shaped like z: per unit length (Hermitian, z real) or per unit area.
@@ -133,14 +131,14 @@ class SpectralSolver:
         corners = [a + 1j * c, b + 1j * c, b + 1j * d, a + 1j * d, a + 1j * c]
         return self._closed([self._segment(p, q) for p, q in pairwise(corners)], tol)
 
-    def disc(self, radius: float, centre: complex = 0.0, tol: float = 1e-7) -> Number:
-        """Fraction of eigenvalues within a distance of a point."""
+    def disc(self, radius: float, centre: complex = 0.0, tol: float = 1e-7, moment: int = 0) -> Number:
+        """Fraction of eigenvalues within a distance of a point, or their mean power times it: (1/2πi) ∮ z^k g dz."""
 
         def circle(s: Array) -> tuple[Complex, Complex]:
             unit = np.exp(2j * np.pi * s)
             return centre + radius * unit, 2j * np.pi * radius * unit
 
-        return self._closed([circle], tol)
+        return self._closed([circle], tol, moment)
 
     @staticmethod
     def _segment(start: complex, end: complex) -> Path:
@@ -149,19 +147,19 @@ class SpectralSolver:
 
         return straight
 
-    def _closed(self, paths: list[Path], tol: float) -> Number:
-        parts = [self._integral(path, tol) for path in paths]
+    def _closed(self, paths: list[Path], tol: float, moment: int = 0) -> Number:
+        parts = [self._integral(path, tol, moment) for path in paths]
         return Number(sum(v for v, _ in parts).imag / (2 * np.pi), sum(e for _, e in parts) / (2 * np.pi))
 
-    def _integral(self, path: Path, tol: float, levels: int = 16) -> tuple[complex, float]:
-        """∫ g dz along a path over [0, 1]: panels are halved until whole and halves agree (g has kinks at edges)."""
+    def _integral(self, path: Path, tol: float, moment: int = 0, levels: int = 16) -> tuple[complex, float]:
+        """∫ z^k g dz along a path over [0, 1]: panels are halved until whole and halves agree (g has kinks)."""
         x, w = legendre(8)
         panels = np.linspace(0, 1, 5)
         low, high = panels[:-1], panels[1:]
 
         def rule(a: Array, b: Array) -> Complex:
             z, dz = path(a[:, None] + (b - a)[:, None] * (1 + x) / 2)
-            return np.asarray((self.resolvent(z)[0] * dz) @ w * (b - a) / 2)
+            return np.asarray((self.resolvent(z)[0] * z**moment * dz) @ w * (b - a) / 2)
 
         whole = rule(low, high)
         total, error = 0j, 0.0
@@ -188,10 +186,39 @@ class SpectralSolver:
         -------
         list of Number
             Distances from `start` along the segment (coordinates, for the real axis), in order.
+
+        Raises
+        ------
+        NotCovered
+            The support on the real axis has no end, because a quenched number is unbounded.
         """
         if start is None or end is None:
-            return list(self._real_edges)
+            self.demand_ends()
+            return list(self._confirmed)
         return self._crossings(complex(start), complex(end))
+
+    def demand_ends(self) -> None:
+        """Raise where the support on the real axis has no end."""
+        for nodes in self.analytic.nodes:
+            if (grows := nodes.unbounded) is not None:
+                raise NotCovered(
+                    f"the support has no edges: the quenched number {grows.symbol} ~ {grows.law} enters it without"
+                    " bound (expected a law with bounded support, or a bounded function of it)"
+                )
+
+    @cached_property
+    def _confirmed(self) -> list[Number]:
+        """Edges that do not hang on the nodes of label averages: close to atoms these make gaps that are none."""
+        edges = self._real_edges
+        if not self.problem.hermitian or len(edges) < 4 or not any(n.continuous for n in self.analytic.nodes):
+            return edges
+        others = np.array([e.value for e in SpectralSolver(self.problem, self.values, coarse=True)._real_edges])
+        kept = [edges[0]]
+        for left, right in zip(edges[1:-1:2], edges[2:-1:2], strict=True):
+            miss = [np.abs(others - e.value).min(initial=np.inf) for e in (left, right)]
+            if max(miss) < 0.02 * (right.value - left.value):
+                kept += [left, right]
+        return [*kept, edges[-1]]
 
     @cached_property
     def _real_edges(self) -> list[Number]:

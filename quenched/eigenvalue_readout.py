@@ -91,6 +91,7 @@ class Reader:
         edge = self.extents.edge(unit, above, below)
         sign = 1 if it.side in ("right", "top") else -1
         if it.side in ("right", "left"):
+            self._demand_no_atoms(it, edge.value, below if sign > 0 else above)
             beyond = [o for o in self._outliers() if above < o.value < below and sign * (o.value - edge.value) > 1e-9]
             if beyond:
                 bound = "below" if sign > 0 else "above"
@@ -98,6 +99,19 @@ class Reader:
                     f"{it}: an outlier at {beyond[0].value:.6g} lies beyond the edge {edge.value:.6g}; give {bound}="
                 )
         return edge
+
+    def _demand_no_atoms(self, it: Edge, edge: float, bound: float) -> None:
+        from quenched.numerics.extents import ATOM
+
+        if not self.solver.problem.hermitian and abs(bound) != float("inf"):
+            return  # the support may go on above and below a gap of the real axis
+        side = "below" if it.side == "right" else "above"
+        mass, place = self.extents.atoms_beyond(complex(SIDES[it.side]), edge, bound)
+        if mass > ATOM:
+            raise NotCovered(
+                f"{it}: a fraction {mass:.2g} of the eigenvalues lies at about {place:.3g}, beyond the edge {edge:.6g}"
+                f" of the density; give {side}={(edge + place) / 2:.3g}"
+            )
 
     def _radius(self, it: Radius) -> Number:
         centre = complex(it.centre)
@@ -147,13 +161,20 @@ class Reader:
     @cached_property
     def half_width(self) -> float:
         """Half the distance between the outermost real edges (a radius where the real axis has no support)."""
-        ends = [e.value for e in self.solver.edges()]
+        ends = [e.value for e in self.solver.edges()] if self.bounded else []
         return (max(ends) - min(ends)) / 2 if len(ends) > 1 else self.reach
 
     @cached_property
     def reach(self) -> float:
-        """Largest modulus of the support."""
-        return self.extents.radius().value
+        """Largest modulus of the support; where that has no end, twice the root of the second moment."""
+        if self.bounded:
+            return self.extents.radius().value
+        return 2 * abs(self.extents.moment(2).value) ** 0.5
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the support on the real axis has ends."""
+        return all(nodes.unbounded is None for nodes in self.solver.analytic.nodes)
 
 
 _READ: dict[type[OfEigenvalues], Callable[[Reader, Any], Number]] = {

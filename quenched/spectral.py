@@ -196,10 +196,11 @@ class SpectralBranch(Branch):
         return bool(self.growth.value < 0)
 
     def _curve(self) -> Quantity:
-        """The density between the outermost edges."""
+        """The density between the outermost edges, or where most of it is."""
         import numpy as np
 
-        ends = [e.value for e in self.reader.solver.edges()]
+        reach = self.reader.reach
+        ends = [e.value for e in self.reader.solver.edges()] if self.reader.bounded else [-2 * reach, 2 * reach]
         if not ends:
             raise NotCovered("the density curve needs a support with a density")
         x = np.linspace(ends[0], ends[-1], CURVE)

@@ -118,18 +118,19 @@ def test_observables_of_known_eigenvalues() -> None:
     assert found(
         Measure("window", (-1.5, 1)),
         Measure("disc", (1.2, -1)),
-        Measure("edge", (1, -inf, inf)),
-        Measure("edge", (-1, 0, inf)),
-        Measure("edge", (1, -inf, 0)),
+        Measure("edge", (1, -inf, inf, 1, 0)),
+        Measure("edge", (-1, 0, inf, 1, 0)),
+        Measure("edge", (1, -inf, 0, 1, 0)),
+        Measure("edge", (1, -inf, inf, 1, 0.25)),
         Measure("outlier", (1, 2)),
         Measure("moment", (2,)),
         Measure("density", (0, 1.5, 3)),
         Measure("radius", (0, 0, 1, 0)),
         Measure("radius", (0, 1, 1, 0)),
         Measure("radius", (0, 0, 1, 0.5)),
-    ) == pytest.approx([0.5, 0.5, 3, 0.5, -1, 0.5, 14.25 / 4, 0.5 / 3, 3, 0.5, 2])
+    ) == pytest.approx([0.5, 0.5, 3, 0.5, -1, 3 - 2.5 * (2**0.5 - 1), 0.5, 14.25 / 4, 0.5 / 3, 3, 0.5, 2])
     with pytest.raises(QuenchedError, match="no eigenvalue between"):
-        found(Measure("edge", (1, 5, 6)))
+        found(Measure("edge", (1, 5, 6, 1, 0)))
 
 
 def test_extreme_real_eigenvalues_are_the_same_from_both_routines() -> None:
@@ -144,13 +145,13 @@ def test_extreme_real_eigenvalues_are_the_same_from_both_routines() -> None:
 def test_estimators_say_what_they_assume() -> None:
     net = Spectrum(B).observe(c=Count(disc=0.5), e=Edge(), r=Radius(), v=Moment(2) - Moment(1) ** 2, m=2 * Moment(1))
     run = simulate(net, 40, trials=4, store=False)
-    assert {n: run[n].estimator.power for n in "cervm"} == {"c": 1, "e": 1, "r": 0.5, "v": 1, "m": 1}
+    assert {n: run[n].estimator.power for n in "cervm"} == {"c": 1, "e": 0.5, "r": 0.5, "v": 1, "m": 1}
     assert {n: run[n].estimator.assumes for n in "ce"} == {"c": "nothing", "e": "declaration"}
     assert run["v"].estimator.statistic == "function of means"
     assert run["m"].estimator.statistic == "mean"
     real = simulate(Spectrum(S).observe(e=Edge(), h=Edge("left", power=2)), 40, trials=4, store=False)
     assert [real[n].estimator.power for n in "eh"] == [pytest.approx(2 / 3), 2]
-    assert "quantiles" in simulate(Spectrum(B @ diag(u)), 20, trials=2, store=False)["radius"].estimator.bias
+    assert "quantiles" in simulate(Spectrum(B @ diag(u)), 20, trials=2, store=False)["edge_right"].estimator.bias
 
 
 def test_sizes_follow_the_side_of_the_matrix() -> None:

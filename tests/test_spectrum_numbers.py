@@ -190,7 +190,7 @@ def test_printed_equations_hold_for_the_numbers(name: str) -> None:
             index = next(k for k, sp in enumerate(theory.problem.analytic.spaces) if _carries(sp, body))
             space = theory.problem.analytic.spaces[index]
             function = lambdify([label.symbol for label in space.labels], body.xreplace({**known, Z: z[0]}))
-            nodes = solver.analytic.nodes[index]
+            nodes = solver.analytic.nodes[index].nodes
             return complex(
                 sum(w * function(*node) for node, w in zip(nodes, solver.analytic.spaces[index].weights, strict=True))
             )

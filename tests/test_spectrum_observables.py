@@ -154,7 +154,7 @@ def test_expressions_of_observables_carry_their_errors() -> None:
 
 
 def test_standard_observables_where_none_is_declared() -> None:
-    assert derive(Spectrum(J)).solve(sigma=2).names == ["edge_left", "edge_right", "radius"]
+    assert derive(Spectrum(J)).solve(sigma=2).names == ["edge_left", "edge_right", "moment_2"]
     found = derive(Spectrum(W)).solve(sigma=2)
     assert found.names == ["edge_left", "edge_right", "moment_2", "density"]
     assert found["density"].dims == ("x",)

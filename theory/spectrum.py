@@ -11,7 +11,7 @@ from sympy import Basic, Expr, I, S, Symbol, default_sort_key, sympify
 from quenched.theory.algebra import Diag, Inverse, Matrix, Transpose, combine
 from quenched.theory.checks import check_domain, check_laws, check_names
 from quenched.theory.couplings import Gaussian, RandomMatrix
-from quenched.theory.eigenvalue_observables import NAMES, Count, Edge, Moment, OfEigenvalues, Radius
+from quenched.theory.eigenvalue_observables import NAMES, Count, Edge, Moment, OfEigenvalues
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Quenched, UnitSymbol
 from quenched.theory.indices import entry_law, entry_law_latex
@@ -119,8 +119,7 @@ class Spectrum:
     @property
     def standard(self) -> dict[str, Expr]:
         """What is observed where nothing is declared."""
-        ends = {"edge_left": Edge("left"), "edge_right": Edge("right")}
-        return {**ends, "moment_2": Moment(2)} if self.hermitian else {**ends, "radius": Radius()}
+        return {"edge_left": Edge("left"), "edge_right": Edge("right"), "moment_2": Moment(2)}
 
     def key(self) -> str:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""

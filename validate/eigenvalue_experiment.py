@@ -250,13 +250,14 @@ def _density(values: Array, at: complex, width: complex, size: complex) -> float
     return _disc(values, width, at) / size.real
 
 
-def _edge(values: Array, unit: complex, above: complex, below: complex) -> float:
+def _edge(values: Array, unit: complex, above: complex, below: complex, share: complex, power: complex) -> float:
+    """Coordinate in one direction of the eigenvalue of rank share·n^power from there, of those between two bounds."""
     u = values.real if not unit.imag else values.imag
     sign = unit.real + unit.imag
     chosen = u[(u > above.real) & (u < below.real)]
     if not len(chosen):
         raise QuenchedError(f"a sample has no eigenvalue between {above.real:g} and {below.real:g}")
-    return float(sign * (sign * chosen).max())
+    return float(sign * _ranked(sign * chosen, share.real * len(values) ** power.real))
 
 
 def _radius(values: Array, centre: complex, inner: complex, share: complex, power: complex) -> float:

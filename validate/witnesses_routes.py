@@ -7,6 +7,7 @@ declared size stand for its result; their resolvents are within O(1/N) of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -191,13 +192,19 @@ def _end(action: GaussianAction, name: str, instance: Instance) -> tuple[str, Co
 # -- limits --------------------------------------------------------------------------------------------------------
 def _limit(before: Any, after: ScalarSystem, scene: Scene) -> float:
     """w(z) of the equations against the mean resolvent of sampled matrices."""
-    spectrum: Spectrum = scene.model
-    (matrix,) = spectrum.blocks.values()
-    eigen = [np.linalg.eigvalsh(Instance.draw(spectrum, scene, MANY, k).matrix(matrix)) for k in range(SAMPLES)]
+    eigen = _sampled(scene)
     spread = float(np.std(eigen))
     points = np.asarray(np.mean(eigen) + spread * np.array([0.3 + 0.6j, -1.2 + 0.4j, 2.2 + 0.3j]), np.complex128)
     expected = np.array([np.mean([np.mean(1 / (z - e)) for e in eigen]) for z in points])
     return float(np.max(np.abs(_solved(after, scene, points) - expected) / np.abs(expected)))
+
+
+@lru_cache(maxsize=2)
+def _sampled(scene: Scene) -> list[NDArray[Any]]:
+    """Eigenvalues of sampled matrices, the same for a step and all its mutants."""
+    spectrum: Spectrum = scene.model
+    (matrix,) = spectrum.blocks.values()
+    return [np.linalg.eigvalsh(Instance.draw(spectrum, scene, MANY, k).matrix(matrix)) for k in range(SAMPLES)]
 
 
 def _solved(system: ScalarSystem, scene: Scene, points: Complex) -> Complex:
