@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def invert(matrix: Array, out: Array) -> bool:
     """Gauss–Jordan elimination with row pivoting; False for a singular matrix. `matrix` is overwritten."""
     size = matrix.shape[0]
+    if size == 1:
+        square = matrix[0, 0].real ** 2 + matrix[0, 0].imag ** 2
+        out[0, 0] = matrix[0, 0].conjugate() * (1.0 / square) if square > 0.0 else np.nan
+        return square > 0.0
     if size == 2:
         det = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
         if not abs(det) > 0.0:
@@ -50,7 +54,7 @@ def invert(matrix: Array, out: Array) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 def accumulate(
     t: Array,
     z: Array,
@@ -79,46 +83,51 @@ def accumulate(
     sources : (entries, 3) of int
         (m, i, l): minus the derivative of the matrix with respect to quantity m has an entry (i, l); the quantities
         are the scalars, then z and z̄.
-    values : (entries, nodes)
+    values : (nodes, entries)
         That entry.
     rows : (averages, 3) of int
         (r, j, k): average r is over 𝒢_jk.
-    weights : (averages, nodes)
+    weights : (nodes, averages)
     upper : (b,) of bool
         Blocks of the first half of a doubled problem.
     share : (nodes,)
         Weight of a node in traces.
     image : (points, averages), response : (points, averages, quantities)
-    traces : (points, 2), trace_slopes : (points, 2, quantities)
+    traces : (points, 2) or empty, trace_slopes : (points, 2, quantities)
     """
     nodes, size = constant.shape[0], constant.shape[1]
-    unknowns = t.shape[1]
+    unknowns, traced = t.shape[1], traces.shape[0] > 0
     matrix = np.empty((size, size), np.complex128)
     G = np.empty((size, size), np.complex128)
+    factors = np.empty(sources.shape[0], np.complex128)
     for p in range(len(z)):
+        for e in range(sources.shape[0]):
+            m = sources[e, 0]
+            factors[e] = t[p, m] if m < unknowns else z[p] if m == unknowns else z[p].conjugate()
         for x in range(nodes):
-            matrix[:] = constant[x]
+            for i in range(size):
+                for k in range(size):
+                    matrix[i, k] = constant[x, i, k]
             for e in range(sources.shape[0]):
-                m = sources[e, 0]
-                factor = t[p, m] if m < unknowns else z[p] if m == unknowns else z[p].conjugate()
-                matrix[sources[e, 1], sources[e, 2]] -= values[e, x] * factor
+                matrix[sources[e, 1], sources[e, 2]] -= values[x, e] * factors[e]
             if eta != 0.0:
                 for i in range(size):
                     matrix[i, i] -= 1j * eta
             if not invert(matrix, G):
                 G[:] = np.nan
             for r in range(rows.shape[0]):
-                image[p, rows[r, 0]] += weights[r, x] * G[rows[r, 1], rows[r, 2]]
-            for i in range(size):
-                traces[p, 0 if upper[i] else 1] += share[x] * G[i, i]
+                image[p, rows[r, 0]] += weights[x, r] * G[rows[r, 1], rows[r, 2]]
+            if traced:
+                for i in range(size):
+                    traces[p, 0 if upper[i] else 1] += share[x] * G[i, i]
             if not slopes:
                 continue
             for e in range(sources.shape[0]):
-                m, i, l, value = sources[e, 0], sources[e, 1], sources[e, 2], values[e, x]
+                m, i, l, value = sources[e, 0], sources[e, 1], sources[e, 2], values[x, e]
                 if value == 0.0:
                     continue
                 for r in range(rows.shape[0]):
                     product = G[rows[r, 1], i] * G[l, rows[r, 2]]
-                    response[p, rows[r, 0], m] += weights[r, x] * value * product
-                for k in range(size):
+                    response[p, rows[r, 0], m] += weights[x, r] * value * product
+                for k in range(size if traced else 0):
                     trace_slopes[p, 0 if upper[k] else 1, m] += share[x] * value * G[k, i] * G[l, k]

@@ -51,7 +51,7 @@ class ScalarSolver:
             labels = [x.symbol for x in space.labels]
             if set(labels) & body.free_symbols:
                 function = lambdify([*arguments, *labels], body, "numpy")
-                nodes, weights = dyson.nodes[index].T, dyson.spaces[index].weights
+                nodes, weights = dyson.nodes[index].nodes.T, dyson.nodes[index].weights
                 return lambda *values: np.sum(weights * function(*values, *nodes))
         raise NotCovered(f"no population of the Dyson equation carries the labels of {body}")
 
