@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 112, "trajectories": 8}
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
 #: Where covariances between units are observed: one network scatters several times more than a mean over units (one
-#: large eigenvalue is enough), so more and smaller networks pay, and at those sizes the 1/N law already holds.
-CROSSED_QUICK: dict[str, Any] = {"sizes": (80, 160, 320), "trials": 448, "trajectories": 8}
+#: large eigenvalue is enough), so more and smaller networks pay, and at those sizes the 1/N law already holds. Many
+#: trajectories of small networks cost little, and sizes that differ widely extrapolate best.
+CROSSED_QUICK: dict[str, Any] = {"sizes": (80, 120, 560), "trials": 80, "trajectories": 16}
 CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "trajectories": 8}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
 BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 128, "trajectories": 1}
@@ -211,7 +212,7 @@ def plan(
     # A map's step is as cheap as a tenth of a flow's shortest time, so it can afford more of them.
     shortest = 100 * step if model.clock == "map" else 25 * fast
     # Covariances need no tangent vector that finds its direction, but long series: their noise falls as 1/duration.
-    transient, measured = (shortest / 2, 2.4 * shortest) if crossed else (shortest, 1.5 * shortest)
+    transient, measured = (shortest / 2, (1.6 if quick else 2.4) * shortest) if crossed else (shortest, 1.5 * shortest)
     tested = CROSSED_LAGS if crossed else QUICK_LAGS if quick else FULL_LAGS
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
@@ -220,7 +221,7 @@ def plan(
         burn=burn or _rounded(max(transient, _BURN * slow, _BURN * correlation), step),
         duration=duration or _whole(max(measured, _WINDOW * slow, _WINDOW * correlation), step, period),
         dt=None if model.clock == "map" else step,
-        lags=_lags(correlation, [k * fast for k in tested], step, nested=crossed),
+        lags=_lags(correlation, [k * fast for k in tested], step, 2 if crossed and quick else _LAGS, nested=crossed),
         relaxation=fast,
         tested=tested,
         resolution=_resolution(model, step / fast, noisy),
@@ -290,8 +291,10 @@ def _decay(at: NDArray[np.float64], curve: NDArray[np.float64]) -> float:
     return float(at[fallen[0]] - at[0]) if fallen.size else float(at[-1] - at[0])
 
 
-def _lags(correlation: float, tested: list[float], step: float, nested: bool = False) -> NDArray[np.float64]:
-    """Multiples of the time step: the tested lags, and some up to a few correlation times for the figure.
+def _lags(
+    correlation: float, tested: list[float], step: float, count: int, nested: bool = False
+) -> NDArray[np.float64]:
+    """Multiples of the time step: the tested lags, and `count` in steps of some tenth of the correlation time.
 
     With `nested` the tested lags are multiples of the spacing of the others, so that all share a coarse grid.
     """
@@ -300,7 +303,7 @@ def _lags(correlation: float, tested: list[float], step: float, nested: bool = F
     if nested:
         common = gcd(*wanted)
         stride = min((k for k in range(1, common + 1) if common % k == 0), key=lambda k: abs(k - stride))
-    counts = {k * stride for k in range(_LAGS)} | {max(int(lag > 0), n) for lag, n in zip(tested, wanted, strict=True)}
+    counts = {k * stride for k in range(count)} | {max(int(lag > 0), n) for lag, n in zip(tested, wanted, strict=True)}
     return np.array(sorted(counts), dtype=np.float64) * step
 
 

@@ -17,7 +17,7 @@ def two_site_cavity(phi: Callable[[Expr], Expr] = curve, symmetry: float = 0) ->
     g, s2 = symbols("g s2", nonnegative=True)
     x, J = Field("x"), Gaussian("J", variance=g**2, symmetry=symmetry)
     equations = {x: -x + J @ phi(x) + sqrt(2 * s2) * WhiteNoise("xi")}
-    net = Dynamics(equations, name="two-site-cavity", defaults={g: 1.5, s2: 1})
+    net = Dynamics(equations, name="two-site-cavity", defaults={g: 1.25, s2: 1})
     return net.observe(
         PR_phi=Participation(cov(phi(x))),
         PR_x=Participation(cov(x)),
