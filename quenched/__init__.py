@@ -30,7 +30,7 @@ _HOME: dict[str, str] = {
         (
             *("mean", "total", "cov", "Lyapunov", "Critical", "Participation"),
             *("Fluctuation", "Shift", "Posterior"),
-            *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin", "Growth"),
+            *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin", "Growth", "SpinGlassSusceptibility"),
         ),
         "quenched.theory.observables",
     ),

@@ -20,6 +20,7 @@ from quenched.theory.fields import Field, Quenched, unbind
 from quenched.theory.landscape import Height
 from quenched.theory.observables import Critical, Functional, Mean
 from quenched.theory.problem_replicas import ReplicaProblem
+from quenched.theory.replica_condense import apart
 from quenched.theory.replica_observe import AT_THE_SADDLE, SOURCE, declared_name, part_name, with_source
 from quenched.theory.spaces import N
 
@@ -86,6 +87,7 @@ class Readout:
         slots = [Symbol(f"v{k}", real=True) for k in range(len(leaves))]
         sizes = [N if isinstance(leaf, Height) else S.One for leaf in leaves]  # random functions are extensive
         formula = expr.xreplace({leaf: c * s for leaf, c, s in zip(leaves, sizes, slots, strict=True)})
+        formula = formula.expand() if formula.has(N) else formula
         if formula.has(N):
             raise NotCovered(f"{expr} grows with N: divide by N what is extensive")
         at = {**self.values, **{s: q.value for s, q in zip(slots, known, strict=True)}}
@@ -94,6 +96,8 @@ class Readout:
         return Quantity(float(formula.subs(at)), error)
 
     def _leaf(self, leaf: Any) -> Quantity:
+        if isinstance(leaf, Mean) and apart(self.model, leaf):
+            return self.between_states(leaf)
         if isinstance(leaf, Mean):
             part = self.branch.values.get(part_name(leaf))
             return self._number(part) if part else self.by_source(leaf)
@@ -113,6 +117,25 @@ class Readout:
     @staticmethod
     def _number(found: Number) -> Quantity:
         return Quantity(found.value, found.error)
+
+    # -- two states --------------------------------------------------------------------------------------------------
+    def between_states(self, leaf: Mean) -> Quantity:
+        """Overlap of two copies that start from different rows of a matrix: the same saddle, its labels exchanged."""
+        import numpy as np
+
+        from quenched.numerics.replica_between import overlap_between
+        from quenched.theory.replica_condense import shifted
+
+        states = [f for f in unbind(leaf.body).atoms(Field) if f.copy is not None]
+        if len(states) != 2 or unbind(leaf.body) != Mul(*states):
+            raise NotCovered(f"{leaf}: of copies that start from different states, products of two states are covered")
+        rows = [self.model.starts[f.copy - 1] for f in states]
+        if any(type(row) is not Row or row.matrix != rows[0].matrix for row in rows):
+            raise NotCovered(f"{leaf}: copies that start from rows of one matrix are covered")
+        shift = shifted(self.model, rows[1].index - rows[0].index)
+        problem = self.theory.problem
+        x = np.array([self.branch.values[s.name].value for s, _ in problem.equations])
+        return Quantity(overlap_between(problem, self.values, x, shift)[0], 1e-9)
 
     # -- messages ----------------------------------------------------------------------------------------------------
     def growth(self) -> Quantity:

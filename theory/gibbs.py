@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sympy import Add, Basic, Expr, S, Symbol, sympify
@@ -44,6 +44,8 @@ class Gibbs:
     name, defaults : as for `Dynamics`
     cold : bool, default False
         Zero temperature: all weight on the states of lowest energy. Made by `zero_temperature`.
+    starts : sequence of initial states, default ()
+        Where the copies s[1], s[2], … of the system start, if that differs between them. Made by `copies`.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Gibbs:
         name: str | None = None,
         defaults: Mapping[Any, Any] | None = None,
         cold: bool = False,
+        starts: Sequence[Expr] = (),
     ) -> None:
         if not isinstance(priors, Mapping) or not priors:
             raise QuenchedError(f"Gibbs takes a dict of fields to laws, as in Gibbs({{s: Ising()}}), got {priors!r}")
@@ -74,6 +77,7 @@ class Gibbs:
         self.beta = as_scalar(beta, "beta of Gibbs")
         self.name = name
         self.cold = cold
+        self.starts = tuple(starts)
         self.observables: dict[str, Expr] = {}
         self._check()
         self._collect()
@@ -123,6 +127,7 @@ class Gibbs:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""
         priors = [f"{canonical(x)}:{canonical(law)}" for x, law in self.priors.items()]
         rest = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
+        rest += [f"start:{canonical(x)}" for x in self.starts]
         rest += [canonical(self.energy), *(canonical(w) for w in self.weights), canonical(self.beta)]
         return content_key("gibbs" if not self.cold else "gibbs at T = 0", *priors, "exponent", *rest)
 
@@ -136,7 +141,7 @@ class Gibbs:
     def rows(self) -> tuple[Row, ...]:
         """Rows of matrices that the measure names: stored patterns that states start from or are compared with."""
         nodes = [*self.observables.values(), self.energy, *self.weights]
-        nodes += [f.initial for f in self.fields if isinstance(f.initial, Expr)]
+        nodes += [*self.starts, *(f.initial for f in self.fields if isinstance(f.initial, Expr))]
         found = {part if not part.bound else part.free() for node in nodes for part in walk(node) if type(part) is Row}
         return tuple(sorted(found, key=lambda r: (r.matrix.name, r.index)))
 
@@ -188,6 +193,7 @@ class Gibbs:
             self.name,
             {s: v for s, v in self.defaults.items() if s not in chosen},
             self.cold,
+            tuple(put(x) for x in self.starts),
         )
         return fixed.observe(**{name: put(expr) for name, expr in self.observables.items()})
 

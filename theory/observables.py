@@ -167,6 +167,28 @@ class Critical(Functional):
         return self.args[1]
 
 
+class SpinGlassSusceptibility(Functional):
+    """(1/N) Σ_ij (⟨s_i s_j⟩ − ⟨s_i⟩⟨s_j⟩)² of the units of a field of a measure, N being their own number.
+
+    Parameters
+    ----------
+    field : Field
+        The field whose units respond to each other.
+    """
+
+    def __new__(cls, field: Any) -> SpinGlassSusceptibility:
+        if not isinstance(field, Field) or field.copy is not None:
+            raise QuenchedError(
+                f"SpinGlassSusceptibility takes a field, as in SpinGlassSusceptibility(s), got {field!r}"
+            )
+        return Expr.__new__(cls, field.bind())
+
+    @property
+    def field(self) -> Field:
+        """The field."""
+        return self.args[0].free()
+
+
 class Fluctuation(Functional):
     """N times the variance, over realisations of the network, of an expression in averages over units.
 
@@ -200,7 +222,7 @@ _NAMES = """
     Fisher Evidence Growth RateFunction Law_of
 """
 #: Functionals that can be written down; only `Lyapunov` and `Critical` have a meaning so far.
-NAMED = (*_NAMES.split(), "Fluctuation", "Posterior", "Shift")
+NAMED = (*_NAMES.split(), "Fluctuation", "Posterior", "Shift", "SpinGlassSusceptibility")
 
 
 def functional(name: str) -> type[Functional]:

@@ -63,6 +63,7 @@ def pattern_matrices(model: Gibbs) -> list[RandomMatrix]:
 
 def condensed(model: Gibbs, width: int = WIDTH) -> Gibbs:
     """The measure with condensed patterns as labels of the units."""
+    model = seen_from_first(model)
     labels: dict[tuple[str, int], Quenched] = {}
     terms: list[Expr] = []
     matrices = pattern_matrices(model)
@@ -100,6 +101,40 @@ def condensed(model: Gibbs, width: int = WIDTH) -> Gibbs:
         model.cold,
     )
     return new.observe(**{name: put(expr) for name, expr in model.observables.items()})
+
+
+def apart(model: Gibbs, expr: Expr) -> bool:
+    """Whether an observable compares copies that start from different states."""
+    if not model.starts:
+        return False
+    return any(len({f.copy for f in node.body.atoms(Field)}) > 1 for node in expr.atoms(Mean))
+
+
+def seen_from_first(model: Gibbs) -> Gibbs:
+    """Observables of single copies that start from other rows, as the first copy sees them: patterns are exchangeable.
+
+    What compares copies is left out: it takes the overlaps of both.
+    """
+    if not model.starts:
+        return model
+    rows = [row for row in model.starts if type(row) is Row]
+    if len(rows) != len(model.starts) or any(row.matrix != rows[0].matrix for row in rows):
+        raise NotCovered("copies of a measure that start from rows of one matrix are covered")
+    out = type(model)(
+        model.priors, model.energy, model.weights, model.beta, model.name, model.defaults, model.cold, model.starts
+    )
+    kept = {name: expr for name, expr in model.observables.items() if not apart(model, expr)}
+    swap = {node: _exchanged(node, rows) for expr in kept.values() for node in expr.atoms(Mean)}
+    return out.observe(**{name: expr.xreplace(swap) for name, expr in kept.items()})
+
+
+def _exchanged(node: Mean, rows: list[Row]) -> Expr:
+    body = unbind(node.body)
+    fields = list(body.atoms(Field))
+    back = rows[0].index - rows[(fields[0].copy or 1) - 1].index if fields else 0
+    named = {f: f._with(copy=None) for f in fields}
+    named |= {r: r.matrix[r.index + back] for r in body.atoms(Row) if r.matrix == rows[0].matrix}
+    return mean(body.xreplace(named), node.population)
 
 
 def _restarted(model: Gibbs, swap: dict[Basic, Any]) -> dict[Basic, Any]:

@@ -30,7 +30,7 @@ from quenched.theory.replica_ansatz import (
     site_line,
 )
 from quenched.theory.replica_lower import ReplicatedAction
-from quenched.theory.replica_observe import declared, declared_name, of_mean, part_name
+from quenched.theory.replica_observe import declared, declared_name, glass_name, of_mean, part_name
 
 
 @dataclass(frozen=True)
@@ -298,6 +298,24 @@ def _connected(action: RSAction, left: Orbit, right: Orbit) -> Expr:
     return average / site.variable.fraction
 
 
+def susceptibilities(form: RepliconForm) -> dict[str, Expr]:
+    """Σ(1 − P″Σ)^{-1} of the overlap of two replicas of every field: how much the overlap fluctuates, N Σ_ij c_ij²."""
+    action, size = form.state.free.action, len(form.pairs)
+    own = {}
+    for k, orbit in enumerate(form.pairs):
+        site = site_of(action, orbit.population)
+        if site.variable.kind == "state" and {a for a, _ in orbit.atoms} == {site.variable.name}:
+            own[site.variable] = k
+    if not own:
+        return {}
+    sigma = Matrix(size, size, lambda i, j: _connected(action, form.pairs[i], form.pairs[j]))
+    entries = [[Dummy() for _ in range(size)] for _ in range(size)]
+    gap = (eye(size) - Matrix(entries)).adjugate() / (eye(size) - Matrix(entries)).det()
+    known = {entries[i][j]: form.matrix[i][j] for i in range(size) for j in range(size)}
+    response = sigma * gap.xreplace(known)
+    return {glass_name(v.name): (v.fraction * response[k, k]).together() for v, k in own.items()}
+
+
 # -- hand over -----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ReplicaState(Form):
@@ -331,7 +349,7 @@ class Observe(Rule):
         action = free.action
         replicated = action.problem.action
         assert isinstance(replicated, ReplicatedAction)
-        named = {"free_entropy": free.value, "replicon": before.eigenvalue}
+        named = {"free_entropy": free.value, "replicon": before.eigenvalue, **susceptibilities(before)}
         seen = tuple(self._states(action)) + tuple(self._thermodynamics(free))
         seen += tuple(self._declared(action, dict(seen) | named))
         used = [free.value, before.eigenvalue, *(e for _, e in seen)]

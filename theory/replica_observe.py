@@ -16,7 +16,7 @@ from quenched.theory.couplings import Apply
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, unbind
 from quenched.theory.landscape import Height
-from quenched.theory.observables import Functional, Mean, total
+from quenched.theory.observables import Functional, Mean, SpinGlassSusceptibility, total
 from quenched.theory.problem_replicas import site_average
 from quenched.theory.replica_ansatz import RSAction, moment
 
@@ -42,6 +42,8 @@ def declared(expr: Expr, action: RSAction, known: Mapping[str, Expr]) -> Expr:
     swap: dict[Expr, Expr] = {node: of_mean(node, action) for node in expr.atoms(Mean)}
     for node in expr.atoms(Functional):
         name = AT_THE_SADDLE.get(type(node).__name__, "")
+        if isinstance(node, SpinGlassSusceptibility):
+            name = glass_name(node.field.name)
         if name not in known:
             raise NotCovered(f"{node} is not given by the saddle of this measure")
         swap[node] = known[name]
@@ -87,6 +89,11 @@ def declared_name(name: str) -> str:
     return f"_declared {name}"
 
 
+def glass_name(field: str) -> str:
+    """Name of the spin-glass susceptibility of a field."""
+    return f"_spin glass {field}"
+
+
 def part_name(node: Mean) -> str:
     """Name of a mean that is part of an observable, not an observable itself."""
     return f"_{node}"
@@ -112,4 +119,4 @@ def with_source(model: Gibbs, node: Mean | Height) -> Gibbs:
     return type(model)(model.priors, tilt, model.weights, 1, cold=model.cold)
 
 
-__all__ = ["AT_THE_SADDLE", "SOURCE", "declared", "declared_name", "of_mean", "part_name", "with_source"]
+__all__ = ["AT_THE_SADDLE", "SOURCE", "declared", "declared_name", "glass_name", "of_mean", "part_name", "with_source"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sympy import Basic, Heaviside, sqrt
@@ -10,10 +10,10 @@ from sympy import Basic, Heaviside, sqrt
 from quenched.theory.bonds import BondField
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid, RandomMatrix
-from quenched.theory.errors import QuenchedError
-from quenched.theory.fields import UnitSymbol
+from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.fields import Field, UnitSymbol
 from quenched.theory.model import Map, Model, rebuild
-from quenched.theory.spaces import as_scalar, t
+from quenched.theory.spaces import as_expr, as_scalar, t
 from quenched.theory.substitute import substitute
 
 if TYPE_CHECKING:
@@ -77,17 +77,20 @@ def freeze(model: Model, field: Any, at: Any = 0) -> Model:
     return rebuild(type(model), eqs, model.name, model.defaults, model.observables, model.dt)
 
 
-def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
+def copies(model: Any, n: int, share: Iterable[Any] | None = None, initial: Sequence[Any] | None = None) -> Any:
     """n copies of the whole system, x[1] … x[n].
 
     Parameters
     ----------
-    model : Model
+    model : Model or Gibbs
+        Copies of a measure share all disorder and are independent given it: they differ by where they start.
     n : int
         Number of copies, at least 2.
     share : iterable of matrices, quenched quantities and noises, optional
         What is the same in all copies; everything else is drawn afresh for each. Default: all matrices and quenched
         quantities, no noise.
+    initial : sequence of n initial states, optional
+        Of a measure: where each copy starts, such as rows of a matrix of stored patterns.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 2:
         raise QuenchedError(f"copies needs a whole number of copies, at least 2, got {n!r}")
-    if any(x.copy is not None for x in model.fields):
+    if any(x.copy is not None for x in model.fields) or getattr(model, "starts", None):
         raise QuenchedError("the model consists of copies already")
     random: tuple[Basic, ...] = (*model.matrices, *model.quenched, *model.noises)
     shared = [*model.matrices, *model.quenched] if share is None else list(share)
@@ -105,12 +108,34 @@ def copies(model: Model, n: int, share: Iterable[Any] | None = None) -> Model:
             raise QuenchedError(
                 f"cannot share {thing}: the model's disorder is {', '.join(map(str, random)) or 'empty'}"
             )
+    if model.clock == "none":
+        return _measure_copies(model, n, shared, initial)
+    if initial is not None:
+        raise QuenchedError("initial= of copies is for measures: fields of a dynamics have their own initial=")
     eqs: dict[Any, Any] = {}
     for k in range(1, n + 1):
         renamed = _copy_names(model, k, shared)
         eqs.update({x[k]: substitute(rhs, renamed) for x, rhs in model.eqs.items()})
         eqs.update({renamed[bond]: substitute(rhs, renamed) for bond, rhs in model.bonds.items()})
     return rebuild(type(model), eqs, model.name, model.defaults, None, model.dt, model.steps)
+
+
+def _measure_copies(model: Gibbs, n: int, shared: list[Any], initial: Sequence[Any] | None) -> Gibbs:
+    """The same measure, whose copies s[1] … s[n] start from states of their own."""
+    if len(shared) < len({*model.matrices, *model.quenched}):
+        raise NotCovered("copies of a measure that do not share all of its disorder: leave share= out")
+    if initial is None or len(list(initial)) != n:
+        raise QuenchedError(f"copies of a measure differ by where they start: give initial= with {n} states")
+    if len(model.fields) != 1:
+        raise NotCovered("copies of a measure of one field, that start from states of their own")
+    (field,) = model.fields
+    starts = tuple(as_expr(x, "initial= of copies") for x in initial)
+    first = Field(field.name, field.population, starts[0], field.each)
+    swap = {field: first, field.bind(): first.bind()}
+    found = model.rewritten(swap)
+    return type(model)(
+        found.priors, found.energy, found.weights, found.beta, found.name, found.defaults, found.cold, starts
+    )
 
 
 def _copy_names(model: Model, k: int, shared: list[Any]) -> Mapping[Basic, Any]:
@@ -170,6 +195,6 @@ def zero_temperature(model: Gibbs) -> Gibbs:
 
     if not isinstance(model, Gibbs):
         raise QuenchedError(f"zero_temperature takes a Gibbs measure, got {type(model).__name__}")
-    cold = Gibbs(model.priors, model.energy, model.weights, 1, model.name, None, cold=True)
+    cold = Gibbs(model.priors, model.energy, model.weights, 1, model.name, None, True, model.starts)
     cold.defaults = {s: v for s, v in model.defaults.items() if s in cold.parameters}
     return cold.observe(**model.observables)

@@ -11,7 +11,7 @@ from sympy import Add, Expr, Integer, Mul, S, Symbol
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, unbind
 from quenched.theory.landscape import Height
-from quenched.theory.observables import Functional, Mean
+from quenched.theory.observables import Functional, Mean, SpinGlassSusceptibility
 from quenched.validate.emit import array_code
 from quenched.validate.gibbs_code import outer, without_copy
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 class Product:
     """Mean over units of Π_copies ⟨factor⟩, each factor averaged over the measure by itself.
 
-    ``factors`` are array functions of one state; copies of the system are independent given the disorder.
+    ``factors`` are array functions of one state; copies of the system are independent given the disorder. ``copies``
+    says which copy each factor is of, where copies start from states of their own.
     """
 
     population: str
     factors: tuple[str, ...]
+    copies: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def _place(out: Measured, node: Node) -> int:
 
 
 def _node(writer: ProgramWriter, leaf: Any) -> Node:
+    if isinstance(leaf, SpinGlassSusceptibility):
+        return Node(functional=type(leaf).__name__, parameter=leaf.field.name)
     if isinstance(leaf, Functional):
         parameter = str(leaf.args[0]) if leaf.args else ""
         return Node(functional=type(leaf).__name__, parameter=parameter)
@@ -121,8 +125,10 @@ def _node(writer: ProgramWriter, leaf: Any) -> Node:
 
 def _products(writer: ProgramWriter, body: Expr, population: str) -> Iterator[Product]:
     """A body as a sum of products of functions of one copy each."""
+    own = writer.model.starts
     if len(_copies(body)) <= 1:
-        yield Product(population, (writer.function(without_copy(body), "e"),))
+        which = tuple(max(k or 0, 1) - 1 for k in _copies(body)) if own else ()
+        yield Product(population, (writer.function(without_copy(body), "e"),), which)
         return
     for term in Add.make_args(body.expand()):
         groups: dict[int | None, Expr] = {}
@@ -135,7 +141,8 @@ def _products(writer: ProgramWriter, body: Expr, population: str) -> Iterator[Pr
         constant = groups.pop(None, Integer(1))
         bodies = list(groups.values()) or [Integer(1)]
         bodies[0] = bodies[0] * constant
-        yield Product(population, tuple(writer.function(without_copy(b), "e") for b in bodies))
+        which = tuple(max(k or 0, 1) - 1 for k in groups) if own else ()
+        yield Product(population, tuple(writer.function(without_copy(b), "e") for b in bodies), which)
 
 
 def _copies(expr: Expr) -> set[int | None]:

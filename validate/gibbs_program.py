@@ -100,7 +100,7 @@ class StateField:
     normal : (mean, variance) as array functions, for a Gaussian prior
     mixed : probability of the slab where there is also an atom at zero, as an array function
     labels : array functions of the labels that the weight of a site sees
-    start : array function of the declared initial state, empty where there is none
+    starts : array functions of the declared initial states, one for every copy that has its own, none without one
     smooth : the weight of a site where it is quadratic
     """
 
@@ -112,7 +112,7 @@ class StateField:
     normal: tuple[str, str] | None
     mixed: str
     labels: tuple[str, ...]
-    start: str
+    starts: tuple[str, ...]
     smooth: Smooth | None
 
 
@@ -359,7 +359,7 @@ class ProgramWriter:
             normal,  # type: ignore[arg-type]
             self.function(law.args[0], "a") if isinstance(law, SpikeSlab) and not atoms else "",
             tuple(self.function(label, "l") for label in self._site_labels(f)),
-            self.function(f.initial, "i") if isinstance(f.initial, Expr) else "",
+            tuple(self.function(x, "i") for x in self.model.starts or (f.initial,) if isinstance(x, Expr)),
             self._smooth(site, [f]),
         )
 

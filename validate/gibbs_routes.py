@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,8 @@ def assemble(system: System, nodes: Sequence[Node], averages: Sequence[dict[str,
 def _product(system: System, product: Any, averages: Sequence[dict[str, Array]]) -> float:
     size = system.sizes[product.population]
     choices = len(averages)
+    if product.copies and choices > 1:  # copies with starts of their own: the k-th is every n-th replica
+        return _of_copies(product, averages, max(len(f.starts) for f in system.program.fields))
     if len(product.factors) == 1 or choices == 1:  # one copy: average over all replicas
         tables = [averages[r] for r in range(choices)]
         total = 0.0
@@ -72,6 +75,21 @@ def _product(system: System, product: Any, averages: Sequence[dict[str, Array]])
     for r, name in enumerate(product.factors):
         value = value * averages[r % choices][name]
     return float(np.mean(value))
+
+
+def _of_copies(product: Any, averages: Sequence[dict[str, Array]], n: int) -> float:
+    """Mean over units of a product of averages of different copies, over all sets of replicas that stand for them."""
+    means = [
+        np.mean([averages[r][name] for r in range(copy, len(averages), n)], axis=0)
+        for name, copy in zip(product.factors, product.copies, strict=True)
+    ]
+    return float(np.mean(np.prod(means, axis=0)))
+
+
+def glassy(system: System, nodes: Sequence[Node]) -> dict[int, slice]:
+    """Nodes that are spin-glass susceptibilities, with the units that they are of."""
+    of = {f.name: cut for f, cut in zip(system.program.fields, system.slices, strict=True)}
+    return {k: of[n.parameter] for k, n in enumerate(nodes) if n.functional == "SpinGlassSusceptibility"}
 
 
 class NoState(Exception):
@@ -90,12 +108,15 @@ def enumerated(system: System, nodes: Sequence[Node]) -> Array:
         None has positive weight.
     """
     chain = Chain(system)
-    sums = _Sums(system, factors_of(nodes))
+    sums = _Sums(system, factors_of(nodes), glassy(system, nodes))
     every_state(chain, sums.visit, MOST_STATES)
     if sums.top == -np.inf:
         raise NoState
     averages = {name: total / sums.z for name, total in sums.totals.items()}
     out = assemble(system, nodes, [averages])
+    for k, cut in sums.pairs.items():
+        c = sums.squares[k] / sums.z - np.outer(sums.states / sums.z, sums.states / sums.z)[cut, cut]
+        out[k] = np.sum(c**2) / len(c)
     log_z = sums.top + np.log(sums.z)
     named = {
         "FreeEntropy": log_z,
@@ -111,8 +132,10 @@ def enumerated(system: System, nodes: Sequence[Node]) -> Array:
 class _Sums:
     """Weighted sums over states, rescaled when a larger weight appears."""
 
-    def __init__(self, system: System, names: list[str]) -> None:
-        self.system, self.names = system, names
+    def __init__(self, system: System, names: list[str], pairs: dict[int, slice]) -> None:
+        self.system, self.names, self.pairs = system, names, pairs
+        self.states: Any = 0.0
+        self.squares: dict[int, Any] = dict.fromkeys(pairs, 0.0)
         self.top, self.z, self.exponent = -np.inf, 0.0, 0.0
         self.totals: dict[str, Any] = dict.fromkeys(names, 0.0)
 
@@ -126,6 +149,10 @@ class _Sums:
         w = np.exp(exponents - top)
         self.z = self.z * shrink + w.sum()
         self.exponent = self.exponent * shrink + float(w @ exponents)
+        if self.pairs:
+            self.states = self.states * shrink + w @ states
+        for k, cut in self.pairs.items():
+            self.squares[k] = self.squares[k] * shrink + (states[:, cut].T * w) @ states[:, cut]
         for name in self.names:
             values = self.system.call(name, states)
             new = w @ values if values.ndim > 1 else w.sum() * values
@@ -154,6 +181,8 @@ def gaussian(system: System, nodes: Sequence[Node], cold: bool) -> Array:
     averages = {name: _second_order(system, name, mean, root) for name in factors_of(nodes)}
     out = assemble(system, nodes, [averages])
     log_z = log_norm + 0.5 * slope @ mean - np.log(np.diag(factor)).sum() + 0.5 * len(mean) * np.log(2 * np.pi)
+    for k, cut in glassy(system, nodes).items():
+        out[k] = np.sum((root[cut] @ root[cut].T) ** 2) / (cut.stop - cut.start)
     for k, node in enumerate(nodes):
         if node.functional == "FreeEntropy":
             out[k] = log_z / system.place[1]
@@ -209,22 +238,34 @@ def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedu
     nearby maximum of the weight, so that their difference shows whether the run was long enough.
     """
     chain = Chain(system)
-    names = factors_of(nodes)
+    names, pairs = factors_of(nodes), glassy(system, nodes)
     runs = []
-    for replica in range(copies):
+    groups = max(len(f.starts) for f in system.program.fields) or 1
+    for replica in range(copies * groups):
         rng = system.stream(f"replica {replica}")
         state = chain.state(_start(chain, rng, laws, replica))
-        runs.append(_run(system, state, rng, laws, schedule, names))
-    return Sampled(assemble(system, nodes, [r.averages for r in runs]), _gap(system, runs))
+        runs.append(_run(system, state, rng, laws, schedule, names, bool(pairs)))
+    gaps = np.mean([_gap(system, runs[k::groups]) for k in range(groups)], axis=0)
+    values = assemble(system, nodes, [r.averages for r in runs])
+    for k, cut in pairs.items():
+        values[k] = np.mean([_glass(a, b, cut) for a, b in combinations(runs[::groups], 2)])
+    return Sampled(values, tuple(map(float, gaps)))  # type: ignore[arg-type]
 
 
 @dataclass
 class ReplicaRun:
-    """Thermal averages of one replica; exponents and mean states of early and of late times."""
+    """Thermal averages of one replica; exponents and mean states of early and of late times; states where asked for."""
 
     averages: dict[str, Array]
     exponents: Array
     states: Array
+    samples: NDArray[np.float32]
+
+
+def _glass(a: ReplicaRun, b: ReplicaRun, cut: slice) -> float:
+    """(1/N) Σ_ij c_ij c′_ij with the connected correlations of two independent runs."""
+    x, y = (r.samples[:, cut] - r.samples[:, cut].mean(0) for r in (a, b))
+    return float(np.sum((x @ y.T).astype(float) ** 2) / ((len(x) - 1) * (len(y) - 1) * x.shape[1]))
 
 
 def _gap(system: System, runs: list[ReplicaRun]) -> tuple[float, float, float]:
@@ -242,8 +283,8 @@ def _gap(system: System, runs: list[ReplicaRun]) -> tuple[float, float, float]:
 def _start(chain: Chain, rng: np.random.Generator, laws: tuple[Any, ...], replica: int) -> Array:
     """A state of positive weight."""
     system = chain.system
-    x = system.starting_state(rng, laws)
-    if any(f.start for f in system.program.fields):
+    x = system.starting_state(rng, laws, replica)
+    if any(f.starts for f in system.program.fields):
         return x
     state = chain.state(x)
     if replica % 2 and np.isfinite(state.exponent):
@@ -256,7 +297,13 @@ def _start(chain: Chain, rng: np.random.Generator, laws: tuple[Any, ...], replic
 
 
 def _run(
-    system: System, state: State, rng: np.random.Generator, laws: tuple[Any, ...], schedule: Schedule, names: list[str]
+    system: System,
+    state: State,
+    rng: np.random.Generator,
+    laws: tuple[Any, ...],
+    schedule: Schedule,
+    names: list[str],
+    keep: bool = False,
 ) -> ReplicaRun:
     """One replica; early and late times are the first and the last two fifths."""
     ladder = _Ladder(state, schedule)
@@ -267,15 +314,19 @@ def _run(
     count = max(5, schedule.sweeps // STRIDE)
     totals: dict[str, Any] = dict.fromkeys(names, 0.0)
     exponents, states, part = np.zeros(2), np.zeros((2, system.units)), 2 * count // 5
+    samples = np.zeros((count if keep else 0, system.units), np.float32)
     for k in range(count):
         ladder.advance(STRIDE, rng, laws)
+        if keep:
+            samples[k] = ladder.cold.x
         for name in names:
             totals[name] = totals[name] + system.call(name, ladder.cold.x)
         when = 0 if k < part else 1 if k >= count - part else None
         if when is not None:
             exponents[when] += ladder.cold.exponent / part
             states[when] += ladder.cold.x / part
-    return ReplicaRun({name: np.asarray(total) / count for name, total in totals.items()}, exponents, states)
+    averages = {name: np.asarray(total) / count for name, total in totals.items()}
+    return ReplicaRun(averages, exponents, states, samples)
 
 
 class _Ladder:

@@ -171,12 +171,13 @@ class System:
                 out[cut, k] = self.per_unit(name, cut.stop - cut.start)
         return out
 
-    def starting_state(self, rng: np.random.Generator, laws: tuple[Any, ...]) -> Array:
-        """The declared initial state, else a draw from the prior."""
+    def starting_state(self, rng: np.random.Generator, laws: tuple[Any, ...], replica: int = 0) -> Array:
+        """The declared initial state (of one of the copies in turn), else a draw from the prior."""
         x = np.empty(self.units)
         for f, cut, law in zip(self.program.fields, self.slices, laws, strict=True):
             size = cut.stop - cut.start
-            x[cut] = self.per_unit(f.start, size) if f.start else draw_prior(rng, size, law)
+            own = f.starts[replica % len(f.starts)] if f.starts else ""
+            x[cut] = self.per_unit(own, size) if own else draw_prior(rng, size, law)
         return x
 
 

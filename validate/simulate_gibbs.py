@@ -269,10 +269,10 @@ def _reads_couplings(program: GibbsProgram, what: Measured) -> bool:
 
 #: Functionals that a route measures.
 _GIVES = {
-    "enumerate": {"Entropy", "FreeEntropy"},
-    "gaussian": {"FreeEntropy"},
+    "enumerate": {"Entropy", "FreeEntropy", "SpinGlassSusceptibility"},
+    "gaussian": {"FreeEntropy", "SpinGlassSusceptibility"},
     "programme": {"Margin", "Capacity"},
-    "monte carlo": set(),
+    "monte carlo": {"SpinGlassSusceptibility"},
 }
 
 
@@ -377,7 +377,7 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | No
     if degree > 2:
         sizes = FEW_UNITS.get(degree, FEWEST_UNITS)[not quick]
         return {"sizes": sizes, "trials": 240 if quick else 2000, "route": "monte carlo", "sweeps": 240, "burn": 80}
-    if any(f.start for f in program.fields):
+    if any(f.starts for f in program.fields):
         # a state of its own for every start: realisations cost little, and few rows are far from many
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
         return {"sizes": _sizes(model, values, wanted), "trials": 48 if quick else 150, **SHORT}
