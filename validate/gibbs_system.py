@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
-from quenched.validate.gibbs_program import Block, GibbsProgram, Pair, Recipe, Smooth
+from quenched.validate.gibbs_program import Block, GibbsProgram, Pair, Recipe, Smooth, StateField
 from quenched.validate.program import load
 from quenched.validate.random_functions import FunctionSpec, Towers, draw_functions
 from quenched.validate.sampling import MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
@@ -171,13 +171,23 @@ class System:
                 out[cut, k] = self.per_unit(name, cut.stop - cut.start)
         return out
 
+    def _allowed(self, field: StateField, x: Array) -> Array:
+        """A state without its rounding, where the units have finitely many values."""
+        if not field.atoms:
+            return x
+        atoms = np.array([self.number(a) for a in field.atoms])
+        found = np.asarray(atoms[np.argmin(np.abs(x[:, None] - atoms), axis=1)])
+        if np.max(np.abs(found - x), initial=0.0) > 1e-6:
+            raise QuenchedError(f"the initial state of {field.name} has values that its prior does not allow")
+        return found
+
     def starting_state(self, rng: np.random.Generator, laws: tuple[Any, ...], replica: int = 0) -> Array:
         """The declared initial state (of one of the copies in turn), else a draw from the prior."""
         x = np.empty(self.units)
         for f, cut, law in zip(self.program.fields, self.slices, laws, strict=True):
             size = cut.stop - cut.start
             own = f.starts[replica % len(f.starts)] if f.starts else ""
-            x[cut] = self.per_unit(own, size) if own else draw_prior(rng, size, law)
+            x[cut] = self._allowed(f, self.per_unit(own, size)) if own else draw_prior(rng, size, law)
         return x
 
 

@@ -1,0 +1,139 @@
+"""Two attractors of one disorder, correlations in the paramagnet, and what is measured of them."""
+
+from __future__ import annotations
+
+import pytest
+from sympy import cos, symbols
+
+from quenched import (
+    Circulant,
+    Field,
+    Gaussian,
+    Gibbs,
+    Iid,
+    Ising,
+    N,
+    Normal,
+    NotCovered,
+    Population,
+    Quenched,
+    QuenchedError,
+    Replicon,
+    SpinGlassSusceptibility,
+    catalogue,
+    copies,
+    derive,
+    mean,
+    simulate,
+    total,
+    units,
+    zero_temperature,
+)
+
+alpha, beta, T = symbols("alpha beta T", positive=True)
+c, gamma, theta, h = symbols("c gamma theta h", real=True)
+s = Field("s")
+
+
+def attractors(distance: int, **options: int) -> Gibbs:
+    """Two states of one disorder, near patterns at some distance."""
+    model = catalogue["hebbian-length-correlations"](**options)
+    (state,), xi = model.fields, model.rows[0].matrix
+    pair = copies(model, 2, initial=[xi[0], xi[distance]])
+    here, there = mean(xi[0] * state[1]), mean(xi[distance] * state[2])
+    return pair.observe(q_k=mean(state[1] * state[2]), here=here, there=there, other=mean(xi[0] * state[2]))
+
+
+# -- two attractors ------------------------------------------------------------------------------------------------
+def test_attractors_of_two_patterns() -> None:
+    solution = derive(attractors(1, size=9)).solve(T=0.05, gamma=0.6)
+    found = [float(solution[name]) for name in ("q_k", "here", "there", "other")]
+    assert found == pytest.approx([0.66005, 0.6030, 0.6030, 0.3970], abs=5e-5)
+
+
+def test_attractors_at_zero_temperature() -> None:
+    solution = derive(zero_temperature(attractors(2, size=11))).solve(gamma=0.6)
+    assert [float(solution[n]) for n in ("q_k", "other")] == pytest.approx([85 / 256, 13 / 128], abs=1e-9)
+
+
+def test_attractors_next_to_many_patterns() -> None:
+    solution = derive(attractors(1)).solve(alpha=0.05, T=0.25, gamma=0.08)
+    assert float(solution["here"]) == pytest.approx(0.99446, abs=6e-6)
+    # far below capacity both are near their patterns, which are independent: what is left are the neighbours' overlaps
+    assert float(solution["q_k"]) == pytest.approx(2 * 0.99446 * 0.00309, rel=0.2)
+
+
+def test_samples_of_two_attractors() -> None:
+    model = attractors(1, size=7)
+    point = {"T": 0.3, "gamma": -0.2}
+    run = simulate(model, 1000, trials=6, seed=2, params=point, sweeps=60, burn=20, workers=1, store=False)
+    solution = derive(model).solve(point)
+    for name in model.observables:
+        value, error = float(run[name].mean[0]), float(run[name].error[0])
+        assert value == pytest.approx(float(solution[name]), abs=4 * error + 2 / 1000), name
+
+
+def test_copies_of_measures_say_what_they_need() -> None:
+    model = catalogue["hebbian-length-correlations"]()
+    xi = model.rows[0].matrix
+    with pytest.raises(QuenchedError, match="initial= with 2 states"):
+        copies(model, 2)
+    with pytest.raises(QuenchedError, match="copies already"):
+        copies(copies(model, 2, initial=[xi[0], xi[1]]), 2, initial=[xi[0], xi[1]])
+    with pytest.raises(NotCovered, match="share all"):
+        copies(model, 2, share=[], initial=[xi[0], xi[1]])
+    state = model.fields[0]
+    pair = copies(model, 2, initial=[xi[0], xi[1]]).observe(bad=mean(state[1] ** 2 * state[2]))
+    with pytest.raises(NotCovered, match="products of two states"):
+        derive(pair).solve(alpha=0.05, T=0.25)["bad"]
+    other = copies(model, 2, initial=[xi[0], Quenched("start", Ising())]).observe(q=mean(state[1] * state[2]))
+    with pytest.raises(NotCovered, match="rows of one matrix"):
+        derive(other)
+
+
+# -- correlations of units -----------------------------------------------------------------------------------------
+def paramagnet() -> Gibbs:
+    stored = Population("pattern", fraction=alpha)
+    xi = Iid("xi", Ising(), over=(stored, units))
+    J = xi.T @ Circulant("X", c + 2 * gamma * cos(theta), over=(stored, stored), angle=theta) @ xi
+    energy = -total(s * (J @ s)) / 2 + alpha * c * N / 2
+    model = Gibbs({s: Ising()}, energy=energy, beta=1 / T, defaults={alpha: 0.2, T: 2.6, c: 1, gamma: 0.2})
+    return model.observe(chi=SpinGlassSusceptibility(s), R=Replicon(), e=energy / N)
+
+
+def test_correlations_without_order() -> None:
+    """χ = 1/(1 − R), R = α ⟨(βλ)²/(1 − βλ)²⟩."""
+    for T_, R in ((2.6, 0.1105), (2.2, 0.2243)):
+        solution = derive(paramagnet()).solve(T=T_)
+        assert float(solution["R"]) == pytest.approx(R, abs=6e-5)
+        assert float(solution["chi"]) == pytest.approx(1 / (1 - float(solution["R"])), abs=1e-9)
+
+
+def test_correlations_of_other_measures() -> None:
+    """In a field χ = w/(1 − R); without couplings the units' own squares are left; Gaussian units are exact."""
+    glass = Gibbs({s: Ising()}, energy=-total(s * (Gaussian("J", symmetry=1) @ s)) / 2 - h * total(s), beta=beta)
+    glass.observe(chi=SpinGlassSusceptibility(s), R=Replicon())
+    found = derive(glass).solve(beta=0.7, h=0.6)
+    w = float(found["R"]) / 0.7**2
+    assert float(found["chi"]) == pytest.approx(w / (1 - float(found["R"])), abs=1e-9)
+    normal = Gibbs({s: Normal(0, 1)}, energy=-total(s * (Gaussian("J", symmetry=1) @ s)) / 2, beta=beta)
+    normal.observe(chi=SpinGlassSusceptibility(s))
+    theory = float(derive(normal).solve(beta=0.3)["chi"])
+    run = simulate(normal, 400, trials=8, seed=1, params={"beta": 0.3}, workers=1, store=False)
+    assert float(run["chi"].mean[0]) == pytest.approx(theory, abs=4 * float(run["chi"].error[0]) + 2 / 400)
+
+
+def test_samples_of_correlations() -> None:
+    """Two independent chains against sums over all states, on the same draws."""
+    glass = Gibbs({s: Ising()}, energy=-total(s * (Gaussian("J", symmetry=1) @ s)) / 2 - h * total(s), beta=beta)
+    glass.observe(chi=SpinGlassSusceptibility(s))
+    how = {"seed": 4, "params": {"beta": 0.6, "h": 0.3}, "workers": 1, "store": False}
+    exact = simulate(glass, 12, trials=6, **how)
+    chains = simulate(glass, 12, trials=6, route="monte carlo", sweeps=8000, burn=100, **how)
+    gap = float(chains["chi"].mean[0] - exact["chi"].mean[0])
+    assert abs(gap) < 0.03
+
+
+def test_fields_of_correlations() -> None:
+    with pytest.raises(QuenchedError, match="takes a field"):
+        SpinGlassSusceptibility(s[1])
