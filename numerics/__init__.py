@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .path_growth import process_growth
-    from .public import average1, average2
+    from .public import average1, average2, label_variance, labelled1, labelled2
     from .solver import solve
     from .trajectories import Sampling, solve_process
     from .types import Branch, Number, RawSolution
@@ -15,6 +15,9 @@ _HOME = {
     "solve": "solver",
     "average1": "public",
     "average2": "public",
+    "label_variance": "public",
+    "labelled1": "public",
+    "labelled2": "public",
     "critical": "continuation",
     "sweep": "continuation",
     "export": "standalone",
@@ -35,6 +38,9 @@ __all__ = [
     "average2",
     "critical",
     "export",
+    "label_variance",
+    "labelled1",
+    "labelled2",
     "process_growth",
     "solve",
     "solve_process",

@@ -8,7 +8,7 @@ covariance is ⟨f' g'⟩ (Price's theorem): tabulated directly where f' is a fu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,26 @@ class Averages:
         self._sites: dict[tuple[int, int], Site] = {}
         self._tables: dict[tuple, Table] = {}
         self._checked: set[int] = set()
+        self._nodes: dict[tuple[int, ...], list[tuple[int, float]]] = {}
+
+    def nodes(self, sites: Sequence[int], arguments: Sequence[int]) -> list[tuple[int, float]]:
+        """(node, weight) of the labels, nodes joined that these site functions and arguments do not tell apart."""
+        key = (*sites, -1, *arguments)
+        if key not in self._nodes:
+            self._nodes[key] = self._joined(sites, arguments)
+        return self._nodes[key]
+
+    def _joined(self, sites: Sequence[int], arguments: Sequence[int]) -> list[tuple[int, float]]:
+        symbols = [label.symbol for label in self.problem.labels]
+        read = set().union(*(self.generated.sites[k].expr.free_symbols for k in sites))
+        used = [len(self.p[0]) - len(symbols) + i for i, s in enumerate(symbols) if s in read]
+        offsets = self.offsets()
+        found: dict[tuple[float, ...], tuple[int, float]] = {}
+        for l, weight in enumerate(self.weights):
+            key = (*(float(offsets[l, a]) for a in arguments), *(self.p[l][i] for i in used))
+            first, before = found.get(key, (l, 0.0))
+            found[key] = first, before + float(weight)
+        return list(found.values())
 
     # -- pieces of the linear equations
 
@@ -65,7 +85,8 @@ class Averages:
     def offsets(self) -> Array:
         """Label dependence of the means: constant minus its average over labels, (labels, arguments)."""
         constants = self.constants()
-        return constants - self.weights @ constants
+        found = constants - self.weights @ constants
+        return np.where(np.max(np.abs(found), axis=0) > 1e-14, found, 0.0)
 
     def mean_constant(self) -> Array:
         """Label average of the constant parts, (arguments,)."""
@@ -155,7 +176,7 @@ class Averages:
         k, j = (j, k) if second else (k, j)
         offset = self.offsets()[:, t.a]
         first, curved = 0.0, 0.0
-        for l, weight in enumerate(self.weights):
+        for l, weight in self.nodes((k, j), (t.a,)):
             f, g = self.site(k, l), self.site(j, l)
             if f.slope is None or g.slope is None:
                 return None
@@ -218,7 +239,7 @@ class Averages:
         """⟨f⟩ or ⟨f'⟩ of site function k of argument a. ⟨f'⟩ = ⟨z f⟩/s (Stein) where f' is a distribution."""
         offset = self.offsets()[:, a]
         total, error = 0.0, 0.0
-        for l, weight in enumerate(self.weights):
+        for l, weight in self.nodes((k,), (a,)):
             site = self.site(k, l)
 
             if not derivative:
@@ -235,7 +256,7 @@ class Averages:
         """⟨f g⟩ or ⟨f' g'⟩ of site functions k and j of the same argument at equal times (inf for jumps)."""
         offset = self.offsets()[:, a]
         total, error = 0.0, 0.0
-        for l, weight in enumerate(self.weights):
+        for l, weight in self.nodes((k, j), (a,)):
             f, g = self.site(k, l), self.site(j, l)
             if derivative and (f.slope is None or g.slope is None):
                 return Number(np.inf, 0.0)
@@ -251,7 +272,7 @@ class Averages:
         """
         offset = self.offsets()[:, a]
         total = np.zeros(np.shape(v))
-        for l, weight in enumerate(self.weights):
+        for l, weight in self.nodes((k, j), (a,)):
             f, g = self.site(k, l), self.site(j, l)
             kinks = np.unique(np.concatenate([f.kinks, g.kinks]))
             if len(kinks):
@@ -320,10 +341,11 @@ class Averages:
         closed_slope: Any = getattr(self.code, f"two_slope_{s}", None)
         kf, kg = self.generated.site(source.f), self.generated.site(source.g)
         scale = np.sqrt(v1 * v2)
+        nodes = self.nodes((kf, kg), (source.a, source.b))
 
         def closed_form(theta: Array) -> tuple[Array, Array | None, float]:
             t, p = np.zeros(len(theta)), np.zeros(len(theta))
-            for l, weight in enumerate(self.weights):
+            for l, weight in nodes:
                 slots = (m1 + offsets[l, source.a], m2 + offsets[l, source.b], v1, v2, scale * np.sin(theta))
                 with np.errstate(all="ignore"):
                     t += weight * closed(*slots, self.p[l])
@@ -333,7 +355,7 @@ class Averages:
 
         def quadrature(theta: Array) -> tuple[Array, Array | None, float]:
             t, p, error = np.zeros(len(theta)), np.zeros(len(theta)), 0.0
-            for l, weight in enumerate(self.weights):
+            for l, weight in nodes:
                 f, g = self.site(kf, l), self.site(kg, l)
                 slots = (m1 + offsets[l, source.a], np.sqrt(v1), m2 + offsets[l, source.b], np.sqrt(v2))
                 dt, dp, de = plane_average(f, g, *slots, theta, tol, want)

@@ -114,8 +114,9 @@ def _coarse_excess(averages: Averages, m: float, v: Array) -> Array:
     offsets = averages.offsets()[:, 0]
     total = np.full(len(v), float(averages.static()[0]))
     for gain, t in zip(averages.static_gain()[0], averages.problem.two_points, strict=True):
-        for l, share in enumerate(averages.weights):
-            f, g = (averages.site(averages.generated.site(x), l) for x in (t.f, t.g))
+        sites = [averages.generated.site(x) for x in (t.f, t.g)]
+        for l, share in averages.nodes(sites, (0,)):
+            f, g = (averages.site(k, l) for k in sites)
             u = m + offsets[l] + np.sqrt(v)[:, None] * z
             first = f.value(u)
             total += gain * share * ((first * (first if g is f else g.value(u))) @ weight)

@@ -19,7 +19,7 @@ def coarse_mean(averages: Averages, m: Array, v: float) -> Array:
         if w == 0:
             continue
         site = averages.generated.site(averages.problem.one_points[k].f)
-        for l, share in enumerate(averages.weights):
+        for l, share in averages.nodes((site,), (0,)):
             u = (m + offsets[l, 0])[:, None] + np.sqrt(v) * z
             out += w * share * (averages.site(site, l).value(u) @ weight)
     return out

@@ -54,6 +54,8 @@ def process_growth(
     NotCovered
         If an output or equation jumps, so that a small difference has no finite rate.
     """
+    if process.operators:
+        raise NotCovered("the growth of differences through eliminated populations, for units that are not Gaussian")
     rng = np.random.default_rng((state.sampling.seed, 2))
     sampled = sample_paths(process, values, state, paths, rng)
     units = [_tangent(process, u, p, values) for u, p in zip(process.units, sampled, strict=True)]

@@ -93,7 +93,7 @@ class Particle:
         total, size = self.static, abs(self.static)
         offsets = self.averages.offsets()[:, 0]
         for w, (k, j) in zip(self.weights, self.sites, strict=True):
-            for l, share in enumerate(self.averages.weights):
+            for l, share in self.averages.nodes((k, j), (0,)):
                 f = self._label_mean(k, l, m + offsets[l], v)
                 g = f if j == k else self._label_mean(j, l, m + offsets[l], v)
                 total += w * share * f[0] * g[0]
@@ -202,7 +202,7 @@ def _hermite_coefficients(particle: Particle, m: Array, v: Array) -> Array:
     offsets = particle.averages.offsets()[:, 0]
     total = np.zeros((len(m), _HERMITE))
     for w, (k, j) in zip(particle.weights, particle.sites, strict=True):
-        for l, share in enumerate(particle.averages.weights):
+        for l, share in particle.averages.nodes((k, j), (0,)):
             u = (m + offsets[l])[:, None] + np.sqrt(v)[:, None] * z
             a = particle.averages.site(k, l).value(u) @ basis.T
             b = a if j == k else particle.averages.site(j, l).value(u) @ basis.T

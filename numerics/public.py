@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -69,3 +70,60 @@ def average2(
     c = np.asarray(c, dtype=float)
     out = np.asarray(table.at(table.theta(c)))
     return out, np.full(c.shape, table.error)
+
+
+# -- units with labels ------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=256)
+def labelled_problem(
+    problem: StationaryGaussian, f: SiteFunction, a: int, g: SiteFunction | None, b: int
+) -> StationaryGaussian:
+    """A problem with the arguments and labels of another, that holds one function or two and no dynamics."""
+    zero = Integer(0)
+    twos = () if g is None else (TwoPoint(f, a, g, b),)
+    return replace(
+        problem,
+        pairs=((a, b),),
+        one_points=(OnePoint(f, a),),
+        two_points=twos,
+        mean_gain=((zero,),) * len(problem.arguments),
+        gain=((zero,) * len(twos),),
+        noise=(zero,),
+        static=(zero,),
+        closure=1,
+        closing=(),
+        responses={},
+    )
+
+
+def labelled1(problem: StationaryGaussian, f: SiteFunction, a: int, m: float, v: float, values: Values) -> Number:
+    """⟨f(u_a)⟩ over units and their labels; m is the mean of u_a over labels too."""
+    averages = Averages(labelled_problem(problem, f, a, None, a), None, values)
+    return averages.one(0, float(m), max(float(v), 1e-24))
+
+
+def labelled2(
+    problem: StationaryGaussian,
+    a: int,
+    b: int,
+    f: SiteFunction,
+    g: SiteFunction,
+    m1: float,
+    m2: float,
+    v1: float,
+    v2: float,
+    c: Array | float,
+    values: Values,
+) -> tuple[Array, Array]:
+    """⟨f(u_a) g(u_b)⟩ over units and their labels at covariances c given the labels."""
+    averages = Averages(labelled_problem(problem, f, a, g, b), None, values)
+    means, sizes = np.zeros(len(problem.arguments)), np.ones(len(problem.arguments))
+    means[[a, b]], sizes[[a, b]] = (m1, m2), (max(v1, 1e-24), max(v2, 1e-24))
+    table = averages.table(0, means, sizes)
+    c = np.asarray(c, dtype=float)
+    return np.asarray(table.at(table.theta(c))), np.full(c.shape, table.error)
+
+
+def label_variance(problem: StationaryGaussian, values: Values, a: int) -> float:
+    """Variance over labels of the mean of an argument."""
+    averages = Averages(replace(problem, closing=()), None, values)
+    return float(averages.weights @ averages.offsets()[:, a] ** 2)

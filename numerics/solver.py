@@ -13,6 +13,7 @@ from quenched.theory.problem import PotentialProblem, StationaryGaussian
 
 from .assemble import Wave, fixed_branch, wave_branch
 from .averages import Averages
+from .closing import at_numbers, is_open, solve_closing
 from .fixedpoints import fixed_points
 from .orbit import Orbit, TurnsBackError, growth, orbit
 from .potential import Particle, State, states
@@ -74,6 +75,17 @@ def solve_from(
     rates: bool = True,
 ) -> tuple[RawSolution, Guess | None]:
     """`solve` with a guess of the spectral route from neighbouring parameters, and the guess for the next ones."""
+    if is_open(problem, values):
+
+        def inner(p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float]) -> RawSolution:
+            return solve(p, q, at, tol=tol, rates=False)
+
+        def final(p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float]) -> RawSolution:
+            return solve(p, q, at, lags=lags, tol=tol, rates=rates)
+
+        return solve_closing(problem, potential, values, inner, final), None
+    if problem.closing:
+        problem, potential = at_numbers(problem, potential)
     averages = Averages(problem, potential, values)
     averages.edge()
     lags = None if lags is None else np.asarray(lags, dtype=float)

@@ -22,6 +22,7 @@ from quenched.theory.errors import ConvergenceError, QuenchedError, nearest
 from quenched.theory.problem import SampledUnit, SiteProcess
 
 from .labels import label_nodes
+from .operators import OperatorFilter, kernel_of, spectrum_of
 from .process_code import unit_module
 from .types import Array, Number
 
@@ -133,10 +134,13 @@ class _Sampler:
         self.how = how = replace(how, dt=dividing_step(how.dt, delays)) if self.flow else how
         self.dt = how.dt if self.flow else 1.0
         self.late = [whole_steps([self._number(d) for *_, d in u.earlier], self.dt) for u in process.units]
-        memory = bool(process.memory or process.bonds)
+        memory = bool(process.memory or process.bonds or process.operators)
         self.reach = max(1, min(round(how.reach / self.dt), how.steps - 1)) if memory else 1
         self.modules = [unit_module(u, process.parameters, process.clock) for u in process.units]
-        self.covariance = [(u.name, v.name, self._number(c), a.name, b.name) for u, v, c, a, b in process.covariance]
+        self.covariance = [(u.name, v.name, self._gain(c), a.name, b.name) for u, v, c, a, b in process.covariance]
+        self.filters = [(u.name, self._gain(c), b.name) for u, c, b in process.filters]
+        turns = 2j * np.pi * np.fft.rfftfreq(how.steps, self.dt)
+        self.shift = turns if self.flow else np.exp(turns)
         self.means = [(u.name, self._number(c), a.name) for u, c, a in process.means]
         self.memory = [(u.name, self._number(c), a.name, v.name, b.name) for u, c, a, v, b in process.memory]
         self.bonds = [
@@ -150,6 +154,17 @@ class _Sampler:
         if missing:
             raise QuenchedError(f"parameter {missing[0]} has no value: {nearest(str(missing[0]), self.values)}")
         return float(e.subs({s: self.values[s.name] for s in e.free_symbols}))
+
+    def _gain(self, e: Expr) -> OperatorFilter:
+        """A coefficient as a function of frequency, constant unless it contains operators in time."""
+        return OperatorFilter(e, self.process.operators, self.values)
+
+    def _responses(self, now: _Orders) -> dict[tuple[str, str], np.ndarray]:
+        """Responses that act as operators, at the frequencies of a path."""
+        return {
+            (o.output, o.field): spectrum_of(now.response[o.output, o.field], self.dt, self.flow, self.how.steps)
+            for o in self.process.operators
+        }
 
     def _decay(self, rate: Expr) -> Array:
         """What a dynamic coupling remembers at lags 0, dt, …: e^{rate·τ} of a flow, rate^{n−1} of a map."""
@@ -209,9 +224,10 @@ class _Sampler:
         if m == 0:
             return np.zeros((paths, steps, 1))
         spectra = np.zeros((steps // 2 + 1, m, m), dtype=complex)
+        responses = self._responses(now)
         for u, v, coef, a, b in self.covariance:
             if u in names:
-                row = coef * np.fft.rfft(self._two(now, a, b))
+                row = coef(responses, self.shift) * np.fft.rfft(self._two(now, a, b))
                 i, j = names.index(u), names.index(v)
                 spectra[:, i, j] += row
                 if i != j:
@@ -250,7 +266,8 @@ class _Sampler:
 
     def _kicked(self, unit: SampledUnit) -> list[str]:
         names = {f.name for f in unit.fields}
-        return list(dict.fromkeys(v for _, _, _, v, _ in self.memory if v in names))
+        kicked = [v for _, _, _, v, _ in self.memory] + [o.field for o in self.process.operators]
+        return list(dict.fromkeys(v for v in kicked if v in names))
 
     def _kernel(self, unit: SampledUnit, now: _Orders) -> Array:
         """Memory kernels (m, nb, reach + 1) with the weights of the quadrature over the past."""
@@ -267,6 +284,11 @@ class _Sampler:
             kernel[:, :, [0, -1]] /= 2
         else:
             kernel[:, :, 0] = 0.0
+        responses = self._responses(now)
+        for u, operator, b in self.filters:
+            if u in fields:
+                row = kernel_of(operator(responses, self.shift), self.how.steps, self.reach)
+                kernel[fields.index(u), outs.index(b)] += row
         return kernel
 
     def _measure(self, unit, states, outs, answer, kicked, new) -> None:  # type: ignore[no-untyped-def]

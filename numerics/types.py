@@ -48,6 +48,7 @@ class Branch:
     method : "potential", "spectral" or "fixed point"
     notes : tuple of str
         Limitations that apply to this branch.
+    numbers : name → (value, error) of the numbers in gains and inputs that the state determines
     """
 
     label: str
@@ -72,6 +73,7 @@ class Branch:
     iterations: int
     method: str
     notes: tuple[str, ...] = field(default=())
+    numbers: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from sympy import Add, Dummy, Expr, Float, Mul, Symbol, expand, lambdify
 
 from quenched.theory.cross import CrossCovariance, between_units
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
-from quenched.theory.fields import At, Field, UnitSymbol
-from quenched.theory.naming import Output, field_names, standard_names, unbind
+from quenched.theory.fields import At, Field, Quenched, UnitSymbol
+from quenched.theory.naming import Output, field_names, standard_names, unbind, unit_name
 from quenched.theory.observables import Critical, Functional, Lyapunov, Mean
 from quenched.theory.problem import PotentialProblem, SiteFunction, StationaryGaussian, U
 from quenched.theory.spaces import t, tau
@@ -77,6 +77,12 @@ class State:
         if name not in names:
             raise NotCovered(f"the derivation has no Gaussian law for {name!r} (it has {', '.join(names)})")
         return names.index(name)
+
+    def spread(self, a: int) -> float:
+        """Variance over labels of the mean of an argument."""
+        from quenched.numerics import label_variance
+
+        return float(label_variance(self.problem, dict(self.values), a)) if self.problem.labels else 0.0
 
 
 def tidied(branch: Branch) -> Branch:
@@ -144,18 +150,20 @@ def rms_of_mean(state: State, name: str) -> tuple[float, str] | None:
 
 
 def _autocorrelation(state: State, fld: Field) -> Quantity:
-    """⟨x(t)x(t+τ)⟩ = C(τ) + m²."""
+    """⟨x(t)x(t+τ)⟩ = C(τ) + m², and the variance of m over labels."""
     a, b = state.argument(field_names(state.model)[fld]), state.branch
     mean, spread = float(b.mean[a]), float(b.mean_error[a])
     error = np.asarray(b.covariance_error[a, a]) + 2 * abs(mean) * spread
-    return Quantity(np.asarray(b.covariance[a, a]) + mean**2, error, "tau", np.asarray(b.tau))
+    level = mean**2 + state.spread(a)
+    return Quantity(np.asarray(b.covariance[a, a]) + level, error, "tau", np.asarray(b.tau))
 
 
 def _second_moment(state: State, fld: Field) -> Quantity:
     """⟨x²⟩."""
     a, b = state.argument(field_names(state.model)[fld]), state.branch
     mean, spread = float(b.mean[a]), float(b.mean_error[a])
-    return Quantity(float(b.variance[a]) + mean**2, float(b.variance_error[a]) + 2 * abs(mean) * spread)
+    level = mean**2 + state.spread(a)
+    return Quantity(float(b.variance[a]) + level, float(b.variance_error[a]) + 2 * abs(mean) * spread)
 
 
 def _mean(state: State, fld: Field) -> Quantity:
@@ -213,13 +221,15 @@ _STANDARD: dict[str, Callable[[State, Any], Quantity]] = {
 
 
 def _site_function(state: State, body: Expr) -> tuple[SiteFunction, int] | None:
-    """`body` as a function of one argument of the problem, or None."""
-    fields = list(body.atoms(UnitSymbol))
+    """`body` as a function of one argument of the problem and of labels, or None."""
+    labels = {str(label.symbol): label.symbol for label in state.problem.labels}
+    swap: dict[Expr, Expr] = {q: labels[unit_name(q)] for q in body.atoms(Quenched) if unit_name(q) in labels}
+    fields = [x for x in body.atoms(UnitSymbol) if x not in swap]
     names = [a.name for a in state.problem.arguments]
     if len(fields) != 1 or body.atoms(At) or field_names(state.model).get(fields[0]) not in names:
         return None
     index = names.index(field_names(state.model)[fields[0]])
-    return SiteFunction("f", body.xreplace({fields[0]: U})), index
+    return SiteFunction("f", body.xreplace({fields[0]: U, **swap})), index
 
 
 def _one_time(state: State, site: tuple[SiteFunction, int]) -> Quantity:
@@ -227,12 +237,14 @@ def _one_time(state: State, site: tuple[SiteFunction, int]) -> Quantity:
 
     f, a = site
     b = state.branch
-    value, error = numerics.average1(f, b.mean[a], b.variance[a], dict(state.values))
-    if b.variance[a] == 0:
-        value = float(f.expr.xreplace({U: Float(b.mean[a]), **_floats(state)}))
-    moved, _ = numerics.average1(
-        f, b.mean[a] + b.mean_error[a], b.variance[a] + b.variance_error[a], dict(state.values)
-    )
+    law = (b.mean[a], b.variance[a]), (b.mean[a] + b.mean_error[a], b.variance[a] + b.variance_error[a])
+    if state.problem.labels:
+        values = dict(state.values)
+        (value, error), (moved, _) = (numerics.labelled1(state.problem, f, a, *moments, values) for moments in law)
+    else:
+        (value, error), (moved, _) = (numerics.average1(f, *moments, dict(state.values)) for moments in law)
+        if b.variance[a] == 0:
+            value = float(f.expr.xreplace({U: Float(b.mean[a]), **_floats(state)}))
     return Quantity(float(value), float(error) + abs(float(moved) - float(value)))
 
 
@@ -242,7 +254,7 @@ def _two_times(state: State, first: tuple[SiteFunction, int], second: tuple[Site
         state = replace(state, branch=state.at_lags(np.array([0.0, lag])))
     (_, a), (_, b) = first, second
     at = np.asarray(state.branch.tau)
-    if 0.0 in (state.branch.variance[a], state.branch.variance[b]):
+    if not state.problem.labels and 0.0 in (state.branch.variance[a], state.branch.variance[b]):
         still, other = _one_time(state, first), _one_time(state, second)
         value = np.full(len(at), still.value * other.value)
         error = np.full(len(at), abs(still.value) * other.error + abs(other.value) * still.error)
@@ -263,9 +275,10 @@ def _correlated(state: State, first: tuple[SiteFunction, int], second: tuple[Sit
         *(br.mean[a] + br.mean_error[a], br.mean[b] + br.mean_error[b]),
         *(br.variance[a] + br.variance_error[a], br.variance[b] + br.variance_error[b]),
     )
-    value, error = numerics.average2(f, g, *law, c, values)
-    other, _ = numerics.average2(f, g, *moved_law, c, values)
-    nearer, _ = numerics.average2(f, g, *law, c - np.sign(c) * spread, values)
+    average = partial(numerics.labelled2, state.problem, a, b) if state.problem.labels else numerics.average2
+    value, error = average(f, g, *law, c, values)
+    other, _ = average(f, g, *moved_law, c, values)
+    nearer, _ = average(f, g, *law, c - np.sign(c) * spread, values)
     total = np.asarray(error) + np.abs(np.asarray(other) - value) + np.abs(np.asarray(nearer) - value)
     return np.asarray(value), total
 
@@ -358,6 +371,9 @@ def _add(left: Quantity, right: Quantity) -> Quantity:
 def _term(state: State, term: Expr, whole: Expr) -> Quantity:
     """One product: its constant factors times the average of functions of at most two arguments."""
     constant, groups = _grouped(term, whole)
+    carried = _carried_in(state, constant, groups)
+    if carried is not None:
+        return carried
     scale = float(constant.xreplace(_floats(state)))
     sites = [(time, _site_or_refuse(state, body, whole)) for time, body in groups]
     match sites:
@@ -378,6 +394,32 @@ def _term(state: State, term: Expr, whole: Expr) -> Quantity:
     return Quantity(scale * found.value, abs(scale) * found.error, found.axis, found.at)
 
 
+def _carried_in(state: State, constant: Expr, groups: list[tuple[Expr, Expr]]) -> Quantity | None:
+    """⟨q f(u)⟩ of a Gaussian quenched number that the state carries: E q·⟨f⟩ + Cov(q, u)·⟨f'⟩; None without one."""
+    known = {(c.name, c.population): c for c in state.problem.carried}
+    bodies = [body for _, body in groups]
+    found = {
+        q for e in (constant, *bodies) for q in e.atoms(Quenched) if (unit_name(q), q.population.name) in known
+    }
+    if len(found) != 1 or len(groups) != 1:
+        return None
+    (q,) = found
+    whole = constant * bodies[0]
+    factor = whole.diff(q)
+    if factor.atoms(Quenched) & found or (whole - q * factor).expand() != 0:
+        return None
+    scale, body = factor.as_independent(*(a for a in factor.atoms(Field)), as_Add=False)
+    site = _site_function(state, body)
+    if site is None:
+        return None
+    own, values = known[unit_name(q), q.population.name], _floats(state)
+    weights = float(own.mean.xreplace(values)), float(own.covariances[site[1]].xreplace(values))
+    flat, slope = _one_time(state, site), _one_time(state, (site[0].diff(), site[1]))
+    strength = float(scale.xreplace(values))
+    value = strength * (weights[0] * flat.value + weights[1] * slope.value)
+    return Quantity(value, abs(strength) * (abs(weights[0]) * flat.error + abs(weights[1]) * slope.error))
+
+
 def _grouped(term: Expr, whole: Expr) -> tuple[Expr, list[tuple[Expr, Expr]]]:
     """Constant factor, and the other factors gathered by field and time (with their fields at that time)."""
     constant: list[Expr] = []
@@ -391,6 +433,9 @@ def _grouped(term: Expr, whole: Expr) -> tuple[Expr, list[tuple[Expr, Expr]]]:
         else:
             raise NotCovered(f"{factor} in {whole} mixes {len(fields)} quantities in one function")
     ordered = sorted(groups.items(), key=lambda item: (str(item[0][0]), str(item[0][1])))
+    if ordered:  # labels are averaged together with the units that carry them
+        ordered[0][1].extend(f for f in constant if f.atoms(Quenched))
+        constant = [f for f in constant if not f.atoms(Quenched)]
     return Mul(*constant), [(time, Mul(*factors)) for (_, time), factors in ordered]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sympy import Symbol
+
 from quenched.readout import Quantity, State, evaluate, names_of, rms_of_mean, tidied
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.observables import Critical
@@ -245,10 +247,12 @@ def load(path: str | Path) -> Solution:
 
 def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, index: int) -> Branch:
     raw = solved.branches[index]
+    values = {**values, **{Symbol(name, real=True): value for name, (value, _) in raw.numbers.items()}}
 
     def at_lags(lags: Any) -> RawBranch:
         again = theory.solved(dict(values), lags=lags).branches
-        return tidied(next(b for b in again if b.label == raw.label))
+        same = [b for b in again if b.label == raw.label] or [b for b in again if b.kind == raw.kind]
+        return tidied(min(same, key=lambda b: abs(float(b.variance[0] - raw.variance[0]))))
 
     def between(what: CrossCovariance, sites: list[tuple[SiteFunction, int]], lags: Any) -> Quantity:
         return theory.fluctuations().observed(what, sites, dict(values), lags)

@@ -18,7 +18,18 @@ from quenched.theory.fields import At, Field, Quenched
 from quenched.theory.linear import LinearUnit, LinearUnits, NeedsTrajectories
 from quenched.theory.lower import CopiedAction
 from quenched.theory.naming import unit_name
-from quenched.theory.problem import DS, DT, Argument, Label, OnePoint, SiteFunction, StationaryGaussian, TwoPoint, U
+from quenched.theory.problem import (
+    DS,
+    DT,
+    Argument,
+    Carried,
+    Label,
+    OnePoint,
+    SiteFunction,
+    StationaryGaussian,
+    TwoPoint,
+    U,
+)
 from quenched.theory.problem_delays import Delay
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
@@ -38,7 +49,7 @@ class GaussianClosure(Form):
         p = self.problem
         out = [_mean_line(p, a) for a in range(len(p.arguments)) if _has_mean(p, a)]
         out += [two_time_line(p, k) for k in range(len(p.pairs))]
-        return out
+        return out + [closing_line(p, k) for k in range(len(p.closing))]
 
     def mutants(self) -> Iterator[tuple[str, Form]]:
         for label, problem in problem_mutants(self.problem):
@@ -58,6 +69,10 @@ def problem_mutants(p: StationaryGaussian) -> Iterator[tuple[str, StationaryGaus
     for label, changed in _entries(tuple(a.constant for a in p.arguments)):
         arguments = tuple(replace(a, constant=c) for a, c in zip(p.arguments, changed, strict=True))
         yield f"constant{label}", replace(p, arguments=arguments)
+    for k, (symbol, terms) in enumerate(p.closing):
+        for label, row in _entries(tuple(c for c, _ in terms)):
+            new = (symbol, tuple((c, one) for c, (_, one) in zip(row, terms, strict=True)))
+            yield f"closing {symbol}{label}", replace(p, closing=(*p.closing[:k], new, *p.closing[k + 1 :]))
     for name, value in p.responses.items():
         yield f"{name} × 1.1", replace(p, responses=p.responses | {name: value * Rational(11, 10)})
 
@@ -139,13 +154,17 @@ class _Closure:
         self.labels: dict[Quenched, Symbol] = {}
         self.ones: list[OnePoint] = []
         self.twos: list[TwoPoint] = []
+        self.factors: dict[str, Quenched] = {}
+        self.closing: dict[Symbol, tuple[tuple[Expr, int], ...]] = {}
 
     def run(self) -> StationaryGaussian:
         self._find_labels()
         self._find_functions()
+        self._resolve_operators()
+        self._find_overlaps()
         for parts in [*self.process.mean.values()]:
             for c in parts:
-                self._one(c)
+                self._ones(c)
         for parts in self.process.covariance.values():
             for c in parts:
                 self._two(c), self._two(c, flip=True)
@@ -168,17 +187,69 @@ class _Closure:
             closure=closure,
             responses=self._responses(),
             characteristic=tuple(u.characteristic for u in self.units.values()),
+            closing=tuple(self.closing.items()),
+            carried=tuple(self._carried(q) for q in sorted(self._additive(), key=unit_name)),
         )
+
+    # -- numbers that the state determines --------------------------------------------------------------------
+    def _resolve_operators(self) -> None:
+        """Responses of Gaussian units as filters: G = ⟨ψ'⟩·(transfer of the argument of ψ)."""
+        swap: dict[Symbol, Expr] = {}
+        for o in self.process.operators:
+            f, a = self.functions[o.output]
+            slope = Symbol(f"a_{o.output}", real=True)
+            self.closing[slope] = ((S.One, _index(self.ones, OnePoint(f.diff(), a))),)
+            transfer = self._transfer(self.arguments[a], o.field) * self.delays[o.output]
+            swap |= {o.symbol: slope * transfer, o.adjoint: slope * transfer.subs(DT, DS)}
+        if swap:
+            covariance = {
+                pair: tuple(replace(c, coef=cancel(c.coef.xreplace(swap))) for c in parts)
+                for pair, parts in self.process.covariance.items()
+            }
+            self.process = replace(self.process, covariance=covariance)
+
+    def _find_overlaps(self) -> None:
+        """Deterministic local fields that labels multiply: the mean input of a unit is linear in them."""
+        drives = [e for u in self.units.values() for e in u.drive.values()]
+        for h in self.action.of_role("local"):
+            if any(e.has(h.symbol) for e in drives):
+                parts = self.process.mean.get(h.name, ())
+                self.closing[h.symbol] = tuple((c.coef * w, k) for c in parts for w, k in self._ones(c))
 
     # -- labels ---------------------------------------------------------------------------------------------
     def _find_labels(self) -> None:
-        """Quenched numbers stay labels unless they are Gaussian and enter units only additively."""
+        """Quenched numbers stay labels unless they are Gaussian and enter units only additively, outputs linearly."""
         inside = {q for o in self.action.of_role("output") if o.definition for q in o.definition.atoms(Quenched)}
         added = {q for u in self.units.values() for e in u.drive.values() for q in e.atoms(Quenched)}
+        read = {a for cs in self.process.covariance.values() for c in cs if c.op for a, _ in c.op.atoms}
         for q in sorted(inside | added, key=unit_name):
             additive = all(not e.diff(q).atoms(Quenched) for u in self.units.values() for e in u.drive.values())
-            if q in inside or not isinstance(q.law, Normal) or not additive:
+            outside = all(
+                o.name not in read and self._factor(o.definition, q) is not None
+                for o in self.action.of_role("output")
+                if o.definition is not None and o.definition.has(q)
+            )
+            if not isinstance(q.law, Normal) or not additive or not outside:
                 self.labels[q] = Symbol(unit_name(q), real=True)
+
+    @staticmethod
+    def _factor(body: Expr, q: Quenched) -> Expr | None:
+        """f where the body is q·f without further quenched numbers, else None."""
+        f = body.diff(q)
+        return f if not f.atoms(Quenched) and (body - q * f).expand() == 0 else None
+
+    def _additive(self) -> set[Quenched]:
+        """Gaussian quenched numbers that are no labels."""
+        inside = {q for o in self.action.of_role("output") if o.definition for q in o.definition.atoms(Quenched)}
+        added = {q for u in self.units.values() for e in u.drive.values() for q in e.atoms(Quenched)}
+        return (inside | added) - set(self.labels)
+
+    def _carried(self, q: Quenched) -> Carried:
+        rows = tuple(
+            self._drive(a).diff(q) * q.law.variance_() if a.population == q.population.name else S.Zero
+            for a in self.arguments
+        )
+        return Carried(unit_name(q), q.population.name, q.law.mean_(), rows)
 
     # -- outputs and their arguments ------------------------------------------------------------------------
     def _find_functions(self) -> None:
@@ -187,6 +258,10 @@ class _Closure:
             assert out.definition is not None
             body, delay = undelayed(out.definition, moving)
             self.delays[out.name] = delay_operator(delay, self.action.clock, self.action.advance)
+            for q in body.atoms(Quenched) - set(self.labels):
+                self.factors[out.name], factor = q, self._factor(body, q)
+                assert factor is not None
+                body = factor
             function, argument = self._reduce(out.name, body, out.population.name)
             self.functions[out.name] = (function, self._argument(argument))
         for state in self.action.of_role("state"):
@@ -212,11 +287,17 @@ class _Closure:
         return text(combo) if len(arg.weights) > 1 else arg.weights[0][0]
 
     # -- averages -------------------------------------------------------------------------------------------
-    def _one(self, c: Contribution) -> int:
+    def _ones(self, c: Contribution) -> list[tuple[Expr, int]]:
+        """⟨ψ⟩ as a combination of averages of site functions; a Gaussian factor q by Stein's lemma."""
         assert c.op is not None
         ((psi, _),) = c.op.atoms
         f, a = self.functions[psi]
-        return _index(self.ones, OnePoint(f, a))
+        if psi not in self.factors:
+            return [(S.One, _index(self.ones, OnePoint(f, a)))]
+        q = self.factors[psi]
+        slope = self._drive(self.arguments[a]).diff(q) * q.law.variance_()
+        parts = [(q.law.mean_(), OnePoint(f, a)), (slope, OnePoint(f.diff(), a))]
+        return [(w, _index(self.ones, one)) for w, one in parts if w != 0]
 
     def _two(self, c: Contribution, flip: bool = False) -> int:
         """Index of ⟨ψ(t) ψ'(s)⟩ for a contribution to Cov(h_u(t), h_v(s)); `flip` swaps the times."""
@@ -254,7 +335,8 @@ class _Closure:
         for h, parts in self.process.mean.items():
             gain = self._transfer(a, h).subs(DT, still)
             for c in parts:
-                row[self._one(c)] += gain * c.coef
+                for w, k in self._ones(c):
+                    row[k] += gain * c.coef * w
         return tuple(row)
 
     def _gain_row(self, i: int, j: int) -> tuple[Expr, ...]:
@@ -266,7 +348,8 @@ class _Closure:
                 gain = self._transfer(a, left) * self._transfer(b, right).subs(DT, DS)
                 if gain != 0:
                     for c in parts:
-                        row[self._two(c, flip)] += gain * c.coef * self._delay(c, flip)
+                        coef = cancel(gain * c.coef) if c.coef.has(DT, DS) else gain * c.coef
+                        row[self._two(c, flip)] += coef * self._delay(c, flip)
         return tuple(row)
 
     def _noise(self, i: int, j: int) -> Expr:
@@ -357,6 +440,14 @@ def _mean_line(p: StationaryGaussian, a: int) -> Line:
             pieces.append((gain, *average_print(one.f, p.arguments[one.a].name)))
     plain, tex = signed_sum(pieces)
     return Line(f"⟨{arg.name}⟩ = {plain}", rf"\langle {_argtex(arg.name)} \rangle = {tex}", "mean")
+
+
+def closing_line(p: StationaryGaussian, k: int) -> Line:
+    """A number that the state determines, as averages of its site functions."""
+    symbol, terms = p.closing[k]
+    pieces = [(c, *average_print(p.one_points[i].f, p.arguments[p.one_points[i].a].name)) for c, i in terms]
+    plain, tex = signed_sum(pieces)
+    return Line(f"{text(symbol)} = {plain}", f"{latex(symbol)} = {tex}", "determined by the state")
 
 
 def common_filter(p: StationaryGaussian, k: int) -> Expr:

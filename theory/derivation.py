@@ -20,6 +20,7 @@ from quenched.theory.couplings import Gaussian
 from quenched.theory.cross import observed_between_units
 from quenched.theory.delays import explicit_time
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, TwoCopies
+from quenched.theory.eliminate import EliminateLinear, linear_populations
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.expansion import EliminateConjugates, ExpandTerms, LayerFluctuations
 from quenched.theory.fluctuations import ExpandBetweenCopies, InvertQuadraticAction, PropagateUnits
@@ -143,6 +144,10 @@ class Derivation(Steps):
 
     def read_off(self) -> Derivation:
         return self.apply(ReadOff())
+
+    def eliminate(self) -> Derivation:
+        """Solve populations of linear units for what they return to the others."""
+        return self.apply(EliminateLinear(), self._need(EffectiveProcess, "eliminate"))
 
     def units(self) -> Derivation:
         """Solve affine units for their transfer functions."""
@@ -284,6 +289,9 @@ def _to_the_state(model: Model, values: Mapping[object, object] | None = None, *
     assert process is not None
     if model.steps is not None:
         return _layered(d)
+    if linear_populations(process):
+        d = d.eliminate()
+        process = d._need(EffectiveProcess, "eliminate")
     if any(explicit_time(rhs) for _, rhs in process.action.equations):
         return _in_time(d)
     try:

@@ -154,7 +154,9 @@ def solve_unit(process: EffectiveProcess, population: str) -> LinearUnit:
     states = [f.name for f in act.of_role("state") if f.population.name == population]
     locals_ = [f.name for f in act.of_role("local") if f.population.name == population]
     rhs = dict(act.equations)
-    symbols = [act.fields[s].symbol for s in states] + [act.fields[h].symbol for h in locals_]
+    given = overlaps(process, population)
+    fed_by = [h for h in locals_ if h not in given]
+    symbols = [act.fields[s].symbol for s in states] + [act.fields[h].symbol for h in fed_by]
     noises = sorted({n for s in states for n in rhs[s].atoms(WhiteNoise)}, key=unit_name)
     rows = [_affine(rhs[s], s, [*symbols, *noises], act) for s in states]
     n = len(states)
@@ -163,9 +165,29 @@ def solve_unit(process: EffectiveProcess, population: str) -> LinearUnit:
     fed = Matrix([[row[0][j] for j in range(n, len(symbols) + len(noises))] for row in rows])
     rest = Matrix([row[1] for row in rows])
     gains = (inverse * fed).applyfunc(cancel) if n else fed
-    unit = _assemble(act, population, states, locals_, [unit_name(x) for x in noises], gains, inverse, rest)
+    unit = _assemble(act, population, states, fed_by, [unit_name(x) for x in noises], gains, inverse, rest)
+    if given:
+        own_fields = {(h, h): S.One for h in given}
+        silent = {(s, h): S.Zero for s in states for h in given}
+        unit = replace(unit, fields=(*unit.fields, *given), transfer=unit.transfer | silent | own_fields)
     own = {s: cancel(inverse[i, i]) for i, s in enumerate(states)}
     return replace(unit, characteristic=(DT * eye(n) - inner).det() if n else S.One, own_response=own)
+
+
+def overlaps(process: EffectiveProcess, population: str) -> list[str]:
+    """Local fields without fluctuations that labels multiply: numbers, the same for all units but for their labels."""
+    act = process.action
+    noisy = {h for pair, parts in process.covariance.items() if parts for h in pair}
+    noisy |= {h for h, parts in process.memory.items() if parts}
+    mine = {f.name for f in act.of_role("state") if f.population.name == population}
+    slopes = [(h, rhs.diff(h.symbol)) for h in act.of_role("local") for name, rhs in act.equations if name in mine]
+    return list(
+        dict.fromkeys(
+            h.name
+            for h, slope in slopes
+            if h.population.name == population and h.name not in noisy and slope.atoms(Quenched)
+        )
+    )
 
 
 def _assemble(

@@ -88,6 +88,16 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """A Gaussian quenched number: its name, population, mean, and covariance with every argument."""
+
+    name: str
+    population: str
+    mean: Expr
+    covariances: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
 class Argument:
     """One Gaussian argument: printed name, population, and the constant part of its mean.
 
@@ -125,6 +135,9 @@ class StationaryGaussian:
     responses : name → transfer function in `DT` of a field to a perturbation of its own equation
     characteristic : polynomials in `DT` whose roots are the modes of a unit left alone; all must decay
         (Re < 0 for a flow, |·| < 1 for a map), otherwise there is no stationary state
+    closing : (symbol, ((coefficient, k), …)): numbers in gains and constants that the state itself determines,
+        symbol = Σ coefficient·⟨f_k⟩ over one_points; coefficients may contain such numbers
+    carried : Gaussian quenched numbers that enter arguments additively: ⟨q f(u_a)⟩ = E q·⟨f⟩ + Cov(q, u_a)·⟨f'⟩
     """
 
     clock: Clock
@@ -141,6 +154,8 @@ class StationaryGaussian:
     closure: int
     responses: dict[str, Expr] = field(default_factory=dict, hash=False)
     characteristic: tuple[Expr, ...] = ()
+    closing: tuple[tuple[Symbol, tuple[tuple[Expr, int], ...]], ...] = ()
+    carried: tuple[Carried, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -200,6 +215,16 @@ class SampledUnit:
 
 
 @dataclass(frozen=True)
+class OperatorSymbol:
+    """What an operator in a coefficient stands for: the response of an output to a field, at either time."""
+
+    symbol: Symbol
+    adjoint: Symbol
+    output: str
+    field: str
+
+
+@dataclass(frozen=True)
 class SiteProcess:
     """Units in a stationary state whose law is not Gaussian: the site average runs over trajectories.
 
@@ -215,6 +240,8 @@ class SiteProcess:
     memory : (u, coefficient, a, v, b): h_u(t) contains coefficient·∫ds ⟨δa(t)/δh_v(s)⟩ b(s) over the past
     bonds : (u, coefficient, rate, a, b, c): h_u(t) contains coefficient·∫ds K(t − s) ⟨a(t) b(s)⟩ c(s) over the past,
         with K(τ) = e^{rate·τ} (flow) or rate^{n−1} (map): what dynamic couplings remember
+    filters : (u, coefficient, b): h_u contains the coefficient, an operator in time, acting on b
+    operators : the responses that occur in coefficients of covariances and filters as operators in time
     """
 
     clock: Clock
@@ -224,6 +251,8 @@ class SiteProcess:
     means: tuple[tuple[Symbol, Expr, Symbol], ...]
     memory: tuple[tuple[Symbol, Expr, Symbol, Symbol, Symbol], ...]
     bonds: tuple[tuple[Symbol, Expr, Expr, Symbol, Symbol, Symbol], ...] = ()
+    filters: tuple[tuple[Symbol, Expr, Symbol], ...] = ()
+    operators: tuple[OperatorSymbol, ...] = ()
 
 
 #: Growth rate in two-copy problems (per unit time; for a map, per step).

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from sympy import Expr, I, Rational, S, sympify
+from sympy import Expr, I, Rational, S, Symbol, sympify
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.lower import CopiedAction, SiteField
@@ -37,6 +37,17 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class Operator:
+    """A response as an operator in time: (G f)(t) = ∫ ⟨δψ(t)/δh(s)⟩ f(s) ds; `adjoint` acts on a second time."""
+
+    symbol: Symbol
+    adjoint: Symbol
+    output: str
+    field: str
+    population: str
+
+
+@dataclass(frozen=True)
 class EffectiveProcess(Form):
     """One unit per population, driven by Gaussian local fields.
 
@@ -46,6 +57,8 @@ class EffectiveProcess(Form):
     covariance : (h_u, h_v) → contributions to Cov(h_u(t), h_v(s)), u ≤ v in order of declaration
     mean : h_u → contributions to its mean
     memory : h_u → contributions coef·R(t, s)·ψ(s) or coef·K(t, s)·C(t, s)·ψ(s), integrated over earlier s
+    operators : responses that occur in coefficients as operators in time, where populations were eliminated; such a
+        memory has no order parameter, its coefficient acts on ψ
     """
 
     name: ClassVar[str] = "effective process"
@@ -53,6 +66,7 @@ class EffectiveProcess(Form):
     covariance: dict[tuple[str, str], tuple[Contribution, ...]] = field(hash=False)
     mean: dict[str, tuple[Contribution, ...]] = field(hash=False)
     memory: dict[str, tuple[Contribution, ...]] = field(hash=False)
+    operators: tuple[Operator, ...] = ()
 
     @property
     def has_memory(self) -> bool:
@@ -65,7 +79,17 @@ class EffectiveProcess(Form):
             out.append(self._field_line(h.name))
         for (u, v), parts in self.covariance.items():
             out.append(self._cov_line(u, v, parts))
-        return out
+        return out + [self._operator_line(o) for o in self.operators]
+
+    def _operator_line(self, o: Operator) -> Line:
+        fields = self.action.fields
+        psi, h = (fields[x].symbol for x in (o.output, o.field))
+        G = latex(o.symbol)
+        return Line(
+            f"{text(o.symbol)}(t,s) = ⟨δ{text(psi)}(t)/δ{text(h)}(s)⟩",
+            rf"{G}(t,s) = \left\langle \frac{{\delta {latex(psi)}(t)}}{{\delta {latex(h)}(s)}} \right\rangle",
+            f"operators in time; {text(o.adjoint)} acts on s",
+        )
 
     def _field_line(self, h: str) -> Line:
         fields = self.action.fields
@@ -75,7 +99,10 @@ class EffectiveProcess(Form):
         pieces = [(S.One, zeta, zeta_tex)] if random else []
         pieces += [(c.coef, *op_name(c.op, fields)) for c in self.mean.get(h, ()) if c.op]
         for c in self.memory.get(h, ()):
-            assert c.op is not None
+            if c.op is None:
+                psi = fields[c.output].symbol
+                pieces.append((S.One, f"[{text(c.coef)}]·{text(psi)}", rf"\left[{latex(c.coef)}\right] {latex(psi)}"))
+                continue
             name, tex = (s.removeprefix("i") for s in op_name(c.op, fields))
             psi, order = fields[c.output].symbol, "(s,t)" if c.at == (1, 0) else "(t,s)"
             kernel = "".join(f"K_{k.removeprefix(PAST)}(t,s) " for k, _ in c.kernels)

@@ -15,7 +15,7 @@ from quenched.theory.delays import explicit_time, stand_ins, steps_of
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.naming import unit_name
-from quenched.theory.problem import Label, SampledUnit, SiteProcess
+from quenched.theory.problem import Label, OperatorSymbol, SampledUnit, SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.terms import PAST
@@ -39,7 +39,7 @@ class SampledUnits(Form):
 
     def mutants(self) -> Iterator[tuple[str, Form]]:
         p = self.problem
-        for kind in ("covariance", "means", "memory", "bonds"):
+        for kind in ("covariance", "means", "memory", "bonds", "filters"):
             rows = getattr(p, kind)
             for k, row in enumerate(rows):
                 place = 2 if kind == "covariance" else 1
@@ -100,6 +100,8 @@ def sampled_process(process: EffectiveProcess) -> SiteProcess:
         tuple((_field(process, u), c.coef, _output(c, 0)) for u, cs in process.mean.items() for c in cs),
         tuple(_memories(process)),
         tuple(_bonds(process)),
+        tuple(_filters(process)),
+        tuple(OperatorSymbol(o.symbol, o.adjoint, o.output, o.field) for o in process.operators),
     )
 
 
@@ -160,13 +162,20 @@ def _covariances(process: EffectiveProcess):  # type: ignore[no-untyped-def]
 def _memories(process: EffectiveProcess):  # type: ignore[no-untyped-def]
     for u, parts in process.memory.items():
         for c in parts:
-            assert c.op is not None
-            if c.kernels:
+            if c.kernels or c.op is None:
                 continue
             hat = next(a for a, _ in c.op.atoms if a.startswith("hat_"))
             out = next(a for a, _ in c.op.atoms if not a.startswith("hat_"))
             kicked = _field(process, hat.removeprefix("hat_"))
             yield _field(process, u), c.coef, Symbol(out, real=True), kicked, Symbol(c.output, real=True)
+
+
+def _filters(process: EffectiveProcess) -> Iterator[tuple[Symbol, Expr, Symbol]]:
+    """Memory through eliminated populations: operators in time."""
+    for u, parts in process.memory.items():
+        for c in parts:
+            if c.op is None:
+                yield _field(process, u), c.coef, Symbol(c.output, real=True)
 
 
 def _bonds(process: EffectiveProcess):  # type: ignore[no-untyped-def]

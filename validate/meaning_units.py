@@ -7,12 +7,13 @@ is the very thing that a step starts from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-from sympy import Expr, S, Symbol
+from sympy import Basic, Expr, S, Symbol
 
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.linear import LinearUnit, LinearUnits
@@ -22,6 +23,7 @@ from quenched.theory.problem import DS, DT, SiteFunction, StationaryGaussian, U
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.spaces import N, t
 from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative, slope
+from quenched.validate.meaning_closing import GaussianLaws, arguments_of, closing_deviation, filtered
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,12 @@ def delay_in_steps(part: At, action: CopiedAction, values: Values) -> float:
     return float((number(t - part.time, {**values, t: 0.0}) / number(action.advance, values)).real)
 
 
-def numeric_unit(action: CopiedAction, population: str, values: Values) -> NumericUnit:
-    """The unit of a population at given parameters and quenched numbers."""
+def numeric_unit(
+    action: CopiedAction, population: str, values: Values, given: Collection[str] = ()
+) -> NumericUnit:
+    """The unit of a population at given parameters, quenched numbers and (by name) local fields."""
     states = [f for f in action.of_role("state") if f.population.name == population]
-    locals_ = [f for f in action.of_role("local") if f.population.name == population]
+    locals_ = [f for f in action.of_role("local") if f.population.name == population and f.name not in given]
     rhs = dict(action.equations)
     noises = sorted({n for f in states for n in rhs[f.name].atoms(WhiteNoise)}, key=unit_name)
     earlier = sorted({a for f in states for a in rhs[f.name].atoms(At)}, key=str)
@@ -105,7 +109,10 @@ def units_deviation(process: EffectiveProcess, units: LinearUnits, values: Value
     values = {**values, N: SIZE, **{q: rng.normal() for q in quenched_of(action)}}
     worst = 0.0
     for unit in units.units:
-        numeric = numeric_unit(action, unit.population, values)
+        given = overlaps(process, unit.population)
+        values = {**values, **{action.fields[h].symbol: rng.normal() for h in given}}
+        numeric = numeric_unit(action, unit.population, values, given)
+        worst = max(worst, *(abs(number(unit.transfer[s, h], values)) for s in numeric.states for h in given), 0.0)
         worst = max(worst, numeric.curvature(rng), _unit_deviation(unit, numeric, action.clock, values, rng))
     return worst
 
@@ -147,6 +154,7 @@ def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values,
     action = units.process.action
     labels = {label.symbol.name: rng.normal() for label in p.labels}
     values = {**values, N: SIZE, **{label.symbol: labels[label.symbol.name] for label in p.labels}}
+    values |= {symbol: rng.uniform(0.2, 0.7) for symbol, _ in p.closing}
     frozen = {q: labels.get(unit_name(q), rng.normal()) for q in quenched_of(action)}
     reader = read_arguments(p, action, {**values, **frozen}, rng)
     filters = {u.population: u for u in units.units}
@@ -158,12 +166,21 @@ def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values,
         _drives(filters[a.population], w, action, labels, values)
         for a, w in zip(p.arguments, reader.weights, strict=True)
     ]
+    laws = _laws(units, p, reader, drives, {**frozen, **values}, rng) if p.closing or p.carried else None
+    averaged: dict[str, float] = {}
+    if laws is not None:
+        values |= {symbol: laws.values[symbol] for symbol, _ in p.closing}
+        ones = {name: laws.output(name) for name in ones}
+        averaged = {o.f.name: laws.site(o.f.expr, o.a) for o in p.one_points}
+        worst.append(closing_deviation(units, p, laws))
     for a, argument in enumerate(p.arguments):
         unit, weights = filters[argument.population], reader.weights[a]
         exact = _mean(units.process, unit, weights, ones, values) + drives[a][0]
         found = number(argument.constant, values)
         found += sum(
-            number(g, values) * ones[o.f.name] for g, o in zip(p.mean_gain[a], p.one_points, strict=True) if g != 0
+            number(g, values) * {**ones, **averaged}[o.f.name]
+            for g, o in zip(p.mean_gain[a], p.one_points, strict=True)
+            if g != 0
         )
         worst.append(relative(found, exact))
     dt, ds = (complex(*rng.normal(size=2)) for _ in range(2))
@@ -171,6 +188,8 @@ def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values,
         unit = filters[p.arguments[i].population]
         left, right = ({**values, DT: d} for d in (dt, ds))
         both = {**values, DT: dt, DS: ds}
+        if laws is not None:
+            left |= filtered(units, laws, left, right)
         seen = {
             (f, g): level * lagging(action.clock, late[f], dt) * lagging(action.clock, late[g], ds)
             for (f, g), level in twos.items()
@@ -187,6 +206,32 @@ def closure_deviation(units: LinearUnits, p: StationaryGaussian, values: Values,
         for s, own in unit.own_response.items():
             worst.append(relative(number(p.responses[f"R_{s}"], left), number(own, left)))
     return max(worst)
+
+
+def _laws(
+    units: LinearUnits,
+    p: StationaryGaussian,
+    reader: Reader,
+    drives: list[tuple[complex, dict[Symbol, complex]]],
+    values: dict[Basic, Any],
+    rng: np.random.Generator,
+) -> GaussianLaws:
+    """Random laws of the arguments; slopes of responses take the values that these laws give them."""
+    carried = {(c.name, c.population) for c in p.carried}
+    loose = [q for q in quenched_of(units.process.action) if (unit_name(q), q.population.name) in carried]
+    covariance = {
+        q: np.array([spread.get(q, 0j).real * number(q.law.variance_(), values).real ** 0.5 for _, spread in drives])
+        for q in loose
+    }
+    size = rng.uniform(0.8, 1.5, size=len(p.arguments)) + sum(
+        (np.abs(c) ** 2 / number(q.law.variance_(), values).real for q, c in covariance.items()), np.zeros(1)
+    )
+    mean = rng.uniform(-0.8, 0.8, size=len(p.arguments))
+    laws = GaussianLaws(units.process, reader.weights, mean, size, covariance, dict(values))
+    laws.argument = arguments_of(units.process, p, reader.weights)
+    for o in units.process.operators:
+        laws.values |= {s: laws.slope(o.output) for s, _ in p.closing if s.name == f"a_{o.output}"}
+    return laws
 
 
 def _bookkeeping(p: StationaryGaussian, action: CopiedAction) -> float:
@@ -211,8 +256,17 @@ def read_arguments(p: StationaryGaussian, action: CopiedAction, values: Values, 
         {(o.f, o.a) for o in p.one_points} | {(s.f, s.a) for s in p.two_points} | {(s.g, s.b) for s in p.two_points}
     )
     worst = 0.0
+    # Slopes, and outputs less a Gaussian factor, are compared with the numbers that the state determines.
+    carried = {c.name for c in p.carried}
+    apart = {
+        f.name
+        for f in action.of_role("output")
+        if f.definition is not None and any(unit_name(q) in carried for q in f.definition.atoms(Quenched))
+    }
     for a, argument in enumerate(p.arguments):
-        functions = sorted((f for f, b in readings if b == a), key=lambda f: f.name)
+        functions = sorted(
+            (f for f, b in readings if b == a and f.name in action.fields and f.name not in apart), key=lambda f: f.name
+        )
         if argument.name in action.fields:
             choices = [{argument.name: 1.0 + 0j}]
         else:

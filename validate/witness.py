@@ -87,7 +87,13 @@ def scene_of(derivation: Any, seed: int = 0) -> Scene:
         from quenched.theory.replica_lower import COLD
 
         values[COLD] = 0.8
+    rng = np.random.default_rng([seed, 3])  # until a state is solved, what it determines is any number
+    values |= {symbol: rng.uniform(0.2, 0.6) for symbol, _ in getattr(_problem_of(derivation), "closing", ())}
     return Scene(derivation.model, values, seed)
+
+
+def _problem_of(derivation: Any) -> Any:
+    return getattr(derivation, "problem", None)
 
 
 def strong_scene(derivation: Any, seed: int = 0) -> Scene:

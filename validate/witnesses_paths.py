@@ -10,8 +10,10 @@ from quenched.theory.causal import MarchUnits
 from quenched.theory.causal_copies import DoubleInTime
 from quenched.theory.closure import Close
 from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoints, Schroedinger
+from quenched.theory.eliminate import EliminateLinear
 from quenched.theory.linear import SolveUnits
 from quenched.theory.lower import Lower
+from quenched.theory.modes import FourierModes
 from quenched.theory.plastic import IntegrateBonds
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import StationaryGaussian
@@ -28,6 +30,7 @@ from quenched.validate.meaning_action import (
     naming_deviation,
 )
 from quenched.validate.meaning_causal import balance_deviation, causal_deviation, copies_in_time_deviation
+from quenched.validate.meaning_eliminate import elimination_deviation, modes_deviation
 from quenched.validate.meaning_sampled import sampled_deviation
 from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
 from quenched.validate.meaning_state import (
@@ -91,6 +94,16 @@ WITNESSES: dict[type[Rule], Witness] = {
         "site exponent against Gaussian local fields at 3 times",
         EXACT,
         lambda b, a, s: readoff_deviation(b, a, s.values, s.rng()),
+    ),
+    FourierModes: Witness(
+        "declared rates entry by entry at 5–7 sites against a discrete Fourier transform",
+        EXACT,
+        lambda b, a, s: modes_deviation(b.model, a.model, s.values, s.rng()),
+    ),
+    EliminateLinear: Witness(
+        "linear equations of the eliminated units on a grid of labels, at random operators",
+        EXACT,
+        lambda b, a, s: elimination_deviation(b, a, s.values, s.rng()),
     ),
     SampleUnits: Witness(
         "statistics of the local fields and site equations at random numbers",

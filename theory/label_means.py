@@ -1,0 +1,135 @@
+"""Averages of rational functions over the labels of units: closed where the law allows, else named.
+
+A sum over the Fourier modes of a translation-invariant matrix is an integral over the unit circle z = e^{−iθ}: the
+residues inside it, of poles that are there when the operators G of a response are small (a series in responses is
+what the dynamics sums, in time order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from sympy import (
+    Dummy,
+    Expr,
+    I,
+    Lambda,
+    Poly,
+    RootSum,
+    S,
+    Symbol,
+    Tuple,
+    cancel,
+    default_sort_key,
+    diff,
+    exp,
+    factor_list,
+    factorial,
+    fraction,
+    log,
+    together,
+)
+
+from quenched.theory.distributions import Uniform
+from quenched.theory.fields import Quenched
+
+#: Size of an operator when poles are told to lie inside or outside the circle.
+_SMALL = 1e-3
+
+
+class LabelMean(Expr):
+    """⟨body⟩ over the laws of labels, where no rule closes it."""
+
+    is_commutative = True
+
+    def __new__(cls, body: Expr, labels: Any) -> LabelMean:
+        return Expr.__new__(cls, body, Tuple(*labels))
+
+    @property
+    def body(self) -> Expr:
+        """What is averaged."""
+        return self.args[0]
+
+    @property
+    def labels(self) -> tuple[Quenched, ...]:
+        """The labels that the average runs over, independent of one another."""
+        return tuple(self.args[1])
+
+    def _eval_derivative(self, s: Any) -> Expr:
+        return label_mean(self.body.diff(s), ())
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"⟨{printer._print(self.body)}⟩_{','.join(q.name for q in self.labels)}"
+
+    def _latex(self, printer: Any) -> str:
+        under = ",".join(printer._print(q) for q in self.labels)
+        return rf"\left\langle {printer._print(self.body)} \right\rangle_{{{under}}}"
+
+
+def label_mean(expr: Expr, operators: Iterable[Symbol]) -> Expr:
+    """The average of an expression over its labels; `operators` are small for telling poles apart."""
+    small = set(operators)
+    for label in sorted(expr.atoms(Quenched), key=default_sort_key):
+        closed = _atoms(expr, label) if _discrete(label) else _circle(expr, label, small)
+        if closed is None:
+            return LabelMean(expr, sorted(expr.atoms(Quenched), key=default_sort_key))
+        expr = closed
+    return expr
+
+
+def _discrete(label: Quenched) -> bool:
+    weights = label.law.weights()
+    return bool(weights) and sum(p for _, p in weights) == 1
+
+
+def _atoms(expr: Expr, label: Quenched) -> Expr:
+    return cancel(sum((p * expr.xreplace({label: a}) for a, p in label.law.weights()), S.Zero))
+
+
+def _circle(expr: Expr, label: Quenched, small: set[Symbol]) -> Expr | None:
+    """∮ f(z) dz/(2πi z) for a rational f of z = e^{−iθ}, None where f is no such function or poles stay unresolved."""
+    law = label.law
+    if not isinstance(law, Uniform) or (law.args[1] - law.args[0]) != 2 * S.Pi:
+        return None
+    z = Dummy("z")
+    shown = expr.rewrite(exp).subs(label, I * log(z))
+    top, bottom = fraction(cancel(together(shown / z)))
+    if not (top.is_polynomial(z) and bottom.is_polynomial(z)):
+        return None
+    constant, factors = factor_list(bottom, z)
+    total: Expr = S.Zero
+    for k, (factor, power) in enumerate(factors):
+        where = _inside(Poly(factor, z), small)
+        if where is None or (where and power > 1 and Poly(factor, z).degree() > 1):
+            return None
+        if where:
+            rest = constant
+            for j, (other, times) in enumerate(factors):
+                rest = rest * other**times if j != k else rest
+            total += _residues(top / rest, Poly(factor, z), power)
+    return cancel(together(total))
+
+
+def _inside(factor: Poly, small: set[Symbol]) -> bool | None:
+    """Whether all roots lie inside the circle (True), outside (False), or some on either side (None)."""
+    rng = np.random.default_rng(7)
+    free = sorted(factor.as_expr().free_symbols - {factor.gen}, key=default_sort_key)
+    sides = set()
+    for _ in range(3):
+        values = {s: (_SMALL if s in small else 1.0) * rng.uniform(0.5, 1.5) for s in free}
+        roots = np.roots([complex(c.subs(values)) for c in factor.all_coeffs()])
+        sides |= {bool(abs(r) < 1) for r in roots}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _residues(rest: Expr, factor: Poly, power: int) -> Expr:
+    """Σ over the roots r of a factor of Res rest/factor^power."""
+    z = factor.gen
+    if factor.degree() == 1:
+        a, b = factor.all_coeffs()
+        return (diff(rest / a**power, z, power - 1) / factorial(power - 1) if power > 1 else rest / a).subs(z, -b / a)
+    return RootSum(factor, Lambda(z, rest / factor.as_expr().diff(z)), auto=True).doit()
+
+
