@@ -205,9 +205,9 @@ class _Outer:
     def slope(self, x: Array, kind: str) -> Array:
         """dF/dx by differences."""
         steps = _STEP * np.eye(len(x))
-        return np.array([(self.excess(x + h, kind) - self.excess(x - h, kind)) / (2 * _STEP) for h in steps]).T + np.eye(
-            len(x)
-        )
+        return np.array(
+            [(self.excess(x + h, kind) - self.excess(x - h, kind)) / (2 * _STEP) for h in steps]
+        ).T + np.eye(len(x))
 
     def branch(self, x: Array, kind: str, final: Inner) -> Branch:
         """The state at consistent numbers, with what their uncertainty adds to its errors."""
@@ -216,7 +216,9 @@ class _Outer:
         slope = self.slope(x, kind)
         free = self.directions
         held = bool(free) and float(np.max(np.real(np.linalg.eigvals(slope[np.ix_(free, free)])))) >= 1
-        miss = np.abs(self.image(x, np.asarray(state.one_point)) - x) + np.abs(self.image(x, np.asarray(state.one_point_error)))
+        miss = np.abs(self.image(x, np.asarray(state.one_point)) - x) + np.abs(
+            self.image(x, np.asarray(state.one_point_error))
+        )
         doubt = np.abs(np.linalg.pinv(np.eye(len(x)) - slope)) @ np.abs(miss)
         numbers = {s.name: (float(v), float(e)) for s, v, e in zip(self.symbols, x, doubt, strict=True)}
         return _with_doubt(self, replace(state, numbers=numbers, stable=state.stable and not held), x, doubt, kind)

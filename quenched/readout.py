@@ -398,9 +398,7 @@ def _carried_in(state: State, constant: Expr, groups: list[tuple[Expr, Expr]]) -
     """⟨q f(u)⟩ of a Gaussian quenched number that the state carries: E q·⟨f⟩ + Cov(q, u)·⟨f'⟩; None without one."""
     known = {(c.name, c.population): c for c in state.problem.carried}
     bodies = [body for _, body in groups]
-    found = {
-        q for e in (constant, *bodies) for q in e.atoms(Quenched) if (unit_name(q), q.population.name) in known
-    }
+    found = {q for e in (constant, *bodies) for q in e.atoms(Quenched) if (unit_name(q), q.population.name) in known}
     if len(found) != 1 or len(groups) != 1:
         return None
     (q,) = found

@@ -8,6 +8,7 @@ from sympy import Symbol, cos, erf, exp, sqrt, symbols, tanh
 
 from quenched.theory import (
     Bernoulli,
+    Circulant,
     Dynamics,
     Field,
     Gaussian,
@@ -115,6 +116,21 @@ def plastic() -> Model:
     return Dynamics({x: -x + (J + A.T) @ tanh(x + theta), A: -a * A + b / N * outer(erf(x), tanh(x + theta))})
 
 
+def ring_of_patterns() -> Model:
+    """Stored patterns that drive their successors: units of patterns are linear, and eliminated."""
+    x, patterns = Field("x"), Population("P", fraction=f_E)
+    xi = Iid("xi", Uniform(-1, 1), over=(patterns, units))
+    X = Circulant("X", {0: c, 1: a}, over=(patterns, patterns))
+    return Dynamics({x: -b * x + g * (xi.T @ X @ xi @ tanh(x + theta)) + sqrt(2 * s2) * WhiteNoise("noise")})
+
+
+def overlaps() -> Model:
+    """Two stored directions, Gaussian and not, besides partly stored random couplings."""
+    x, p, q = Field("x"), Quenched("p", Normal(a, b**2)), Quenched("q", Uniform(0, 1))
+    J, stored = Gaussian("J", variance=g**2, mean=m), (outer(p, p) + outer(q, p + q)) / N
+    return Dynamics({x: -x + (J + c * stored) @ tanh(x + theta) + delta * p + sqrt(2 * s2) * WhiteNoise("xi")})
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     f.__name__: f
     for f in (
@@ -128,6 +144,8 @@ MODELS: dict[str, Callable[[], Model]] = {
         leaky_map,
         gate,
         plastic,
+        ring_of_patterns,
+        overlaps,
     )
 }
 

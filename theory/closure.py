@@ -73,6 +73,10 @@ def problem_mutants(p: StationaryGaussian) -> Iterator[tuple[str, StationaryGaus
         for label, row in _entries(tuple(c for c, _ in terms)):
             new = (symbol, tuple((c, one) for c, (_, one) in zip(row, terms, strict=True)))
             yield f"closing {symbol}{label}", replace(p, closing=(*p.closing[:k], new, *p.closing[k + 1 :]))
+    for k, number in enumerate(p.carried):
+        for label, row in _entries(number.covariances):
+            carried = (*p.carried[:k], replace(number, covariances=row), *p.carried[k + 1 :])
+            yield f"carried {number.name}{label}", replace(p, carried=carried)
     for name, value in p.responses.items():
         yield f"{name} × 1.1", replace(p, responses=p.responses | {name: value * Rational(11, 10)})
 

@@ -107,9 +107,7 @@ def eliminate(process: EffectiveProcess, population: str) -> EffectiveProcess:
         if h not in locals_
     }
     covariance = {
-        pair: tuple(
-            made for c in parts for made in _noise(c, process, outputs, locals_, T, T.applyfunc(dagger), small)
-        )
+        pair: tuple(made for c in parts for made in _noise(c, process, outputs, locals_, T, T.applyfunc(dagger), small))
         for pair, parts in process.covariance.items()
         if not set(pair) & set(locals_)
     }
@@ -149,9 +147,7 @@ def _operator(c: Contribution, operators: list[Operator], action: CopiedAction) 
     return known.symbol
 
 
-def _returned(
-    c: Contribution, outputs: list[str], locals_: list[str], T: Matrix, small: list[Symbol]
-) -> Contribution:
+def _returned(c: Contribution, outputs: list[str], locals_: list[str], T: Matrix, small: list[Symbol]) -> Contribution:
     """A memory term through the population: coefficient·⟨T⟩ as an operator on the output."""
     if c.op is None or not any(a in outputs for a, _ in c.op.atoms):
         return c

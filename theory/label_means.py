@@ -7,7 +7,7 @@ what the dynamics sums, in time order).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -131,5 +131,3 @@ def _residues(rest: Expr, factor: Poly, power: int) -> Expr:
         a, b = factor.all_coeffs()
         return (diff(rest / a**power, z, power - 1) / factorial(power - 1) if power > 1 else rest / a).subs(z, -b / a)
     return RootSum(factor, Lambda(z, rest / factor.as_expr().diff(z)), auto=True).doit()
-
-

@@ -110,7 +110,9 @@ def closing_deviation(units: LinearUnits, p: StationaryGaussian, laws: GaussianL
     process, worst, seen = units.process, [0.0], set()
     slopes = {f"a_{o.output}": o.output for o in process.operators}
     for symbol, terms in p.closing:
-        found = sum(number(c, laws.values).real * laws.site(p.one_points[k].f.expr, p.one_points[k].a) for c, k in terms)
+        found = sum(
+            number(c, laws.values).real * laws.site(p.one_points[k].f.expr, p.one_points[k].a) for c, k in terms
+        )
         if symbol.name in slopes:
             exact = laws.slope(slopes[symbol.name])
         else:

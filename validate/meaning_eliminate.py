@@ -8,16 +8,19 @@ solved as numbers, for every value of its labels on a grid, at values of the ope
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
-from sympy import Basic, Expr
+from sympy import Basic, Expr, I, Rational
 
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched, UnitSymbol, unbind
+from quenched.theory.lower import CopiedAction
 from quenched.theory.model import Model
 from quenched.theory.observables import Mean
 from quenched.theory.problem import DS, DT
@@ -58,6 +61,22 @@ def modes_deviation(before: Model, after: Model, values: Values, rng: np.random.
         two = _rate(after.eqs[x], x.population, turned, {**values, **numbers, **angles})
         worst.append(relative(two, one))
     return max(worst)
+
+
+def real_twins(model: Model, action: CopiedAction) -> tuple[Model, CopiedAction]:
+    """Declaration and action with a real number in place of i: no step of algebra may know that i² = −1."""
+    if not any(rhs.has(I) for rhs in model.eqs.values()):
+        return model, action
+    swap = {I: Rational(7, 10)}
+    twin = copy(model)
+    twin.eqs = {x: rhs.xreplace(swap) for x, rhs in model.eqs.items()}
+    twin._collect()
+    fields = {
+        n: replace(f, definition=f.definition.xreplace(swap)) if f.definition is not None else f
+        for n, f in action.fields.items()
+    }
+    equations = tuple((n, rhs.xreplace(swap)) for n, rhs in action.equations)
+    return twin, replace(action, fields=fields, equations=equations)
 
 
 def _entries(m: Circulant, size: int, values: Values) -> Array:
@@ -208,7 +227,7 @@ def _transfer(
     names = [*unit.states, *unit.locals, *(o.name for o in outputs)]
     matrix = np.eye(len(names), dtype=complex)
     if unit.states:
-        inner, fed, _ = unit.matrices()
+        inner, fed, *_ = unit.matrices()
         matrix[: len(inner), : len(inner)] = rate * np.eye(len(inner)) - inner
         matrix[: len(inner), len(inner) : len(inner) + len(unit.locals)] -= fed[:, : len(unit.locals)]
     for h in unit.locals:
@@ -263,4 +282,4 @@ def _collect(
                         _add(out, key, weight * strength * now[b, x] * then[d, y])
 
 
-__all__ = ["elimination_deviation", "modes_deviation"]
+__all__ = ["elimination_deviation", "modes_deviation", "real_twins"]

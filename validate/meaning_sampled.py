@@ -22,6 +22,7 @@ Statistics = dict[tuple[str, ...], Array]
 def sampled_deviation(process: EffectiveProcess, p: SiteProcess, values: Values, rng: np.random.Generator) -> float:
     """Means, covariances and memory of the local fields at three times, and the site equations at random points."""
     values = {**values, N: SIZE}
+    values |= {s: rng.uniform(0.1, 0.3) for o in process.operators for s in (o.symbol, o.adjoint)}
     action, times = process.action, 3
     outputs = [f.name for f in action.of_role("output")]
     locals_ = [f.name for f in action.of_role("local")]
@@ -34,9 +35,13 @@ def sampled_deviation(process: EffectiveProcess, p: SiteProcess, values: Values,
     found = _of_problem(p, means, averages, responses, values)
     zero = np.zeros((times, times))
     worst = [
-        relative(found.get(key, zero), exact.get(key, zero), _scale(exact)) for key in sorted(set(found) | set(exact))
+        relative(found.get(key, 0 * exact.get(key, zero)), exact.get(key, 0 * found.get(key, zero)), _scale(exact))
+        for key in sorted(set(found) | set(exact))
     ]
-    return max(*worst, _equations_deviation(process, p, values, rng))
+    same = {(o.symbol, o.adjoint, o.output, o.field) for o in process.operators} == {
+        (o.symbol, o.adjoint, o.output, o.field) for o in p.operators
+    }
+    return max(*worst, _equations_deviation(process, p, values, rng)) if same else float("inf")
 
 
 def _scale(statistics: Statistics) -> float:
@@ -69,6 +74,9 @@ def _of_process(
             _add(out, ("mean", u), np.diag(number(c.coef, values).real * means[_atoms(c)[0][0]]))
     for u, parts in process.memory.items():
         for c in parts:
+            if c.op is None:
+                _add(out, ("filter", u, c.output), np.full(1, number(c.coef, values).real))
+                continue
             if c.kernels:
                 value = number(c.coef, values).real * _remembered(c, process, averages, values)
                 _add(out, ("memory", u, c.output), value)
@@ -96,6 +104,8 @@ def _of_problem(
         _add(out, ("mean", u.name), np.diag(number(coef, values).real * means[a.name]))
     for u, coef, a, v, b in p.memory:
         _add(out, ("memory", u.name, b.name), number(coef, values).real * responses[a.name, v.name])
+    for u, coef, b in p.filters:
+        _add(out, ("filter", u.name, b.name), np.full(1, number(coef, values).real))
     for u, coef, rate, a, b, c in p.bonds:
         kernel = _past(number(rate, values).real, p.clock, len(averages[a.name, b.name]))
         _add(out, ("memory", u.name, c.name), number(coef, values).real * kernel * averages[a.name, b.name])

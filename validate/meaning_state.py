@@ -112,8 +112,9 @@ def stationary_deviation(
 
 
 def _constants(p: StationaryGaussian, at: Values) -> list[complex]:
-    """Everything that stationarity leaves as it is: means, modes and responses at one frequency."""
+    """Everything that stationarity leaves as it is: means, modes, responses at one frequency, and closing numbers."""
     exprs = [e for row in p.mean_gain for e in row] + [a.constant for a in p.arguments]
+    exprs += [c for _, terms in p.closing for c, _ in terms] + [e for c in p.carried for e in (c.mean, *c.covariances)]
     return [number(e, at) for e in (*exprs, *p.characteristic, *p.responses.values())]
 
 

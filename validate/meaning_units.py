@@ -74,9 +74,7 @@ def delay_in_steps(part: At, action: CopiedAction, values: Values) -> float:
     return float((number(t - part.time, {**values, t: 0.0}) / number(action.advance, values)).real)
 
 
-def numeric_unit(
-    action: CopiedAction, population: str, values: Values, given: Collection[str] = ()
-) -> NumericUnit:
+def numeric_unit(action: CopiedAction, population: str, values: Values, given: Collection[str] = ()) -> NumericUnit:
     """The unit of a population at given parameters, quenched numbers and (by name) local fields."""
     states = [f for f in action.of_role("state") if f.population.name == population]
     locals_ = [f for f in action.of_role("local") if f.population.name == population and f.name not in given]
@@ -109,12 +107,26 @@ def units_deviation(process: EffectiveProcess, units: LinearUnits, values: Value
     values = {**values, N: SIZE, **{q: rng.normal() for q in quenched_of(action)}}
     worst = 0.0
     for unit in units.units:
-        given = overlaps(process, unit.population)
+        given = _certain(process, unit.population)
         values = {**values, **{action.fields[h].symbol: rng.normal() for h in given}}
         numeric = numeric_unit(action, unit.population, values, given)
         worst = max(worst, *(abs(number(unit.transfer[s, h], values)) for s in numeric.states for h in given), 0.0)
         worst = max(worst, numeric.curvature(rng), _unit_deviation(unit, numeric, action.clock, values, rng))
     return worst
+
+
+def _certain(process: EffectiveProcess, population: str) -> list[str]:
+    """Local fields that do not fluctuate and that quenched numbers of the unit multiply."""
+    fluctuating = {h for pair, parts in process.covariance.items() for h in pair if parts}
+    own = {f.name: f for f in process.action.of_role("local") if f.population.name == population}
+    still = [h for h in own if h not in fluctuating and not process.memory.get(h)]
+    products = [
+        term
+        for name, rhs in process.action.equations
+        if process.action.fields[name].population.name == population
+        for term in rhs.expand().as_ordered_terms()
+    ]
+    return [h for h in still if any(t.has(own[h].symbol) and t.atoms(Quenched) for t in products)]
 
 
 def _unit_deviation(

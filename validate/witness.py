@@ -140,6 +140,9 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True, stability: boo
         ticks.append(
             witnesses_layers.check_kernels(derivation.model, derivation.layered, strong_scene(derivation, seed))
         )
+    elif simulate and process is not None and process.operators:
+        why = "few steps not compared: eliminated populations answer with all their past"
+        ticks.append(Tick("All steps up to the effective process", None, 0.0, STANDARD_ERRORS, why, 0.0))
     elif simulate and process is not None:
         ticks.append(check_chain(derivation.model, process, strong_scene(derivation, seed)))
     covariances = derivation.find(CrossCovariances)

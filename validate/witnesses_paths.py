@@ -30,7 +30,7 @@ from quenched.validate.meaning_action import (
     naming_deviation,
 )
 from quenched.validate.meaning_causal import balance_deviation, causal_deviation, copies_in_time_deviation
-from quenched.validate.meaning_eliminate import elimination_deviation, modes_deviation
+from quenched.validate.meaning_eliminate import elimination_deviation, modes_deviation, real_twins
 from quenched.validate.meaning_sampled import sampled_deviation
 from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
 from quenched.validate.meaning_state import (
@@ -63,7 +63,7 @@ WITNESSES: dict[type[Rule], Witness] = {
     Lower: Witness(
         "declared rates by explicit loops over 3–5 sites against local fields from the uses",
         EXACT,
-        lambda b, a, s: lowering_deviation(s.model, a, s.values, s.rng()),
+        lambda b, a, s: lowering_deviation(*real_twins(b.model, a), s.values, s.rng()),
     ),
     IntegrateBonds: Witness(
         "explicit matrices of dynamic couplings at 3 copies against site sums with kernels",
