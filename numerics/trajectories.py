@@ -239,9 +239,9 @@ class _Sampler:
         draw[:, [0, -1]] = z[0][:, [0, -1]]
         draw = _balanced(draw)
         h = np.fft.irfft(np.einsum("wij,pwj->pwi", root, draw, optimize=True), n=steps, axis=1)
-        for u, coef, a in self.means:
+        for u, strength, a in self.means:
             if u in names:
-                h[:, :, names.index(u)] += coef * float(now.mean[a][0])
+                h[:, :, names.index(u)] += strength * float(now.mean[a][0])
         return np.ascontiguousarray(h)
 
     def _two(self, now: _Orders, a: str, b: str) -> Array:
