@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from sympy import (
     Dummy,
     Expr,
@@ -114,13 +113,13 @@ def _circle(expr: Expr, label: Quenched, small: set[Symbol]) -> Expr | None:
 
 def _inside(factor: Poly, small: set[Symbol]) -> bool | None:
     """Whether all roots lie inside the circle (True), outside (False), or some on either side (None)."""
-    rng = np.random.default_rng(7)
     free = sorted(factor.as_expr().free_symbols - {factor.gen}, key=default_sort_key)
     sides = set()
-    for _ in range(3):
-        values = {s: (_SMALL if s in small else 1.0) * rng.uniform(0.5, 1.5) for s in free}
-        roots = np.roots([complex(c.subs(values)) for c in factor.all_coeffs()])
-        sides |= {bool(abs(r) < 1) for r in roots}
+    for k in range(3):
+        sizes = [0.5 + (0.37 * (k + 1) * (j + 2)) % 1 for j in range(len(free))]
+        values = {s: x * (_SMALL if s in small else 1.0) for s, x in zip(free, sizes, strict=True)}
+        numbers = Poly([c.subs(values) for c in factor.all_coeffs()], factor.gen)
+        sides |= {bool(abs(r) < 1) for r in numbers.nroots(maxsteps=200)}
     return sides.pop() if len(sides) == 1 else None
 
 
