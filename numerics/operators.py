@@ -10,8 +10,8 @@ import numpy as np
 from sympy import Dummy, Expr, Symbol, lambdify, sympify
 
 from quenched.theory.errors import QuenchedError, nearest
-from quenched.theory.label_means import LabelMean
 from quenched.theory.problem import DS, DT, Label, OperatorSymbol
+from quenched.theory.problem_labels import LabelMean
 
 from .labels import label_nodes
 from .types import Array

@@ -8,7 +8,6 @@ what the dynamics sums, in time order).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from sympy import (
     Dummy,
@@ -19,7 +18,6 @@ from sympy import (
     RootSum,
     S,
     Symbol,
-    Tuple,
     cancel,
     default_sort_key,
     diff,
@@ -33,38 +31,10 @@ from sympy import (
 
 from quenched.theory.distributions import Uniform
 from quenched.theory.fields import Quenched
+from quenched.theory.problem_labels import LabelMean
 
 #: Size of an operator when poles are told to lie inside or outside the circle.
 _SMALL = 1e-3
-
-
-class LabelMean(Expr):
-    """⟨body⟩ over the laws of labels, where no rule closes it."""
-
-    is_commutative = True
-
-    def __new__(cls, body: Expr, labels: Any) -> LabelMean:
-        return Expr.__new__(cls, body, Tuple(*labels))
-
-    @property
-    def body(self) -> Expr:
-        """What is averaged."""
-        return self.args[0]
-
-    @property
-    def labels(self) -> tuple[Quenched, ...]:
-        """The labels that the average runs over, independent of one another."""
-        return tuple(self.args[1])
-
-    def _eval_derivative(self, s: Any) -> Expr:
-        return label_mean(self.body.diff(s), ())
-
-    def _sympystr(self, printer: Any) -> str:
-        return f"⟨{printer._print(self.body)}⟩_{','.join(q.name for q in self.labels)}"
-
-    def _latex(self, printer: Any) -> str:
-        under = ",".join(printer._print(q) for q in self.labels)
-        return rf"\left\langle {printer._print(self.body)} \right\rangle_{{{under}}}"
 
 
 def label_mean(expr: Expr, operators: Iterable[Symbol]) -> Expr:
