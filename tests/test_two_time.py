@@ -252,6 +252,18 @@ def test_balanced_reference_values(
     assert spread == pytest.approx(sd, abs=3e-3)
 
 
+#: Input, N, Euler step, bounds on the amplitude at which λ = 0 (it falls by 4 % from a step of .05 to one of .1).
+CRITICAL = [("common", 500, 0.1, 38.5, 39.8), ("common", 500, 0.05, 39.8, 41.5), ("independent", 400, 0.1, 17.6, 18.3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "size", "dt", "low", "high"), CRITICAL)
+def test_amplitude_that_suppresses_chaos(kind: str, size: int, dt: float, low: float, high: float) -> None:
+    theory = derive(catalogue["balanced-chaos-suppression"](input=kind))
+    s = theory.solve(N=size, g=3, I_1=30 if kind == "common" else 10, dt=dt, scheme="euler", lags=[0.0, 1.0], nodes=12)
+    assert low < float(s["I_critical"]) < high
+
+
 def test_infinite_size_balances_exactly() -> None:
     theory = derive(catalogue["balanced-chaos-suppression"]())
     s = theory.solve(g=3, I_1=20, I_0=1.3, J_0=0.8, dt=0.2, lags=[0.0, 1.0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,39 @@ class Lags:
         return reduce(gcd, (*self.steps, *self.offsets)) or self.stride
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How one moment is read from the recorded past.
+
+    Attributes
+    ----------
+    combine : function of the factors, or None for their product
+    channels : of the factors
+    ahead : of every factor, slots after the base time, at every lag
+    lags : number of lags
+    """
+
+    combine: Any
+    channels: tuple[int, ...]
+    ahead: tuple[NDArray[np.int64], ...]
+    lags: int
+
+    @cached_property
+    def still(self) -> tuple[bool, ...]:
+        """Whether each factor is taken at one time for all lags."""
+        return tuple(bool(np.all(slots == slots[0])) for slots in self.ahead)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is the mean of one channel."""
+        return self.combine is None and len(self.channels) == 1
+
+    @property
+    def paired(self) -> bool:
+        """Whether it is the mean of a product of two channels."""
+        return self.combine is None and len(self.channels) == 2
+
+
 class Recorder:
     """Keeps the recent past of every channel and averages the declared moments.
 
@@ -75,19 +108,18 @@ class Recorder:
         self._length = (lags.ahead + lags.behind) // self._spacing + 1
         widths = [1 if p < 0 else net.task.sizes[p] for p in net.task.program.channels]
         self._past = [np.zeros((self._length, net.trajectories, width)) for width in widths]
-        self._moments = [(m.combine, self._places(m)) for m in moments]
+        self._moments = [self._reading(m) for m in moments]
+        self._means = {c: np.zeros(self._length) for read in self._moments if read.alone for c in read.channels}
         self._series: list[list[Array]] = [[] for _ in moments]
         self._times: list[float] = []
         self.paths = Paths(lags, net.task.crossings.values(), net.dtype)
 
-    def _places(self, moment: Moment) -> list[list[tuple[int, int]]]:
-        """For every lag, the factors of a product as (channel, slots after the base time)."""
+    def _reading(self, moment: Moment) -> _Reading:
         lags = self._lags
-        taken = lags.steps if moment.lagged else (0,)
-        return [
-            [(f.channel, (f.sign * lag + lags.offsets[f.offset]) // self._spacing) for f in moment.factors]
-            for lag in taken
-        ]
+        taken = np.array(lags.steps if moment.lagged else (0,))
+        ahead = [(f.sign * taken + lags.offsets[f.offset]) // self._spacing for f in moment.factors]
+        combine = self._functions[moment.combine] if moment.combine else None
+        return _Reading(combine, tuple(f.channel for f in moment.factors), tuple(ahead), len(taken))
 
     def record(self, step: int, now: float, y: Array) -> None:
         """Record the state at `step` (counted from the end of the transient) and measure what has become possible."""
@@ -98,22 +130,39 @@ class Recorder:
         self.paths.record(step, channels)
         for past, values in zip(self._past, channels, strict=True):
             past[slot] = values
+        for c, means in self._means.items():
+            means[slot] = channels[c].mean()
         base, lead = step - self._lags.ahead, self._lags.ahead * self._net.task.advance
         if base >= self._lags.behind and (base - self._lags.behind) % self._lags.stride == 0:
             self._times.append(now - lead)
             self._measure(base // self._spacing)
 
     def _measure(self, base: int) -> None:
-        for (combine, places), series in zip(self._moments, self._series, strict=True):
-            function = self._functions[combine] if combine else None
-            series.append(np.array([self._average(function, factors, base) for factors in places]))
+        for read, series in zip(self._moments, self._series, strict=True):
+            slots = [(base + ahead) % self._length for ahead in read.ahead]
+            if read.alone:
+                series.append(self._means[read.channels[0]][slots[0]])
+            elif read.paired:
+                series.append(self._products(read, slots))
+            else:
+                series.append(np.array([self._average(read, [s[k] for s in slots]) for k in range(read.lags)]))
 
-    def _average(self, combine: Any, factors: list[tuple[int, int]], base: int) -> float:
-        parts = [self._past[channel][(base + ahead) % self._length] for channel, ahead in factors]
-        if combine is not None:
-            return float(np.mean(combine(self._net, *parts)))
-        if len(parts) == 2 and parts[0].size == parts[1].size:
-            return float(np.vdot(parts[0], parts[1])) / parts[0].size
+    def _products(self, read: _Reading, slots: Sequence[NDArray[np.int64]]) -> Array:
+        """⟨a b⟩ at every lag; one of both mostly stays at one time."""
+        (a, b), (i, j) = (self._past[c] for c in read.channels), slots
+        if a.shape[2] != b.shape[2]:
+            return np.array([np.mean(a[m] * b[n]) for m, n in zip(i, j, strict=True)])
+        if read.still[0]:
+            a, b, i, j = b, a, j, i
+        left = a[i].reshape(len(i), -1)
+        if any(read.still):
+            return np.asarray(left @ b[j[0]].ravel()) / left.shape[1]
+        return np.einsum("ls,ls->l", left, b[j].reshape(len(j), -1)) / left.shape[1]
+
+    def _average(self, read: _Reading, slots: Sequence[int]) -> float:
+        parts = [self._past[channel][slot] for channel, slot in zip(read.channels, slots, strict=True)]
+        if read.combine is not None:
+            return float(np.mean(read.combine(self._net, *parts)))
         return float(np.mean(reduce(np.multiply, parts)))
 
     def averages(self) -> list[Array]:
