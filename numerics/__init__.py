@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .path_growth import process_growth
+    from .path_march import March, march_paths
     from .public import average1, average2, label_variance, labelled1, labelled2
     from .solver import solve
     from .trajectories import Sampling, solve_process
@@ -21,7 +22,9 @@ _HOME = {
     "critical": "continuation",
     "sweep": "continuation",
     "export": "standalone",
+    "March": "path_march",
     "Sampling": "trajectories",
+    "march_paths": "path_march",
     "process_growth": "path_growth",
     "solve_process": "trajectories",
     "Branch": "types",
@@ -31,6 +34,7 @@ _HOME = {
 
 __all__ = [
     "Branch",
+    "March",
     "Number",
     "RawSolution",
     "Sampling",
@@ -41,6 +45,7 @@ __all__ = [
     "label_variance",
     "labelled1",
     "labelled2",
+    "march_paths",
     "process_growth",
     "solve",
     "solve_process",

@@ -55,13 +55,18 @@ def solve_sampled(
 
     process = theory.derivation.process
     assert process is not None
-    probes = _probes(theory.model)
+    if process.timed:
+        raise NotCovered(
+            "units that are not Gaussian and depend on time have no stationary state: give times=, as in "
+            "solve(times=linspace(0, 50, 101))"
+        )
+    probes = probes_of(theory.model)
     crossed = observed_between_units(theory.model.observables)
-    watched = _watch(process, probes)
-    watched = _kicked(watched) if crossed else watched
+    seen = watched(process, probes)
+    seen = _kicked(seen) if crossed else seen
     how = sampling or numerics.Sampling(seed=seed)
-    state = numerics.solve_process(watched, dict(values), sampling=how)
-    reader = _Reader(theory.model, watched, dict(values), state, probes)
+    state = numerics.solve_process(seen, dict(values), sampling=how)
+    reader = _Reader(theory.model, seen, dict(values), state, probes)
     reader.fluctuations = theory.fluctuations if crossed else None
     noisy = any(u.noises for u in process.units)
     branch = Branch(
@@ -78,19 +83,19 @@ def solve_sampled(
 
 
 # --- what the declared observables need ----------------------------------------------------------------------------
-def _probes(model: Model) -> dict[tuple[Expr, str], Probe]:
+def probes_of(model: Model) -> dict[tuple[Expr, str], Probe]:
     """Every function of a unit at one time that occurs in the declared means."""
     found: dict[tuple[Expr, str], Probe] = {}
     for expr in model.observables.values():
         for node in sorted(expr.atoms(Mean), key=str):
-            for _, factors in _terms(node):
+            for _, factors in terms_of(node):
                 for _, body in factors:
                     key = (body, node.population.name)
                     found.setdefault(key, Probe(f"probe_{len(found)}", node.population.name, body))
     return found
 
 
-def _terms(node: Mean) -> list[tuple[Expr, list[tuple[Expr, Expr]]]]:
+def terms_of(node: Mean) -> list[tuple[Expr, list[tuple[Expr, Expr]]]]:
     """The terms of a mean: constant factor and the product of unit quantities at each time."""
     rows = []
     for term in Add.make_args(expand(unbind(node.body))):
@@ -114,7 +119,7 @@ def _open(expr: Expr) -> bool:
     return bool(expr.replace(lambda e: isinstance(e, At), lambda e: Symbol("at")).atoms(Field, Quenched))
 
 
-def _watch(process: SiteProcess, probes: dict[tuple[Expr, str], Probe]) -> SiteProcess:
+def watched(process: SiteProcess, probes: dict[tuple[Expr, str], Probe]) -> SiteProcess:
     """The process with the probes as further outputs, which no coupling reads."""
     units = []
     for unit in process.units:
@@ -258,7 +263,7 @@ class _Reader:
 
     def _node(self, node: Mean) -> Quantity:
         total = Quantity(0.0, 0.0)
-        for constant, factors in _terms(node):
+        for constant, factors in terms_of(node):
             scale = float(constant.xreplace(self.values))
             part = self._product([(time, self.probes[body, node.population.name].name) for time, body in factors], node)
             curve = total if total.axis else part

@@ -231,6 +231,12 @@ class Theory:
         d = self.derivation
         return d.march is not None and d.problem is None and d.process is None
 
+    @property
+    def transient(self) -> bool:
+        """Whether units are not Gaussian and depend on time, so that a state is one of given times only."""
+        process = self.derivation.process if hasattr(self.derivation, "process") else None
+        return process is not None and self.derivation.problem is None and process.timed
+
     def marched(self, problem: Any) -> Any:
         """A two-time problem as this theory has it (a mutant changes it)."""
         return problem
@@ -281,6 +287,7 @@ class Theory:
         dt: float | None = None,
         scheme: str = "trapezoid",
         nodes: int = 24,
+        window: tuple[float, float] | None = None,
         **keywords: Any,
     ) -> Solution:
         """Solve the self-consistency.
@@ -293,8 +300,9 @@ class Theory:
             Lags τ ≥ 0 of all curves, in the declaration's unit of time (steps of a map).
         tol : float, optional
             Accuracy asked for, relative.
-        sampling : quenched.numerics.Sampling, optional
-            How trajectories are sampled, for units that are not Gaussian.
+        sampling : quenched.numerics.Sampling or quenched.numerics.March, optional
+            How trajectories are sampled, for units that are not Gaussian (with `times` a `March`: paths a batch,
+            batches, time step).
         times : array, optional
             Equally spaced times from 0 on (steps of a map): march means and two-time covariances from the declared
             initial values. Without it an input that depends on time is followed until its state repeats.
@@ -318,6 +326,10 @@ class Theory:
         values = self.values(params, **keywords)
         if self.derivation.layered is not None:
             return self.solve_layers(values)
+        if times is not None and self.derivation.process is not None:
+            from quenched.paths_in_time import Moments, as_march, solve_paths
+
+            return solve_paths(self, values, Moments(times, window, lags), as_march(sampling, dt, scheme))
         if times is not None or self.in_time:
             from quenched.twotime import InTime, solve_in_time
 

@@ -11,7 +11,7 @@ import numpy as np
 from sympy import Add, Dummy, Expr, Mul, Symbol, lambdify
 
 from quenched.readout import GROWTH, Quantity
-from quenched.sampled import _terms as terms_of
+from quenched.sampled import terms_of
 from quenched.solution import Branch, Solution
 from quenched.theory.causal import site_output
 from quenched.theory.errors import NotCovered, QuenchedError, nearest

@@ -11,6 +11,7 @@ import numpy as np
 
 from quenched.design import Design, StaticDesign, design_of, largest_size
 from quenched.parameters import points
+from quenched.paths_in_time import march_of_tier, time_axis
 from quenched.runs import Samples, given_samples, simulated_samples
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory_object import Theory, derive_at
@@ -177,6 +178,8 @@ def _same(at: list[dict[str, Any]], name: str) -> bool:
 def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:
     """Solve a point and plan its simulations, those of a mutant as for the right theory (their runs are shared)."""
     own = theory.own(point)
+    if getattr(theory.right, "transient", False):
+        return _in_window(model, theory, point, quick, chosen)
     size: dict[str, Any] = {"N": largest_size(quick, chosen, theory.in_time)} if theory.right.keeps_size else {}
     solution = theory.right.solve(own, **size)
     design = design_of(model, model.values(point), solution, quick, chosen)
@@ -185,6 +188,20 @@ def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chos
         solution = theory.solve(own, **lags, **size)
     others = {N: theory.solve(own, **lags, N=N) for N in design.sizes} if size else {}
     return Target(point, solution, design, sized=others)
+
+
+def _in_window(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:
+    """A point of a state that depends on when it is looked at: the theory averages over the window of the runs."""
+    burn, duration = chosen.get("burn"), chosen.get("duration")
+    if burn is None or duration is None:
+        raise QuenchedError(
+            "the state depends on when it is looked at: give burn= (the time at which the measurement begins) and "
+            "duration="
+        )
+    how: dict[str, Any] = {"times": time_axis(burn, duration), "window": (burn, burn + duration)}
+    how["sampling"] = march_of_tier(quick)
+    solution = theory.solve(theory.own(point), **how)
+    return Target(point, solution, design_of(model, model.values(point), solution, quick, chosen))
 
 
 def _looked(

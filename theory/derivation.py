@@ -346,6 +346,8 @@ def _in_time(d: Derivation) -> Derivation:
     """The path of units with inputs that depend on time."""
     try:
         return d.two_time()
+    except NeedsTrajectories as stop:
+        return _sampled(d, str(stop))
     except NotCovered as stop:
         return d.refuse(MarchUnits.title, str(stop))
 

@@ -25,6 +25,8 @@ from typing import Literal
 
 from sympy import Expr, Symbol
 
+from quenched.theory.spaces import t
+
 #: Operators that act on the first and on the second time of a two-time function.
 DT, DS = Symbol("D_t"), Symbol("D_s")
 #: Argument of every site function.
@@ -202,6 +204,7 @@ class SampledUnit:
     outputs : (symbol, definition in states and labels)
     labels : quenched numbers of the unit
     earlier : (symbol, state, delay): states at earlier times, by a time of a flow or a number of steps of a map
+    starts : per state its law or value (in labels and parameters) at time 0, `CORRELATED` where it is neither
     """
 
     population: str
@@ -212,6 +215,7 @@ class SampledUnit:
     outputs: tuple[tuple[Symbol, Expr], ...]
     labels: tuple[Label, ...]
     earlier: tuple[tuple[Symbol, Symbol, Expr], ...] = ()
+    starts: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -224,9 +228,13 @@ class OperatorSymbol:
     field: str
 
 
+#: Start of a state that is correlated with the couplings, so that no single unit knows its law.
+CORRELATED = "correlated with the couplings"
+
+
 @dataclass(frozen=True)
 class SiteProcess:
-    """Units in a stationary state whose law is not Gaussian: the site average runs over trajectories.
+    """Units whose law is not Gaussian: the site average runs over trajectories.
 
     Local fields are h_u(t) = ζ_u(t) + Σ means + Σ memory, with Gaussian ζ:
 
@@ -239,7 +247,8 @@ class SiteProcess:
     means : (u, coefficient, a): the mean of h_u contains coefficient·⟨a⟩
     memory : (u, coefficient, a, v, b): h_u(t) contains coefficient·∫ds ⟨δa(t)/δh_v(s)⟩ b(s) over the past
     bonds : (u, coefficient, rate, a, b, c): h_u(t) contains coefficient·∫ds K(t − s) ⟨a(t) b(s)⟩ c(s) over the past,
-        with K(τ) = e^{rate·τ} (flow) or rate^{n−1} (map): what dynamic couplings remember
+        with K(τ) = e^{rate·τ} (flow) or rate^{n−1} (map): what dynamic couplings remember. Where the rate depends on
+        time, K(t, s) = exp(∫_s^t rate) or Π_{s<l<t} rate(l); a coefficient that does is taken at the earlier time s.
     filters : (u, coefficient, b): h_u contains the coefficient, an operator in time, acting on b
     operators : the responses that occur in coefficients of covariances and filters as operators in time
     """
@@ -253,6 +262,12 @@ class SiteProcess:
     bonds: tuple[tuple[Symbol, Expr, Expr, Symbol, Symbol, Symbol], ...] = ()
     filters: tuple[tuple[Symbol, Expr, Symbol], ...] = ()
     operators: tuple[OperatorSymbol, ...] = ()
+
+    @property
+    def timed(self) -> bool:
+        """Whether it depends on time explicitly, so that there is no stationary state to look for."""
+        bodies = [e for u in self.units for e in (*u.rhs, *(body for _, body in u.outputs))]
+        return any(e.has(t) for e in (*bodies, *(e for _, c, r, *_ in self.bonds for e in (c, r))))
 
 
 #: Growth rate in two-copy problems (per unit time; for a map, per step).

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sympy import Expr, Rational, Symbol
+from sympy import Expr, Rational, Symbol, sympify
 
-from quenched.theory.delays import explicit_time, stand_ins, steps_of
+from quenched.theory.couplings import Apply
+from quenched.theory.delays import stand_ins, steps_of
+from quenched.theory.distributions import Law, Normal
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import At, Quenched, WhiteNoise
+from quenched.theory.fields import At, Quenched, UnitSymbol, WhiteNoise
+from quenched.theory.lower import SiteField
 from quenched.theory.naming import unit_name
-from quenched.theory.problem import Label, OperatorSymbol, SampledUnit, SiteProcess
+from quenched.theory.problem import CORRELATED, Label, OperatorSymbol, SampledUnit, SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.terms import PAST
@@ -53,6 +56,14 @@ class SampledUnits(Form):
                 late = (*unit.earlier[:j], (s, x, delay * Rational(11, 10)), *unit.earlier[j + 1 :])
                 units = (*p.units[:k], replace(unit, earlier=late), *p.units[k + 1 :])
                 yield f"delay {j + 1} of {x} × 1.1", replace(self, problem=replace(p, units=units))
+            for j, law in enumerate(unit.starts):
+                starts = (
+                    *unit.starts[:j],
+                    Normal(0, 2) if law == Normal(0, 1) else Normal(0, 1),
+                    *unit.starts[j + 1 :],
+                )
+                units = (*p.units[:k], replace(unit, starts=starts), *p.units[k + 1 :])
+                yield f"another start of {unit.states[j]}", replace(self, problem=replace(p, units=units))
             for j, rhs in enumerate(unit.rhs):
                 for i, piece in enumerate(rhs.as_ordered_terms()):
                     for label, new in (("dropped", rhs - piece), ("× 1.1", rhs + piece / 10)):
@@ -67,7 +78,7 @@ class SampleUnits(Rule):
     """Hand the effective process to a sampler of trajectories."""
 
     title: ClassVar[str] = "Units as sampled trajectories"
-    assumption: ClassVar[str] = "statistical stationarity; Gaussian local fields with the self-consistent covariance"
+    assumption: ClassVar[str] = "Gaussian local fields with the self-consistent covariance"
     source: ClassVar[str] = "eissfeller1992"
     reason: str
 
@@ -82,15 +93,12 @@ def sampled_process(process: EffectiveProcess) -> SiteProcess:
     Raises
     ------
     NotCovered
-        For explicit time dependence, noise inside products, or outputs that read local fields.
+        For noise inside products, or outputs that read local fields.
     """
     act = process.action
     symbols: dict[Expr, Symbol] = {
         f.symbol: Symbol(f.name, real=True) for f in act.fields.values() if f.role == "state"
     }
-    for name, rhs in act.equations:
-        if explicit_time(rhs):
-            raise NotCovered(f"the equation of {name} depends on time explicitly: no stationary solver yet")
     units = tuple(_unit(process, pop.name, symbols) for pop in act.populations)
     return SiteProcess(
         "map" if act.clock == "map" else "flow",
@@ -134,7 +142,19 @@ def _unit(process: EffectiveProcess, population: str, symbols: dict[Expr, Symbol
         tuple((o.symbol, o.definition.xreplace(swap)) for o in outputs if o.definition is not None),
         tuple(Label(swap[q], q.law) for q in quenched),
         tuple((s, symbols[a.field], steps_of(a, act.clock, act.advance)) for a, s in past.items()),
+        tuple(_start(s, swap) for s in states),
     )
+
+
+def _start(state: SiteField, swap: dict[Expr, Symbol]) -> Any:
+    """The declared law or value of a state at the start (default: standard normal)."""
+    initial = state.symbol.initial  # type: ignore[attr-defined]
+    if initial is None:
+        return Normal(0, 1)
+    if isinstance(initial, Law):
+        return initial
+    value = sympify(initial).subs(t, 0)
+    return value.xreplace(swap) if value.atoms(UnitSymbol) <= set(swap) and not value.atoms(Apply) else CORRELATED
 
 
 def _field(process: EffectiveProcess, name: str) -> Symbol:
@@ -180,11 +200,12 @@ def _filters(process: EffectiveProcess) -> Iterator[tuple[Symbol, Expr, Symbol]]
 
 def _bonds(process: EffectiveProcess):  # type: ignore[no-untyped-def]
     """Memory of dynamic couplings: the order parameter's field at t first, the one at the earlier time second."""
-    rates = {PAST + bond.name: bond.rate for bond in process.action.bonds}
+    memories = {PAST + m.name: m for m in getattr(process.action, "memories", ())}
     for u, parts in process.memory.items():
         for c in parts:
             for kind, _ in c.kernels:
                 assert c.op is not None
                 (now,) = (Symbol(a, real=True) for a, slot in c.op.atoms if c.at[slot] == 0)
                 (then,) = (Symbol(a, real=True) for a, slot in c.op.atoms if c.at[slot] == 1)
-                yield _field(process, u), c.coef, rates[kind], now, then, Symbol(c.output, real=True)
+                m = memories[kind]
+                yield _field(process, u), c.coef * m.factor, m.rate, now, then, Symbol(c.output, real=True)

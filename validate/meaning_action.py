@@ -9,11 +9,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from typing import Any
 
 import numpy as np
-from sympy import Basic, Expr
+from sympy import Basic, Expr, Heaviside
 
 from quenched.theory.algebra import Outer
 from quenched.theory.average import Functional
@@ -24,7 +24,7 @@ from quenched.theory.laws import FunctionLaw
 from quenched.theory.lower import Bond, CopiedAction, Use
 from quenched.theory.model import Model
 from quenched.theory.saddle import OrderParameter
-from quenched.theory.spaces import N, Population
+from quenched.theory.spaces import N, Population, t
 from quenched.theory.terms import PAST, Atom, Factor, Kernel, Term
 from quenched.validate.meaning import SIZE, Array, Values, World, evaluate, number, relative
 
@@ -142,33 +142,72 @@ def _at_sites(body: Expr | None, population: Population, world: World) -> Array:
 
 
 def integration_deviation(before: CopiedAction, after: CopiedAction, values: Values, rng: np.random.Generator) -> float:
-    """The exponent with explicit matrices at every copy against the same with dynamic couplings integrated out."""
+    """The exponent with explicit matrices at every copy against the same with dynamic couplings integrated out.
+
+    Copies are times at which bonds are driven; in between the equation of a bond is followed as it stands.
+    """
     sites, copies = 3, 3
     values = {**values, N: SIZE}
     fields = random_instances(before, sites, copies, rng)
     names = {law.name for law in before.laws}
     static = {name: rng.normal(size=(sites, sites)) for name in sorted(names)}
-    bonds = {bond.name: _history(bond, fields, values, copies) for bond in before.bonds}
+    times = witness_times(before, values, copies)
+    bonds = {bond.name: _history(bond, fields, values, before.clock, times) for bond in before.bonds}
     whole = lambda form, known: sum(  # noqa: E731
         (_exponent(use, fields, known, values, copies) for use in form.uses if use.coupling in known), 0j
     )
     first = whole(before, static) + whole(before, bonds)
     weights = site_weights(before, values, sites)
-    terms = sum((term_value(term, fields, weights, values, copies) for term in after.terms), 0j)
+    kernels = {PAST + m.name: kernel_table(m.rate, m.factor, values, before.clock, times) for m in after.memories}
+    terms = sum((term_value(term, fields, weights, values, copies, kernels) for term in after.terms), 0j)
     left = [use for use in after.uses if use.coupling not in names]
     return float("inf") if left else relative(first, whole(after, static) + SIZE * terms, abs(first) + SIZE)
 
 
-def _history(bond: Bond, fields: Instances, values: Values, copies: int) -> list[Array]:
-    """A_ij at every copy, from what its units did at the earlier ones."""
-    kernel, out = memory_of(bond.name, copies), []
-    for now in range(copies):
-        matrix = 0j
-        for coef, u, v in bond.drives:
-            for then in range(now):
-                pair = np.outer(fields[u][:, then], fields[v][:, then])
-                matrix = matrix + number(coef, values) * kernel[now, then] * pair
-        out.append(matrix + np.zeros((len(next(iter(fields.values()))),) * 2))
+def witness_times(action: CopiedAction, values: Values, copies: int) -> Array:
+    """Times at which bonds are looked at: on both sides of a switch if their equations have one."""
+    exprs = [e for bond in action.bonds for e in (bond.rate, *(coef for coef, _, _ in bond.drives))]
+    switches = [h.args[0] for e in exprs for h in e.atoms(Heaviside) if h.has(t)]
+    if action.clock == "map" or not switches:
+        return np.arange(float(copies))
+    at = min(abs(number(argument.subs(t, 0) / -argument.diff(t), values).real) for argument in switches)
+    return at * (0.4 + 0.9 * np.arange(copies))
+
+
+def rate_between(rate: Expr, values: Values, start: float, stop: float) -> float:
+    """∫ rate from one time to a later one, on panels that a switch may cut."""
+    nodes, weights = np.polynomial.legendre.leggauss(8)
+    edges = np.linspace(start, stop, 33)
+    half = np.diff(edges) / 2
+    at = edges[:-1, None] + half[:, None] * (1 + nodes)
+    found = np.array([number(rate, {**values, t: float(u)}).real for u in at.ravel()]).reshape(at.shape)
+    return float((found @ weights) @ half)
+
+
+def kernel_table(rate: Expr, factor: Expr, values: Values, clock: str, times: Array) -> Array:
+    """factor(s)·exp(∫_s^t rate) of a flow, factor(m)·Π_{m<l<n} rate(l) of a map, at all pairs of times, 0 unless s < t."""
+    at = lambda e, n: number(e, {**values, t: float(times[n])}).real  # noqa: E731
+    out = np.zeros((len(times), len(times)))
+    gaps = [rate_between(rate, values, a, b) for a, b in pairwise(times)] if clock == "flow" else []
+    for n in range(len(times)):
+        for m in range(n):
+            kept = np.exp(sum(gaps[m:n])) if clock == "flow" else np.prod([at(rate, k) for k in range(m + 1, n)])
+            out[n, m] = at(factor, m) * kept
+    return out
+
+
+def _history(bond: Bond, fields: Instances, values: Values, clock: str, times: Array) -> list[Array]:
+    """A_ij at every copy, one step after the other: what is left of it, plus what its units add."""
+    matrix = np.zeros((len(next(iter(fields.values()))),) * 2, dtype=complex)
+    out = [matrix]
+    for m, (now, then) in enumerate(pairwise(times)):
+        here = {**values, t: float(now)}
+        kick = sum(number(coef, here) * np.outer(fields[u][:, m], fields[v][:, m]) for coef, u, v in bond.drives)
+        if clock == "flow":
+            matrix = np.exp(rate_between(bond.rate, values, now, then)) * (matrix + kick)
+        else:
+            matrix = number(bond.rate, here) * matrix + kick
+        out.append(matrix)
     return out
 
 
@@ -329,21 +368,28 @@ def tensor(atoms: tuple[Atom, ...], order: tuple[int, ...], fields: Instances, w
     return out.sum(axis=0)
 
 
-def contract(pieces: list[tuple[Array, tuple[int, ...]]], kernels: tuple[Kernel, ...], copies: int) -> complex:
-    """Σ over all copies of Π pieces, each with its copies, restricted by the kernels."""
+def contract(
+    pieces: list[tuple[Array, tuple[int, ...]]],
+    kernels: tuple[Kernel, ...],
+    copies: int,
+    known: Mapping[str, Array] | None = None,
+) -> complex:
+    """Σ over all copies of Π pieces, each with its copies, restricted by the kernels (`known`: given numbers)."""
     labels = sorted({c for _, order in pieces for c in order} | {c for _, cs in kernels for c in cs})
     total = 0j
     sizes = {c: size for array, order in pieces for c, size in zip(order, array.shape, strict=True)}
     for at in product(*(range(sizes.get(c, copies)) for c in labels)):
         here = dict(zip(labels, at, strict=True))
-        weight = np.prod([_relation(kind, tuple(here[c] for c in cs), copies) for kind, cs in kernels])
+        weight = np.prod([_relation(kind, tuple(here[c] for c in cs), copies, known) for kind, cs in kernels])
         if weight != 0:
             total += weight * np.prod([array[tuple(here[c] for c in order)] for array, order in pieces])
     return complex(total)
 
 
-def _relation(kind: str, at: tuple[int, ...], copies: int) -> float:
+def _relation(kind: str, at: tuple[int, ...], copies: int, known: Mapping[str, Array] | None = None) -> float:
     """The weight of copies that a term relates: equality, or what a dynamic coupling remembers of an earlier copy."""
+    if known and kind in known:
+        return float(known[kind][at])
     if kind.startswith(PAST):
         return float(memory_of(kind.removeprefix(PAST), copies)[at])
     if kind != "same":
@@ -363,13 +409,20 @@ def copies_in(atoms: tuple[Atom, ...]) -> tuple[int, ...]:
     return tuple(sorted({c for _, c in atoms}))
 
 
-def term_value(term: Term, fields: Instances, weights: Mapping[str, Array], values: Values, copies: int) -> complex:
+def term_value(
+    term: Term,
+    fields: Instances,
+    weights: Mapping[str, Array],
+    values: Values,
+    copies: int,
+    kernels: Mapping[str, Array] | None = None,
+) -> complex:
     """N^power · coef · Σ_copies Π ⟨…⟩, averages with the given site weights per population."""
     pieces = []
     for f in term.factors:
         order = copies_in(f.atoms)
         pieces.append((tensor(f.atoms, order, fields, weights[f.population]), order))
-    return number(term.coef * N**term.power, values) * contract(pieces, term.kernels, copies)
+    return number(term.coef * N**term.power, values) * contract(pieces, term.kernels, copies, kernels)
 
 
 def site_weights(action: CopiedAction, values: Values, sites: int) -> dict[str, Array]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from sympy import Symbol
 
+from quenched.theory.distributions import Law, Normal
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.naming import unit_name
-from quenched.theory.problem import SiteProcess
+from quenched.theory.problem import CORRELATED, SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
-from quenched.theory.spaces import N
+from quenched.theory.spaces import N, t
 from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative
+from quenched.validate.meaning_action import kernel_table
 from quenched.validate.meaning_units import delay_in_steps
 
+#: Times at which the local fields are compared, on both sides of any switch that comes between them.
+TIMES = np.array([0.2, 0.6, 1.5])
 #: A statistic of the local fields: (kind, names) → array over times.
 Statistics = dict[tuple[str, ...], Array]
 
@@ -23,7 +28,7 @@ def sampled_deviation(process: EffectiveProcess, p: SiteProcess, values: Values,
     """Means, covariances and memory of the local fields at three times, and the site equations at random points."""
     values = {**values, N: SIZE}
     values |= {s: rng.uniform(0.1, 0.3) for o in process.operators for s in (o.symbol, o.adjoint)}
-    action, times = process.action, 3
+    action, times = process.action, len(TIMES)
     outputs = [f.name for f in action.of_role("output")]
     locals_ = [f.name for f in action.of_role("local")]
     means = {a: rng.normal(size=times) for a in outputs}
@@ -107,8 +112,8 @@ def _of_problem(
     for u, coef, b in p.filters:
         _add(out, ("filter", u.name, b.name), np.full(1, number(coef, values).real))
     for u, coef, rate, a, b, c in p.bonds:
-        kernel = _past(number(rate, values).real, p.clock, len(averages[a.name, b.name]))
-        _add(out, ("memory", u.name, c.name), number(coef, values).real * kernel * averages[a.name, b.name])
+        kernel = kernel_table(rate, coef, values, p.clock, TIMES)
+        _add(out, ("memory", u.name, c.name), kernel * averages[a.name, b.name])
     return out
 
 
@@ -117,17 +122,10 @@ def _remembered(
 ) -> Array:
     """K(t, s)·⟨a(t) b(s)⟩ of a memory term that a dynamic coupling makes."""
     (kind, _), *_ = c.kernels
-    bond = next(b for b in process.action.bonds if kind.endswith(f":{b.name}"))
+    memory = next(m for m in process.action.memories if kind.endswith(f":{m.name}"))  # type: ignore[attr-defined]
     first, second = sorted(_atoms(c), key=lambda atom: c.at[atom[1]])
-    size = len(averages[first[0], second[0]])
-    return _past(number(bond.rate, values).real, process.action.clock, size) * averages[first[0], second[0]]
-
-
-def _past(rate: float, clock: str, times: int) -> Array:
-    """The weight of an earlier step in a bond that forgets at this rate, on steps of length one."""
-    lag = np.subtract.outer(np.arange(times), np.arange(times))
-    decay = np.exp(rate * lag) if clock == "flow" else np.sign(rate) ** (lag - 1.0) * abs(rate) ** (lag - 1.0)
-    return np.where(lag > 0, decay, 0.0)
+    kernel = kernel_table(memory.rate, memory.factor, values, process.action.clock, TIMES)
+    return kernel * averages[first[0], second[0]]
 
 
 def _atoms(c: Contribution) -> tuple[tuple[str, int], ...]:
@@ -146,6 +144,7 @@ def _equations_deviation(process: EffectiveProcess, p: SiteProcess, values: Valu
     parts = {a for e in exprs for a in e.atoms(At)}
     past = {(unit_name(a.field), delay_in_steps(a, action, values)): rng.normal(size=3) for a in sorted(parts, key=str)}
     before |= {a: past[unit_name(a.field), delay_in_steps(a, action, values)] for a in parts}
+    values = {**values, t: float(TIMES[1])}
     worst, seen = 0.0, set()
     rhs = dict(action.equations)
     for unit in p.units:
@@ -156,6 +155,8 @@ def _equations_deviation(process: EffectiveProcess, p: SiteProcess, values: Valu
                 v for (name, d), v in past.items() if name == x.name and abs(d - number(delay, values).real) < 1e-9
             ]
             after[s] = known[0] if known else np.full(3, np.nan)
+        for state, start in zip(unit.states, unit.starts, strict=True):
+            worst = max(worst, _start_deviation(action.fields[state.name].symbol.initial, start, draw, values))
         for state, expr in zip(unit.states, unit.rhs, strict=True):
             seen.add(state.name)
             exact = evaluate(rhs[state.name], {**values, **before})
@@ -168,3 +169,20 @@ def _equations_deviation(process: EffectiveProcess, p: SiteProcess, values: Valu
     every = {f.name for f in action.fields.values() if f.role in ("state", "output")}
     clocks = (p.clock == "map") == (action.clock == "map")
     return worst if seen == every and clocks else float("inf")
+
+
+def _start_deviation(declared: Any, start: Any, draw: Mapping[str, Array], values: Values) -> float:
+    """Mean and second moment of a start, given the unit's quenched numbers."""
+    if start == CORRELATED:
+        return 0.0 if declared is not None and not isinstance(declared, Law) else float("inf")
+    exact = _moments(Normal(0, 1) if declared is None else declared, draw, values)
+    return max(relative(a, b) for a, b in zip(_moments(start, draw, values), exact, strict=True))
+
+
+def _moments(start: Any, draw: Mapping[str, Array], values: Values) -> tuple[Any, Any]:
+    if isinstance(start, Law):
+        mean = number(start.mean_(), values).real
+        return mean, number(start.variance_(), values).real + mean**2
+    named = {s: draw[unit_name(s) if isinstance(s, Quenched) else s.name] for s in start.free_symbols if s.name in draw}
+    value = evaluate(start, {**values, **named})
+    return value, np.asarray(value) ** 2

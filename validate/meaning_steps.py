@@ -327,10 +327,12 @@ class Ensemble:
         if m >= n:
             return 0.0
         (kind, _), *_ = c.kernels
-        bond = next(b for b in self.process.action.bonds if kind == PAST + b.name)
-        rate = number(bond.rate, self.values).real + (self.process.action.clock == "flow")
+        memory = next(b for b in self.process.action.memories if kind == PAST + b.name)  # type: ignore[attr-defined]
+        at = lambda e, k: number(e, {**self.values, t: float(k)}).real  # noqa: E731
+        kept = [at(memory.rate, k) + (self.process.action.clock == "flow") for k in range(m + 1, n)]
         first, second = sorted(_atoms(c), key=lambda atom: c.at[atom[1]])
-        return float(rate ** (n - m - 1) * (self.series[first[0]][n][0] * self.series[second[0]][m][0]).mean())
+        weight = at(memory.factor, m) * float(np.prod(kept))
+        return weight * float((self.series[first[0]][n][0] * self.series[second[0]][m][0]).mean())
 
     def _response(self, c: Contribution, n: int, m: int) -> float:
         """R(n, m) = ∂⟨ψ(n)⟩/∂h(m), from paths whose field h was moved at time m."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quenched.validate.dimension import CrossMoments, independent_blocks, moments_of_blocks
-from quenched.validate.program import Crossing, Moment
+from quenched.validate.program import FIXED, Crossing, Moment
 
 if TYPE_CHECKING:
     from quenched.validate.realise import Network
@@ -49,7 +49,8 @@ class Lags:
     ) -> Lags:
         """The lags with the reach of what is measured."""
         factors = [f for m in moments for f in m.factors] + [x.second for x in crossings]
-        times = [f.sign * lag + offsets[f.offset] for f in factors for lag in (steps if f.sign else (0,))]
+        moving = [f for f in factors if f.sign != FIXED]
+        times = [f.sign * lag + offsets[f.offset] for f in moving for lag in (steps if f.sign else (0,))]
         return cls(steps, offsets, stride, max([0, *times]), max([0, *(-s for s in times)]))
 
     @property
@@ -73,12 +74,14 @@ class _Reading:
     channels : of the factors
     ahead : of every factor, slots after the base time, at every lag
     lags : number of lags
+    fixed : of every factor, the step (from the start) that it is always read at, or None
     """
 
     combine: Any
     channels: tuple[int, ...]
     ahead: tuple[NDArray[np.int64], ...]
     lags: int
+    fixed: tuple[int | None, ...]
 
     @cached_property
     def still(self) -> tuple[bool, ...]:
@@ -88,12 +91,12 @@ class _Reading:
     @property
     def alone(self) -> bool:
         """Whether it is the mean of one channel."""
-        return self.combine is None and len(self.channels) == 1
+        return self.combine is None and self.fixed == (None,)
 
     @property
     def paired(self) -> bool:
         """Whether it is the mean of a product of two channels."""
-        return self.combine is None and len(self.channels) == 2
+        return self.combine is None and self.fixed == (None, None)
 
 
 class Recorder:
@@ -113,13 +116,25 @@ class Recorder:
         self._series: list[list[Array]] = [[] for _ in moments]
         self._times: list[float] = []
         self.paths = Paths(lags, net.task.crossings.values(), net.dtype)
+        fixed = [f for m in moments for f in m.factors if f.sign == FIXED]
+        self._fixed: dict[int, set[int]] = {}
+        for f in fixed:
+            self._fixed.setdefault(lags.offsets[f.offset], set()).add(f.channel)
+        self._snapshots: dict[tuple[int, int], Array] = {}
 
     def _reading(self, moment: Moment) -> _Reading:
         lags = self._lags
         taken = np.array(lags.steps if moment.lagged else (0,))
-        ahead = [(f.sign * taken + lags.offsets[f.offset]) // self._spacing for f in moment.factors]
+        fixed = tuple(lags.offsets[f.offset] if f.sign == FIXED else None for f in moment.factors)
+        ahead = [(f.sign * taken + lags.offsets[f.offset]) // self._spacing * (f.sign != FIXED) for f in moment.factors]
         combine = self._functions[moment.combine] if moment.combine else None
-        return _Reading(combine, tuple(f.channel for f in moment.factors), tuple(ahead), len(taken))
+        return _Reading(combine, tuple(f.channel for f in moment.factors), tuple(ahead), len(taken), fixed)
+
+    def snapshot(self, step: int, now: float, y: Array) -> None:
+        """Keep the channels that are read at this fixed step (counted from the start)."""
+        if step in self._fixed:
+            channels = self._channels(self._net, now, y)
+            self._snapshots |= {(c, step): np.array(channels[c]) for c in self._fixed[step]}
 
     def record(self, step: int, now: float, y: Array) -> None:
         """Record the state at `step` (counted from the end of the transient) and measure what has become possible."""
@@ -160,7 +175,10 @@ class Recorder:
         return np.einsum("ls,ls->l", left, b[j].reshape(len(j), -1)) / left.shape[1]
 
     def _average(self, read: _Reading, slots: Sequence[int]) -> float:
-        parts = [self._past[channel][slot] for channel, slot in zip(read.channels, slots, strict=True)]
+        parts = [
+            self._past[channel][slot] if at is None else self._snapshots[channel, at]
+            for channel, slot, at in zip(read.channels, slots, read.fixed, strict=True)
+        ]
         if read.combine is not None:
             return float(np.mean(read.combine(self._net, *parts)))
         return float(np.mean(reduce(np.multiply, parts)))

@@ -29,7 +29,7 @@ from quenched.validate.estimators import (
     participation_estimator,
     variance_estimator,
 )
-from quenched.validate.program import Crossing, Factor, Moment
+from quenched.validate.program import FIXED, Crossing, Factor, Moment
 
 if TYPE_CHECKING:
     from quenched.theory.model import Model
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: Makes an estimator once the order of the time step is known (None: a map).
 ForOrder = Callable[[int | None], Estimator]
-#: A time t + sign·τ + offset.
+#: A time t + sign·τ + offset, or (FIXED, time).
 TimeKey = tuple[int, Expr]
 
 
@@ -218,7 +218,7 @@ def _product(plan: Plan, term: Expr, population: Population) -> Expr:
     if not groups:
         return coefficient
     ordered = sorted(groups, key=lambda k: (k[0], str(k[1])))
-    first = (0, S.Zero) if len(ordered) == 1 and not term.has(t) else None
+    first = (0, S.Zero) if len(ordered) == 1 and not term.has(t) and ordered[0][0] != FIXED else None
     if len(ordered) == 1 and groups[ordered[0]].is_Pow and groups[ordered[0]].exp == 2:
         half = plan.factor(groups[ordered[0]].base, population, first or ordered[0])
         return coefficient * plan.moment(Moment((half, half)))
@@ -267,12 +267,14 @@ def _explicit_time(expr: Any) -> bool:
 
 
 def _key(time: Expr) -> TimeKey:
-    """(sign, offset) of t + sign·τ + offset."""
+    """(sign, offset) of t + sign·τ + offset, (FIXED, time) of a time that does not move."""
+    if not time.has(t, tau):
+        return FIXED, time
     rest = expand(time - t)
     sign = rest.coeff(tau)
     offset = expand(rest - sign * tau)
     if sign not in (-1, 0, 1) or offset.has(t, tau):
-        raise QuenchedError(f"times of an observable are t, t + tau, t - tau and t + constant, got {time}")
+        raise QuenchedError(f"times of an observable are t, t + tau, t - tau, t + constant and constants, got {time}")
     return int(sign), offset
 
 

@@ -13,9 +13,13 @@ from typing import Any, Literal
 NoiseKind = Literal["none", "additive", "multiplicative", "nonlinear"]
 
 
+#: The sign of a factor at a fixed time: its offset is the time itself.
+FIXED = 2
+
+
 @dataclass(frozen=True)
 class Factor:
-    """One channel at time t + sign·τ + offset (offset in steps, resolved when the step is known)."""
+    """One channel at time t + sign·τ + offset (offset in steps, resolved when the step is known), or at a fixed time."""
 
     channel: int
     sign: int
@@ -32,7 +36,7 @@ class Moment:
     @property
     def lagged(self) -> bool:
         """Whether it depends on τ."""
-        return any(f.sign for f in self.factors)
+        return any(abs(f.sign) == 1 for f in self.factors)
 
 
 @dataclass(frozen=True)

@@ -330,6 +330,7 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
         if task.program.tangent and (n % task.lags.stride == 0 or n in (task.burn, end)):
             growth.renormalise(n, y)
         net.remember(n, y)
+        recorder.snapshot(n, n * task.advance, y)
         if task.burn <= n < end:
             recorder.record(n - task.burn, n * task.advance, y)
         y = step(rhs, n * task.advance, task.dt, y, noise.draw(), scratch)

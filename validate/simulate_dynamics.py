@@ -23,7 +23,7 @@ from quenched.validate.generate import Tables, generate, label
 from quenched.validate.integrators import SCHEMES
 from quenched.validate.measure import Lags
 from quenched.validate.measured import Plan
-from quenched.validate.program import Program
+from quenched.validate.program import FIXED, Program
 from quenched.validate.quantities import Clock, Numbers, Values, initial_law, matrix_spec
 from quenched.validate.realise import Task
 from quenched.validate.sampling import VectorSpec
@@ -133,6 +133,11 @@ def prepare(
     clock = Clock.of(model, tables, numbers, dt, duration, burn, SCHEMES[scheme].fraction, multiples)
     offsets = tuple(clock.steps(numbers(o), f"time {o} of an observable") for o in plan.offsets)
     moments = tuple(plan.moments)
+    fixed = [offsets[f.offset] for m in moments for f in m.factors if f.sign == FIXED]
+    if max(fixed, default=0) > clock.burn:
+        raise QuenchedError(
+            f"an observable reads the fixed time {max(fixed) * clock.unit:g}: measure after it, with burn= at least that"
+        )
     # Inputs that depend on time leave sharp features at fixed phases, which sparse samples would alias.
     stride = clock.stride if program.autonomous else max(1, clock.stride // 10)
     steps = clock.lag_steps(lags)
