@@ -2,12 +2,12 @@
 
 The site problem is causal. What a unit's local fields need at a time, their covariances with all earlier ones and the
 weights of their memory, are averages over outputs that are known by then. So all paths advance together: the new row of
-the covariance is an average over the paths, the next row of its Cholesky factor follows by forward substitution, and the
-new field of every path is that row times the path's white numbers. Nothing is iterated, nothing need be stationary, and
-the start is the declared one.
+the covariance is an average over the paths, the next row of its Cholesky factor follows by forward substitution, and
+the new field of every path is that row times the path's white numbers. Nothing is iterated, nothing need be stationary,
+and the start is the declared one.
 
-A flow takes Heun steps with fields extrapolated from the last two (second order: a field is computed once a step), a map
-its own. Rates and drives that switch at a time of the grid keep the order, since every step sees its own side of them.
+A flow takes Heun steps with fields extrapolated from the last two (second order: a field is computed once a step), a
+map its own. Rates and drives that switch at a time of the grid keep the order: every step sees its own side of them.
 
 Source: Eissfeller & Opper, PRL 68, 2094 (1992), for maps and responses; the recursion on the covariance is theirs.
 """
@@ -111,7 +111,7 @@ class _Numbers:
     def of_unit(self, exprs: Sequence[Expr], arguments: Sequence[Symbol]) -> Callable[..., list[Array]]:
         """Function of the time and of arrays, one an argument."""
         try:
-            return lambdify([t, *arguments], [self.put(e) for e in exprs], ["scipy", "numpy"])  # type: ignore[no-any-return]
+            return lambdify([t, *arguments], [self.put(e) for e in exprs], ["scipy", "numpy"])
         except Exception as error:
             raise NotCovered(f"no compiled code for {exprs}: {error}") from error
 

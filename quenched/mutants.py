@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from quenched.layer_mutants import LAYER_MUTANTS, LayerMutantTheory
 from quenched.mutants_fluctuations import FLUCTUATION_MUTANTS
+from quenched.process_mutants import PROCESS_MUTANTS, ProcessMutantTheory
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
@@ -106,10 +107,12 @@ def mutate(theory: Theory, name: str) -> Theory:
         return MutantFluctuations(theory, name)
     if theory.in_time and name in TIME_MUTANTS:
         return TimeMutantTheory(theory, name)
+    if name in PROCESS_MUTANTS and getattr(theory.derivation, "process", None) is not None:
+        return ProcessMutantTheory(theory, name)
     if name in LAYER_MUTANTS:
         return LayerMutantTheory(theory, name, LAYER_MUTANTS[name])
     if name not in MUTANTS:
-        known = [*MUTANTS, *DECLARATION_MUTANTS, *LAYER_MUTANTS, *TIME_MUTANTS, *FLUCTUATION_MUTANTS]
+        known = [*MUTANTS, *DECLARATION_MUTANTS, *LAYER_MUTANTS, *TIME_MUTANTS, *FLUCTUATION_MUTANTS, *PROCESS_MUTANTS]
         raise QuenchedError(f"no mutant {name!r}: {nearest(name, known)}")
     return MutantTheory(theory, name, MUTANTS[name])
 

@@ -54,16 +54,16 @@ class PathSolution(Solution):
     `two_time` give means and covariances of every field and coupling output. Errors come from independent batches.
     """
 
-    reader: PathReader
+    paths: PathReader
 
     @property
     def means(self) -> xr.Dataset:
         """Mean of every field and of every output of a coupling, over ``t``."""
-        return self.reader.means()
+        return self.paths.means()
 
     def two_time(self, name: str) -> xr.DataArray:
         """Cov(a(t), a(s)) over units for the printed name of a field or coupling output, dimensions ``t`` and ``s``."""
-        return self.reader.two_time(name)
+        return self.paths.two_time(name)
 
 
 def solve_paths(theory: Theory, values: Mapping[Any, float], what: Moments, how: March) -> PathSolution:
@@ -81,12 +81,12 @@ def solve_paths(theory: Theory, values: Mapping[Any, float], what: Moments, how:
     process = theory.derivation.process
     assert process is not None
     probes = probes_of(theory.model)
-    reader = PathReader(theory.model, watched(process, probes), dict(values), probes, what, how)
+    reader = PathReader(theory.model, watched(theory.sampled(process), probes), dict(values), probes, what, how)
     growth = Quantity(float("nan"), float("inf"))
     branch = Branch("in time", "dynamic", True, growth, reader.names(), reader.quantity)
     provenance = Solution.provenance_of(theory) | {"method": "paths marched in time", "seed": str(how.seed)}
     solution = PathSolution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)
-    solution.reader = reader
+    solution.paths = reader
     return solution
 
 
@@ -133,10 +133,7 @@ class PathReader:
         from quenched.numerics.path_march import Grid, march_paths
 
         kept = {self._step(float(u)) for u in self.times} | {k for rows in self._rows_needed() for k in rows}
-        last = self._step(float(self.times[-1]))
-        beyond = max(kept)
-        steps = max(last, beyond)
-        self.grid: Grid = Grid(self.dt, steps, tuple(sorted(k for k in kept if k >= 0)))
+        self.grid: Grid = Grid(self.dt, max(kept), tuple(sorted(k for k in kept if k >= 0)))
         self.place = {k: i for i, k in enumerate(self.grid.kept)}
         return [march_paths(self.process, self.values, self.grid, self.how, b) for b in range(self.how.batches)]
 
@@ -185,7 +182,7 @@ class PathReader:
     def _at(self, steps: Array) -> Array:
         inside = [self.place.get(int(k), -1) for k in steps]
         if min(inside) < 0:
-            raise NotCovered("an observable reads times before the start or after the last of times=")
+            raise NotCovered("an observable reads times before the start: give window= that begins later")
         return np.array(inside)
 
     # -- declared expressions ---------------------------------------------------------------------------------------

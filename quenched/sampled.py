@@ -55,6 +55,7 @@ def solve_sampled(
 
     process = theory.derivation.process
     assert process is not None
+    process = theory.sampled(process)
     if process.timed:
         raise NotCovered(
             "units that are not Gaussian and depend on time have no stationary state: give times=, as in "

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quenched.sweeping import Sweep
     from quenched.theory.gibbs import Gibbs
     from quenched.theory.model import Model
-    from quenched.theory.problem import PotentialProblem, StationaryGaussian
+    from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
     from quenched.theory.problem_fluctuations import FluctuationProblem
     from quenched.theory.problem_layers import FirstOrder, LayeredGaussian
     from quenched.theory.spectrum import Spectrum
@@ -240,6 +240,10 @@ class Theory:
     def marched(self, problem: Any) -> Any:
         """A two-time problem as this theory has it (a mutant changes it)."""
         return problem
+
+    def sampled(self, process: SiteProcess) -> SiteProcess:
+        """A single-site process as this theory has it (a mutant changes it)."""
+        return process
 
     @property
     def potential(self) -> PotentialProblem | None:

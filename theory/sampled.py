@@ -148,7 +148,7 @@ def _unit(process: EffectiveProcess, population: str, symbols: dict[Expr, Symbol
 
 def _start(state: SiteField, swap: dict[Expr, Symbol]) -> Any:
     """The declared law or value of a state at the start (default: standard normal)."""
-    initial = state.symbol.initial  # type: ignore[attr-defined]
+    initial = state.symbol.initial
     if initial is None:
         return Normal(0, 1)
     if isinstance(initial, Law):

@@ -23,6 +23,7 @@ from quenched.theory.landscape import Landscape
 from quenched.theory.laws import FunctionLaw
 from quenched.theory.lower import Bond, CopiedAction, Use
 from quenched.theory.model import Model
+from quenched.theory.plastic import IntegratedAction
 from quenched.theory.saddle import OrderParameter
 from quenched.theory.spaces import N, Population, t
 from quenched.theory.terms import PAST, Atom, Factor, Kernel, Term
@@ -141,7 +142,9 @@ def _at_sites(body: Expr | None, population: Population, world: World) -> Array:
     return world.evaluate(body, population)
 
 
-def integration_deviation(before: CopiedAction, after: CopiedAction, values: Values, rng: np.random.Generator) -> float:
+def integration_deviation(
+    before: CopiedAction, after: IntegratedAction, values: Values, rng: np.random.Generator
+) -> float:
     """The exponent with explicit matrices at every copy against the same with dynamic couplings integrated out.
 
     Copies are times at which bonds are driven; in between the equation of a bond is followed as it stands.
@@ -168,10 +171,12 @@ def witness_times(action: CopiedAction, values: Values, copies: int) -> Array:
     """Times at which bonds are looked at: on both sides of a switch if their equations have one."""
     exprs = [e for bond in action.bonds for e in (bond.rate, *(coef for coef, _, _ in bond.drives))]
     switches = [h.args[0] for e in exprs for h in e.atoms(Heaviside) if h.has(t)]
-    if action.clock == "map" or not switches:
+    if not switches:
         return np.arange(float(copies))
     at = min(abs(number(argument.subs(t, 0) / -argument.diff(t), values).real) for argument in switches)
-    return at * (0.4 + 0.9 * np.arange(copies))
+    if action.clock == "map":
+        return np.arange(float(copies)) + max(np.ceil(at) - 1, 0)
+    return np.asarray(at * (0.4 + 0.9 * np.arange(copies)))
 
 
 def rate_between(rate: Expr, values: Values, start: float, stop: float) -> float:
@@ -185,7 +190,7 @@ def rate_between(rate: Expr, values: Values, start: float, stop: float) -> float
 
 
 def kernel_table(rate: Expr, factor: Expr, values: Values, clock: str, times: Array) -> Array:
-    """factor(s)·exp(∫_s^t rate) of a flow, factor(m)·Π_{m<l<n} rate(l) of a map, at all pairs of times, 0 unless s < t."""
+    """factor(s)·exp(∫_s^t rate) of a flow, factor(m)·Π_{m<l<n} rate(l) of a map, 0 unless s < t."""
     at = lambda e, n: number(e, {**values, t: float(times[n])}).real  # noqa: E731
     out = np.zeros((len(times), len(times)))
     gaps = [rate_between(rate, values, a, b) for a, b in pairwise(times)] if clock == "flow" else []

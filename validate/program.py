@@ -19,7 +19,7 @@ FIXED = 2
 
 @dataclass(frozen=True)
 class Factor:
-    """One channel at time t + sign·τ + offset (offset in steps, resolved when the step is known), or at a fixed time."""
+    """One channel at time t + sign·τ + offset (in steps, resolved when the step is known), or at a fixed time."""
 
     channel: int
     sign: int

@@ -136,7 +136,7 @@ def prepare(
     fixed = [offsets[f.offset] for m in moments for f in m.factors if f.sign == FIXED]
     if max(fixed, default=0) > clock.burn:
         raise QuenchedError(
-            f"an observable reads the fixed time {max(fixed) * clock.unit:g}: measure after it, with burn= at least that"
+            f"an observable reads the fixed time {max(fixed) * clock.unit:g}: measure after it (burn= at least that)"
         )
     # Inputs that depend on time leave sharp features at fixed phases, which sparse samples would alias.
     stride = clock.stride if program.autonomous else max(1, clock.stride // 10)
