@@ -210,3 +210,14 @@ def test_halted_networks_agree_and_a_wrong_memory_is_rejected() -> None:
     gone = validate(net, theory=derive(net).mutate("memory-dropped"), **how)
     assert gone.verdict == "disagree"
     assert wrong.verdict in ("disagree", "inconclusive")
+
+
+def test_a_delay_is_a_field_of_the_past() -> None:
+    """A map that reads its state two steps ago, against the same map with fields that hand the state on."""
+    a, b, c = (Field(n, initial=1) for n in "abc")
+    late = Map({a: Rational(3, 10) * (J @ tanh(a)) * a + a(t - 2) / 2 + Rational(1, 3)})
+    kept = Map({a: Rational(3, 10) * (J @ tanh(a)) * a + c / 2 + Rational(1, 3), b: a, c: b})
+    how: Any = dict(g=1, times=np.arange(7.0), sampling=March(paths=400, batches=2))
+    found, expected = (derive(net).solve(**how)["mean_a"].values for net in (late, kept))
+    assert found == pytest.approx(expected, abs=0.15)
+    assert np.ptp(expected) > 0.2

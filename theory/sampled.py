@@ -21,6 +21,7 @@ from quenched.theory.naming import unit_name
 from quenched.theory.problem import CORRELATED, Label, OperatorSymbol, SampledUnit, SiteProcess
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
+from quenched.theory.spaces import t
 from quenched.theory.terms import PAST
 
 
