@@ -24,7 +24,7 @@ from sympy import Expr, Symbol, lambdify, sympify
 
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
 from quenched.theory.problem import CORRELATED, Label, SampledUnit, SiteProcess
-from quenched.theory.spaces import t
+from quenched.theory.problem_causal import TIME
 
 from .labels import label_nodes
 from .trajectories import whole_steps
@@ -103,16 +103,16 @@ class _Numbers:
 
     def of_time(self, e: Any) -> Callable[[float], float]:
         put = self.put(e)
-        if not put.has(t):
+        if not put.has(TIME):
             number = float(put)
             return lambda now: number
-        compiled = lambdify([t], put, ["scipy", "numpy"])
+        compiled = lambdify([TIME], put, ["scipy", "numpy"])
         return lambda now: float(compiled(now))
 
     def of_unit(self, exprs: Sequence[Expr], arguments: Sequence[Symbol]) -> Callable[..., list[Array]]:
         """Function of the time and of arrays, one an argument."""
         try:
-            return lambdify([t, *arguments], [self.put(e) for e in exprs], ["scipy", "numpy"])
+            return lambdify([TIME, *arguments], [self.put(e) for e in exprs], ["scipy", "numpy"])
         except Exception as error:
             raise NotCovered(f"no compiled code for {exprs}: {error}") from error
 
