@@ -223,8 +223,11 @@ def test_an_euler_step_too_long_for_the_mean_is_refused() -> None:
 
 def test_marching_needs_what_it_says() -> None:
     theory = derive(Dynamics({x: -(x**3) + J @ tanh(x) + I * sin(t)}))
-    assert "not affine" in str(theory.derivation.refusal)
+    assert any("not affine" in reason for _, reason in theory.derivation.refusals)
     assert theory.derivation.find(TwoTimeEquations) is None
+    with pytest.raises(QuenchedError, match="give times="):
+        theory.solve(g=1, I=1)
+    assert theory.solve(g=1, I=1, times=[0, 1]).quantity("C_x0").error[1] < 0.1  # its paths are sampled
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
