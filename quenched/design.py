@@ -130,16 +130,22 @@ class StaticDesign:
         Further settings of the head's simulator.
     resolution : float
         Relative error that the simulation leaves however many realisations there are.
+    also : tuple of StaticDesign
+        Further simulations, by other means and at other sizes, of some of the observables.
+    called : str
+        How the observables of a further simulation are called, with their names for {}.
     """
 
     sizes: tuple[int, ...]
     trials: int
     how: Mapping[str, Any]
     resolution: float = 1e-4
+    also: tuple[StaticDesign, ...] = ()
+    called: str = "{}"
 
     def with_trials(self, trials: int) -> StaticDesign:
         """The same with another number of realisations."""
-        return replace(self, trials=trials)
+        return replace(self, trials=trials, also=tuple(d.with_trials(trials) for d in self.also))
 
     def simulation(self) -> dict[str, Any]:
         """Settings of `simulate`, sizes and seeds apart."""
@@ -151,6 +157,9 @@ class StaticDesign:
             "sizes": self.sizes,
             "realisations": self.trials,
             **{k.replace("_", " "): v for k, v in self.how.items()},
+            **{
+                f"{', '.join(map(d.called.format, d.how['only']))}": dict(d.how) | {"sizes": d.sizes} for d in self.also
+            },
         }
 
 
@@ -178,7 +187,24 @@ def design_of(
     else:
         tier = module.QUICK if quick else module.FULL
     settings = {**tier, **given}
-    return StaticDesign(tuple(settings.pop("sizes")), settings.pop("trials"), settings)
+    also = () if given.keys() & {"sizes", "route"} else settings.get("also", ())
+    settings.pop("also", None)
+    sizes, trials = tuple(settings.pop("sizes")), settings.pop("trials")
+    return StaticDesign(sizes, trials, settings, also=tuple(_further(d, trials) for d in also))
+
+
+def _further(settings: Mapping[str, Any], trials: int) -> StaticDesign:
+    how = dict(settings)
+    return StaticDesign(tuple(how.pop("sizes")), trials, called=how.pop("called"), how=how)
+
+
+def at_size(model: Any, values: Mapping[Any, float], N: int) -> dict[str, float]:
+    """Parameters that are the fraction of a population, at the ratio of whole numbers that N units have."""
+    from quenched.validate.quantities import Numbers
+
+    numbers = Numbers(dict(values), N)
+    found = {p.fraction: numbers.size(p) for p in model.populations if getattr(p.fraction, "is_Symbol", False)}
+    return {symbol.name: used / N for symbol, (declared, used) in found.items() if declared != used}
 
 
 def plan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Samples:
     estimators : {observable: Estimator}
     dt, elapsed : float
         Time step (nan if unknown), computing time in seconds.
+    meaning : {name in the report: name of the observable}
+        Of observables that are measured in several ways.
     """
 
     values: dict[int, dict[str, NDArray[np.float64]]]
@@ -41,6 +43,7 @@ class Samples:
     estimators: dict[str, Any] = field(default_factory=dict)
     dt: float = float("nan")
     elapsed: float = 0.0
+    meaning: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -51,6 +54,15 @@ class Samples:
         found = dict.fromkeys(name for row in self.values.values() for name in row if name not in diagnostics)
         enough = min(FEWEST_SIZES, len(self.values))
         return [name for name in found if sum(name in row for row in self.values.values()) >= enough]
+
+    def beside(self, other: Samples, called: str) -> Samples:
+        """These, and the same observables measured in another way."""
+        values = {N: dict(row) for N, row in self.values.items()}
+        for N, row in other.values.items():
+            values.setdefault(N, {}).update({called.format(name): x for name, x in row.items()})
+        estimators = {called.format(name): e for name, e in other.estimators.items()}
+        meaning = {called.format(name): name for name in other.estimators}
+        return replace(self, values=values, estimators=self.estimators | estimators, meaning=self.meaning | meaning)
 
     def doubts(self) -> tuple[str, ...]:
         """Diagnostics that should vanish and do not, with the size at which they are worst."""
@@ -78,7 +90,10 @@ def simulated_samples(model: Any, point: Mapping[str, Any], design: Design | Sta
     from quenched.validate.simulate import simulate
 
     how = design.simulation()
-    return _joined({N: simulate(model, N, params=point, **how, **settings) for N in design.sizes})
+    samples = _joined({N: simulate(model, N, params=point, **how, **settings) for N in design.sizes})
+    for further in getattr(design, "also", ()):
+        samples = samples.beside(simulated_samples(model, point, further, **settings), further.called)
+    return samples
 
 
 def given_samples(data: Any) -> Samples:

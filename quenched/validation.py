@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from quenched.design import Design, StaticDesign, design_of, largest_size
+from quenched.design import Design, StaticDesign, at_size, design_of, largest_size
 from quenched.parameters import points
 from quenched.paths_in_time import march_of_tier, time_axis
 from quenched.runs import Samples, given_samples, simulated_samples
@@ -118,7 +118,7 @@ class Target:
     solution: Solution
     design: Design | StaticDesign
     samples: Samples | None = None
-    #: Of a theory that keeps N: its solution at every size.
+    #: Of a theory that keeps N, and of small systems with rounded ratios: the solution at a size.
     sized: Mapping[int, Solution] = field(default_factory=dict)
 
     def with_samples(self, samples: Samples) -> Target:
@@ -187,7 +187,19 @@ def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chos
     if theory is not theory.right or theory.takes_lags:
         solution = theory.solve(own, **lags, **size)
     others = {N: theory.solve(own, **lags, N=N) for N in design.sizes} if size else {}
-    return Target(point, solution, design, sized=others)
+    return Target(point, solution, design, sized=others | _rounded(model, theory, own, design))
+
+
+def _rounded(
+    model: Any, theory: Theory, own: Mapping[Any, float], design: Design | StaticDesign
+) -> dict[int, Solution]:
+    """Solutions at the ratios that small systems have, where fractions of their N units are no whole numbers."""
+    found = {}
+    for N in (N for further in getattr(design, "also", ()) for N in further.sizes):
+        changed = at_size(model, model.values(own), N)
+        if changed:
+            found[N] = theory.solve({**{str(k): v for k, v in own.items()}, **changed})
+    return found
 
 
 def _in_window(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:
@@ -253,9 +265,9 @@ def _case(theory: Theory, target: Target) -> Case:
     assert samples is not None
     samples = _with_shifts(theory.model, samples)
     predicted, uncovered = {}, []
-    for name in compared(theory.model, samples.names):
+    for name in compared(theory.model, samples.names, samples.meaning):
         try:
-            predicted[name] = _predicted(solution.quantity(name), samples.lags)
+            predicted[name] = _predicted(solution.quantity(samples.meaning.get(name, name)), samples.lags)
         except NotCovered:
             uncovered.append(name)
     samples = _from_own_size(target.sized, predicted, samples)
@@ -283,9 +295,9 @@ def _from_own_size(sized: Mapping[int, Solution], predicted: Mapping[str, Any], 
     values = {N: dict(row) for N, row in samples.values.items()}
     for name, (reference, _) in predicted.items():
         for N, row in values.items():
-            if name not in row:
+            if name not in row or N not in sized:
                 continue
-            own, _ = _predicted(sized[N].quantity(name), samples.lags)
+            own, _ = _predicted(sized[N].quantity(samples.meaning.get(name, name)), samples.lags)
             row[name] = row[name] + (np.asarray(reference) - np.asarray(own))
     return replace(samples, values=values)
 
@@ -301,9 +313,11 @@ def _with_shifts(model: Any, samples: Samples) -> Samples:
     return samples
 
 
-def compared(model: Any, measured: list[str]) -> list[str]:
+def compared(model: Any, measured: list[str], meaning: Mapping[str, str] | None = None) -> list[str]:
     """The observables to judge: the declared ones, or the standard numbers where none is declared."""
-    declared = [n for n in model.observables or getattr(model, "standard", ()) if n in measured]
+    known = model.observables or getattr(model, "standard", ())
+    declared = [n for n in known if n in measured]
+    declared += [n for n in measured if (meaning or {}).get(n) in known]
     if declared:
         return declared
     if not hasattr(model, "eqs"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sympy import Abs, Heaviside, symbols
@@ -92,6 +94,18 @@ def test_exact_counts(patterns: int, weights: int) -> None:
     assert float(sample.mean[0]) == pytest.approx(theory, abs=3 * float(sample.error[0]) + 0.01)
 
 
+def test_realisations_average_draws_and_know_their_alignment() -> None:
+    how = {"route": "enumerate", "trials": 40, "seed": 2, "alpha": 1 / 3, "workers": 1, "store": False}
+    one = simulate(system(), N=9, draws=1, only=("S",), **how).observables["S"]
+    plain = simulate(system(), N=9, **how).observables["S"]
+    assert np.array_equal(one.parts[:, 0, 0], plain.values[:, 0])  # type: ignore[index]
+    assert float(one.error[0]) < 0.75 * float(plain.error[0])
+    several = simulate(system(), N=9, draws=3, only=("S",), **(how | {"trials": 4})).observables["S"]
+    assert several.parts[0, 0, 0] == pytest.approx(plain.values[:3, 0].mean())  # type: ignore[index]
+    with pytest.raises(QuenchedError, match="'enumerate'"):
+        simulate(system(), N=32, draws=2, **(how | {"route": "monte carlo"}))
+
+
 @pytest.mark.slow
 def test_messages_cease_to_converge_at_the_instability() -> None:
     """Most instances converge below the instability, few above; N = 600, 10 instances."""
@@ -109,6 +123,20 @@ def test_quick_verdict() -> None:
     agreement = validate(system(), quick=True, ci=True, workers=1, store=False)
     assert agreement.verdict == "agree"
     assert {row.name for row in agreement.points[0].rows} == {"q", "S", "growth"}
+
+
+@pytest.mark.slow
+def test_small_systems_are_counted_beside_large_ones(tmp_path: Path) -> None:
+    """Message passing on hundreds of weights and exact counts of 9 to 15, each against the ratio it has, in one verdict."""
+    how = {"alpha": 0.3, "quick": True, "workers": 1, "store": tmp_path}
+    right = validate(system(), **how)
+    assert right.verdict == "agree", right
+    row = right["S (counted)"]
+    assert (row.sizes, row.independence) == ((9, 11, 15), "nothing")
+    assert right["S"].sizes[0] > 200
+    wrong = validate(system(), theory=derive(system()).mutate("overlap-terms-dropped"), **how)
+    assert wrong.verdict == "disagree", wrong
+    assert wrong["S (counted)"].p_value < 1e-6
 
 
 @pytest.mark.parametrize("name", REPLICA_MUTANTS)

@@ -104,6 +104,28 @@ def test_messages_contract_by_the_replicon_eigenvalue() -> None:
     assert wrong.verdict == "disagree", wrong
 
 
+MISTAKES = {
+    "sk": ("overlap-tenth", {"route": "messages", "sizes": (100, 200, 400), "trials": 80}),
+    "bayes-perceptron": ("averaged-before-squared", {"route": "messages", "sizes": (100, 200, 400), "trials": 40}),
+    "hopfield": ("variance-tenth", {"trials": 24}),
+    "gardner": ("overlap-tenth", {"route": "monte carlo", "alpha": 0.5, "sizes": (32, 64, 128), "trials": 60}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MISTAKES)
+def test_named_mistakes_are_rejected(name: str, tmp_path: Path) -> None:
+    """A few realisations tell each mistake from the theory, which they do not reject."""
+    mistake, how = MISTAKES[name]
+    model = catalogue[name]()
+    if name == "gardner":
+        model.observe(q=mean(model.fields[0][1] * model.fields[0][2]))
+    theory, common = derive(model), {"quick": True, "ci": True, "workers": 1, "store": tmp_path, **how}
+    assert "not rejected" in validate(model, theory=theory, **common).reason
+    wrong = validate(model, theory=theory.mutate(mistake), **common)
+    assert wrong.verdict == "disagree", wrong
+
+
 def test_broken_symmetry_of_replicas_is_never_agreement() -> None:
     model = catalogue["sk"]()
     found = validate(model, T=0.4, h=0.1, sizes=(8, 10, 12), trials=24, quick=True, workers=1, store=False)

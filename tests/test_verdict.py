@@ -294,7 +294,7 @@ def test_observables_have_sizes_of_their_own() -> None:
     report = judge(data, {"C_x0": (2.0, 0.0), "lyapunov": (0.11, 0.0), "C_x": THEORY["C_x"]})
     assert report["C_x0"].sizes == SIZES
     assert report["lyapunov"].sizes == (20, 40, 80)
-    assert "lyapunov: N = 20, 40, 80" in repr(report)
+    assert "lyapunov at N = 20, 40, 80" in repr(report)
     assert report.to_dict()["observables"]["lyapunov"]["sizes"] == [20, 40, 80]
     data[80].pop("lyapunov")
     assert judge(data, {"C_x0": (2.0, 0.0), "lyapunov": (0.11, 0.0)}).points[0].unjudged == ("C_x", "lyapunov")

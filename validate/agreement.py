@@ -308,11 +308,13 @@ class Agreement:
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         for line in lines:
             yield "  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        own = [row for row in self.points[0].rows if row.sizes != self.points[0].sizes]
-        for row in own:
-            yield f"  {row.name}: N = {', '.join(map(str, row.sizes))}"
-        sizes = ", ".join(str(n) for n in self.points[0].sizes)
-        yield f"  N = {sizes}; R = {self.points[0].realisations}; joint p = {self.p_value:.2g} (level {self.level:.2g})"
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for row in self.points[0].rows:
+            groups.setdefault(row.sizes, []).append(row.name)
+        shown = [f"{', '.join(names)} at N = {', '.join(map(str, sizes))}" for sizes, names in groups.items()]
+        sizes = shown if len(groups) > 1 else [f"N = {', '.join(map(str, self.points[0].sizes))}"]
+        rest = f"R = {self.points[0].realisations}; joint p = {self.p_value:.2g} (level {self.level:.2g})"
+        yield f"  {'; '.join(sizes)}; {rest}"
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group

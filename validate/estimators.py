@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Independence = Literal["nothing", "declaration", "theory"]
-Statistic = Literal["mean", "function of means", "slope", "ratio of means"]
+Statistic = Literal["mean", "function of means", "slope", "ratio of means", "controlled mean"]
 
 _POWER_ONE = "corrections to a self-averaging mean start at order 1/N (fluctuations of the order parameters)"
 
@@ -28,9 +28,10 @@ class Estimator:
         Name of the observable.
     expression : str
         What is averaged, in the notation of the declaration.
-    statistic : "mean", "function of means", "slope" or "ratio of means"
-        Kind of the statistic that one realisation yields. A ratio of means takes the means over realisations; its
-        realisations enter a verdict as jackknife pseudo-values.
+    statistic : "mean", "function of means", "slope", "ratio of means" or "controlled mean"
+        Kind of the statistic that one realisation yields. A ratio of means takes the means over realisations; a
+        controlled mean subtracts what varies with a quantity of known mean zero (regression over realisations). The
+        realisations of both enter a verdict as jackknife pseudo-values.
     bias : str
         Known sources of bias other than finite N.
     assumes : "nothing", "declaration" or "theory"
@@ -137,7 +138,7 @@ class Sample:
         Lags τ, in the time unit of the declaration (steps for a map).
     estimator : Estimator
     parts : array (R, k, 2) or None
-        Numerator and denominator of each realisation, for a ratio of means.
+        Numerator and denominator of each realisation, for a ratio of means; value and control, for a controlled mean.
     """
 
     values: NDArray[np.float64]
@@ -147,13 +148,14 @@ class Sample:
 
     @classmethod
     def of(cls, rows: NDArray[np.float64], lags: NDArray[np.float64] | None, estimator: Estimator) -> Sample:
-        """The sample of raw realisations, (R, k), or (R, 2) for a ratio of means."""
-        if estimator.statistic != "ratio of means":
-            return cls(rows, lags, estimator)
-        from quenched.validate.statistics import pseudo_values, ratio_of_means
+        """The sample of raw realisations, (R, k), or (R, 2) for a ratio of means or a controlled mean."""
+        from quenched.validate.statistics import controlled_mean, pseudo_values, ratio_of_means
 
+        reduced = {"ratio of means": ratio_of_means, "controlled mean": controlled_mean}.get(estimator.statistic)
+        if reduced is None:
+            return cls(rows, lags, estimator)
         parts = rows[:, None, :]
-        values = pseudo_values(ratio_of_means, parts) if len(rows) > 1 else ratio_of_means(parts)[None]
+        values = pseudo_values(reduced, parts) if len(rows) > 1 else reduced(parts)[None]
         return cls(values, lags, estimator, parts)
 
     @property

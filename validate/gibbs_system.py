@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -75,6 +75,11 @@ class System:
             return np.asarray(sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law))
         name, index, factor = v.row
         return np.asarray(drawn[name][index % len(drawn[name])] * factor)
+
+    def alignment(self, matrices: Sequence[int]) -> float:
+        """Σ over pairs of rows of their products, over all N: how far constraints (say) point one way; mean zero."""
+        total = sum(float(np.sum(self.matrices[k].sum(axis=0) ** 2) - np.sum(self.matrices[k] ** 2)) for k in matrices)
+        return 0.5 * total / self.place[1]
 
     def stream(self, name: str) -> np.random.Generator:
         """The generator of a named random object."""

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quenched.theory.couplings import Row
+from quenched.theory.couplings import Gaussian, Iid, Row
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Quenched
 from quenched.validate.estimators import Estimator
-from quenched.validate.experiment import Prepared
+from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.generate import label
 from quenched.validate.gibbs_observables import Measured, Node, measured
 from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
@@ -75,6 +75,8 @@ class GibbsExperiment:
     N: int
     realisation: int = 0
     functions: tuple[FunctionSpec, ...] = ()
+    draws: int = 1
+    controls: tuple[int, ...] = ()
 
     def number(self, realisation: int) -> GibbsExperiment:
         """The same for another realisation."""
@@ -91,8 +93,9 @@ class GibbsExperiment:
         system = self.system()
         out: Arrays = {}
         if self.route == "enumerate":
-            system, values, out[EMPTY] = self._first_with_states()
-        elif self.route == "gaussian":
+            out = self._counted()
+            return out | {"elapsed": np.array([time.perf_counter() - begin])}
+        if self.route == "gaussian":
             values = gaussian(system, self.nodes, np.isinf(self.schedule.scale))
         elif self.route == "programme":
             from quenched.validate.gibbs_programme import solved_programmes
@@ -106,12 +109,24 @@ class GibbsExperiment:
         out["elapsed"] = np.array([time.perf_counter() - begin])
         return out
 
-    def _first_with_states(self) -> tuple[System, NDArray[np.float64], NDArray[np.float64]]:
+    def _counted(self) -> Arrays:
+        """Means over the draws of the disorder, with the control beside each, and the number of empty draws."""
+        rows: dict[str, list[Any]] = {name: [] for name in (*self.formulas, EMPTY)}
+        for k in range(self.draws):
+            one = self.number(self.realisation * self.draws + k)
+            system, values, empty = one._first_with_states()
+            rows[EMPTY].append([empty])
+            control = [system.alignment(self.controls)] if self.controls else []
+            for name, function in self.formulas.items():
+                rows[name].append([float(system.functions[function](system, values)), *control])
+        return {name: np.mean(found, axis=0) for name, found in rows.items()}
+
+    def _first_with_states(self) -> tuple[System, NDArray[np.float64], float]:
         """The first draw that has a state of positive weight, and how many had none."""
         for empty in range(MOST_EMPTY):
             system = self.system(empty)
             with suppress(NoState):
-                return system, enumerated(system, self.nodes), np.array([float(empty)])
+                return system, enumerated(system, self.nodes), float(empty)
         raise QuenchedError(
             f"no state has positive weight in {MOST_EMPTY} draws at N = {self.N}: use fewer constraints or a larger N"
         )
@@ -131,7 +146,7 @@ class GibbsExperiment:
         each = units * (20.0 + rows) + (units**2 if self.program.pairs else 0) + sum(f.entries for f in self.functions)
         if self.route == "enumerate":
             states = float(np.prod([float(len(f.atoms)) ** self.sizes[f.population] for f in self.program.fields]))
-            return states * (units + rows) * 2
+            return self.draws * states * (units + rows) * 2
         if self.route == "monte carlo":
             schedule = self.schedule
             return self.copies * schedule.temperatures * (schedule.sweeps + schedule.burn) * each
@@ -149,6 +164,8 @@ def prepare(
     burn: int = 200,
     replicas: int = 2,
     temperatures: int = 1,
+    draws: int = 1,
+    only: tuple[str, ...] = (),
 ) -> Prepared:
     """Put numbers into the generated program.
 
@@ -163,6 +180,10 @@ def prepare(
         Runs with the same disorder; odd ones start from a descent, even ones from the prior.
     temperatures : int
         Chains of a parallel tempering (1: none).
+    draws : int
+        Draws of the disorder that one realisation averages over, where all states are enumerated.
+    only : tuple of str
+        Declared observables to measure (default: all that the route gives).
 
     Raises
     ------
@@ -180,14 +201,20 @@ def prepare(
 
         return prepare_messages(model, N, seed, values, {})
     missing = {n: _reason(chosen, what, n) for n in what.formulas if _reason(chosen, what, n)}
-    kept = {name: function for name, function in what.formulas.items() if name not in missing}
+    wanted = set(only or what.formulas)
+    kept = {name: function for name, function in what.formulas.items() if name in wanted - set(missing)}
     if not kept:
         reasons = "; ".join(f"{n}: {r}" for n, r in {**missing, **what.unmeasured}.items())
         raise NotCovered(f"nothing to measure of this measure at N = {N}: {reasons}")
+    check_counts(draws=draws)
+    if draws > 1 and chosen != "enumerate":
+        raise QuenchedError(f"draws= is a setting of the route 'enumerate', not of {chosen!r}: use more trials")
     copies = max(replicas, 2)
+    needed = {k for name in kept for k in what.used[name]}
+    controls = _centred(model) if chosen == "enumerate" and only else ()
     experiment = GibbsExperiment(
         program=program,
-        nodes=tuple(what.nodes),
+        nodes=tuple(node if k in needed else Node() for k, node in enumerate(what.nodes)),
         formulas=kept,
         parameters=(*(numbers(p) for p in model.parameters), float(N)),
         sizes=used,
@@ -202,10 +229,14 @@ def prepare(
         seed=seed,
         N=N,
         functions=tuple(function_spec(v, population, numbers) for v, population in model.landscapes.items()),
+        draws=draws,
+        controls=controls,
     )
     estimators: dict[str, tuple[Estimator, Any]] = {
         n: (_estimator(n, str(model.observables.get(n, n)), chosen, _smallest(program, chosen)), None) for n in kept
     }
+    if controls:
+        estimators = {n: (_controlled(e), None) for n, (e, _) in estimators.items()}
     if chosen == "monte carlo":
         estimators[EQUILIBRIUM] = (_equilibrium(), np.arange(3.0))
     if chosen == "enumerate":
@@ -301,6 +332,22 @@ def _estimator(name: str, expression: str, route: str, smallest: int) -> Estimat
     return Estimator(name, expression, bias=bias, min_N=smallest, reason=reason)
 
 
+def _centred(model: Gibbs) -> tuple[int, ...]:
+    """Positions of the matrices between two populations whose entries are independent with mean zero."""
+
+    def centred(m: Any) -> bool:
+        plain = isinstance(m, Gaussian) and m.mean == 0 and not m.correlation
+        return m.rows != m.cols and (plain or (isinstance(m, Iid) and m.law.mean_() == 0))
+
+    return tuple(k for k, m in enumerate(model.matrices) if centred(m))
+
+
+def _controlled(estimator: Estimator) -> Estimator:
+    """The same mean with less scatter."""
+    bias = f"{estimator.bias}; less what varies with the alignment of the rows of couplings, of mean zero: O(1/R²)"
+    return replace(estimator, statistic="controlled mean", bias=bias)
+
+
 def _smallest(program: GibbsProgram, route: str) -> int:
     """N from which on corrections of order 1/N are expected to dominate.
 
@@ -366,7 +413,9 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | No
     program, what = _written(model)
     small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), route)
     if small == "messages":
-        return {"sizes": _sizes(model, values, (250, 500, 1000)), "trials": 320 if quick else 1200, "route": "messages"}
+        sizes = _sizes(model, values, (250, 500, 1000))
+        counts = _counts(model, values, quick)
+        return {"sizes": sizes, "trials": 320 if quick else 1200, "route": "messages", "also": counts}
     if small == "enumerate" and _needs_counts(what):
         return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
     if small == "gaussian":
@@ -389,6 +438,25 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | No
             "burn": 40,
         }
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
+
+
+#: Most constraints a unit that small systems are counted with: beyond it many a draw has no state at all.
+FEW_ROWS = 0.35
+
+
+def _counts(model: Gibbs, values: Mapping[Any, float], quick: bool) -> tuple[dict[str, Any], ...]:
+    """Small systems beside the large ones: entropies that messages give, counted state by state."""
+    program, what = _written(model)
+    found = tuple(n for n, used in what.used.items() if any(what.nodes[k].functional == "Entropy" for k in used))
+    share = {p.name: float(p.fraction.subs(values)) for p in _populations(model) if p.fraction is not None}
+    loads = [share.get(b.population, 0.0) for b in program.blocks]
+    crowded = sum(loads) > FEW_ROWS * sum(share.get(f.population, 0.0) for f in program.fields)
+    if not found or crowded or any(f.kind != "atoms" for f in program.fields):
+        return ()
+    draws = 2 if quick else 4
+    # odd, so that sums of signs never vanish
+    few = (9, 11, 15) if max(len(f.atoms) for f in program.fields) == 2 else (7, 8, 10)
+    return ({"sizes": few, "called": "{} (counted)", "route": "enumerate", "draws": draws, "only": found},)
 
 
 def _needs_counts(what: Measured) -> bool:

@@ -315,6 +315,15 @@ def ratio_of_means(parts: Array) -> Array:
     return np.asarray(mean[..., 0] / mean[..., 1])
 
 
+def controlled_mean(parts: Array) -> Array:
+    """Mean of values less what they vary with a control of known mean zero: realisations (R, ..., 2), shape (...)."""
+    mean = parts.mean(axis=0)
+    centred = parts - mean
+    spread = np.sum(centred[..., 1] ** 2, axis=0)
+    slope = np.sum(centred[..., 0] * centred[..., 1], axis=0) / np.where(spread > 0, spread, 1.0)
+    return np.asarray(mean[..., 0] - slope * mean[..., 1])
+
+
 def pseudo_values(statistic: Callable[..., Any], *arrays: ArrayLike) -> Array:
     """Jackknife pseudo-values (R, ...) of a statistic of R realisations, such as a ratio of means.
 
