@@ -86,12 +86,18 @@ def mixture(logs: list[Array], means: list[Array], excess: list[Array]) -> tuple
     """(log of the sum, mean, variance − 1) of a mixture of parts."""
     if len(logs) == 1:
         return logs[0], means[0], excess[0]
-    stack = np.stack(logs)
-    total = logsumexp(stack, axis=0)
-    p = np.exp(stack - total)
-    mean = np.sum(p * np.stack(means), axis=0)
-    spread = np.sum(p * (np.stack(excess) + (np.stack(means) - mean) ** 2), axis=0)
-    return total, mean, spread
+    top = logs[0]
+    for other in logs[1:]:
+        top = np.maximum(top, other)
+    top = np.where(np.isfinite(top), top, 0.0)
+    shares = [np.exp(x - top) for x in logs]  # a few parts: cheaper one by one than stacked
+    norm = sum(shares)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [share / norm for share in shares]
+        total = top + np.log(norm)
+    mean = sum(p * m for p, m in zip(parts, means, strict=True))
+    spread = sum(p * (e + (m - mean) ** 2) for p, e, m in zip(parts, excess, means, strict=True))
+    return np.asarray(total), np.asarray(mean), np.asarray(spread)
 
 
 def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -118,8 +118,9 @@ class Target:
     solution: Solution
     design: Design | StaticDesign
     samples: Samples | None = None
-    #: Of a theory that keeps N, and of small systems with rounded ratios: the solution at a size.
-    sized: Mapping[int, Solution] = field(default_factory=dict)
+    #: Of a theory that keeps N, and of small systems with rounded ratios: the solution that runs are compared with, and
+    #: that at the size of the runs.
+    sized: Mapping[int, tuple[Solution, Solution]] = field(default_factory=dict)
 
     def with_samples(self, samples: Samples) -> Target:
         """The same with its runs."""
@@ -186,19 +187,21 @@ def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chos
     lags: dict[str, Any] = {"lags": design.lags} if theory.takes_lags and isinstance(design, Design) else {}
     if theory is not theory.right or theory.takes_lags:
         solution = theory.solve(own, **lags, **size)
-    others = {N: theory.solve(own, **lags, N=N) for N in design.sizes} if size else {}
+    others = {N: (solution, theory.solve(own, **lags, N=N)) for N in design.sizes} if size else {}
     return Target(point, solution, design, sized=others | _rounded(model, theory, own, design))
 
 
-def _rounded(
-    model: Any, theory: Theory, own: Mapping[Any, float], design: Design | StaticDesign
-) -> dict[int, Solution]:
-    """Solutions at the ratios that small systems have, where fractions of their N units are no whole numbers."""
+def _rounded(model: Any, theory: Theory, own: Mapping[Any, float], design: Any) -> dict[int, tuple[Solution, Solution]]:
+    """Solutions at the ratios that small systems have, where fractions of their N units are no whole numbers.
+
+    Of the right theory for a mutant too: what runs are moved by does not depend on what they are compared with.
+    """
     found = {}
     for N in (N for further in getattr(design, "also", ()) for N in further.sizes):
         changed = at_size(model, model.values(own), N)
         if changed:
-            found[N] = theory.solve({**{str(k): v for k, v in own.items()}, **changed})
+            there = {**{str(k): v for k, v in own.items()}, **changed}
+            found[N] = theory.right.solve(own), theory.right.solve(there)
     return found
 
 
@@ -288,17 +291,14 @@ def _case(theory: Theory, target: Target) -> Case:
     return replace(case, lags=dict.fromkeys(curves, samples.lags), select=dict.fromkeys(curves, tested))
 
 
-def _from_own_size(sized: Mapping[int, Solution], predicted: Mapping[str, Any], samples: Samples) -> Samples:
-    """Runs moved by what the theory of their own N differs from that of the largest: what is left vanishes as N → ∞."""
-    if not sized:
-        return samples
+def _from_own_size(sized: Mapping[int, tuple[Solution, Solution]], names: Iterable[str], samples: Samples) -> Samples:
+    """Runs moved by what the theory of their own size differs from that of the limit: what is left vanishes."""
     values = {N: dict(row) for N, row in samples.values.items()}
-    for name, (reference, _) in predicted.items():
-        for N, row in values.items():
-            if name not in row or N not in sized:
-                continue
-            own, _ = _predicted(sized[N].quantity(samples.meaning.get(name, name)), samples.lags)
-            row[name] = row[name] + (np.asarray(reference) - np.asarray(own))
+    for N, (limit, own) in sized.items():
+        for name in values[N].keys() & set(names):
+            quantity = samples.meaning.get(name, name)
+            there, here = (np.asarray(_predicted(s.quantity(quantity), samples.lags)[0]) for s in (limit, own))
+            values[N][name] = values[N][name] + (there - here)
     return replace(samples, values=values)
 
 

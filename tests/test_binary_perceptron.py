@@ -127,7 +127,7 @@ def test_quick_verdict() -> None:
 
 @pytest.mark.slow
 def test_small_systems_are_counted_beside_large_ones(tmp_path: Path) -> None:
-    """Message passing on hundreds of weights and exact counts of 9 to 15, each against the ratio it has, in one verdict."""
+    """Message passing on hundreds of weights and exact counts of 9 to 15, at their own ratios, in one verdict."""
     how = {"alpha": 0.3, "quick": True, "workers": 1, "store": tmp_path}
     right = validate(system(), **how)
     assert right.verdict == "agree", right

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ MISTAKES = {
     "sk": ("overlap-tenth", {"route": "messages", "sizes": (100, 200, 400), "trials": 80}),
     "bayes-perceptron": ("averaged-before-squared", {"route": "messages", "sizes": (100, 200, 400), "trials": 40}),
     "hopfield": ("variance-tenth", {"trials": 24}),
-    "gardner": ("overlap-tenth", {"route": "monte carlo", "alpha": 0.5, "sizes": (32, 64, 128), "trials": 60}),
+    "gardner": ("overlap-tenth", {"route": "messages", "alpha": 0.5, "sizes": (100, 200, 400), "trials": 40}),
 }
 
 
