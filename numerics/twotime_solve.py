@@ -25,7 +25,7 @@ _BURN, _GROW, _BAND, _WINDOW = 60.0, 25.0, 30.0, 20.0
 _EDGE, _REFLECTED = 15.0, 0.05
 #: Growth with time of what is cut says that the end of the band feeds itself, unless it is this small against tol.
 _SLIGHT = 0.1
-_FINE = 6
+_FINE, _TURNS = 6, 12
 _EXTENSIONS = 7
 #: Default accuracy of settling, relative.
 SETTLED = 3e-4
@@ -199,7 +199,7 @@ def solve_settled(
     else:
         raise ConvergenceError(
             f"the state has not settled by t = {window.state.times[-1]:g}: it will still change by "
-            f"{window.unsettled:.2g} of its size", [window.unsettled]
+            f"{window.unsettled:.2g} of its size{_hint(plan, period)}", [window.unsettled]
         )  # fmt: skip
     if rule != "trapezoid" or rough:
         return window
@@ -249,8 +249,9 @@ def _plan(
         if turn is not None and dt is None:
             wanted = min(wanted, turn / 20)
         step = wanted if turn is None or dt is not None else turn / math.ceil(turn / wanted - 1e-9)
-    rows = 1 if turn is None else max(1, round(turn / step))
-    whole = turn is not None and abs(rows * step - turn) < 1e-6 * turn
+    turns = 1 if turn is None else _whole_turns(turn / step)
+    rows = 1 if turn is None else max(1, round(turns * turn / step))
+    whole = turn is not None and abs(rows * step - turns * turn) < 1e-6 * turn
     repeats = max(3, math.ceil(_WINDOW * slow / (rows * step)))
     span = rows * 3 * math.ceil(repeats / 3)
     first = math.ceil(burn / step)
@@ -262,6 +263,20 @@ def _plan(
     )  # fmt: skip
 
 
+def _hint(plan: _Plan, period: float | None) -> str:
+    """A step that divides the period of the input, where the present one does not."""
+    if period is None or plan.period is not None or plan.rule == "map":
+        return ""
+    dt = period / math.ceil(period / plan.dt)
+    return f"; averages do not run over whole periods ({period:g}) of the input, as with dt = {dt:.6g} they would"
+
+
+def _whole_turns(rows: float) -> int:
+    """The fewest periods that are a whole number of rows, or those that come closest to one."""
+    off = {k: abs(k * rows - round(k * rows)) for k in range(1, _TURNS + 1)}
+    return next((k for k, gap in off.items() if gap < 1e-6), min(off, key=lambda k: off[k] / k))
+
+
 def _marched(problem: TwoTimeProblem, values: dict[Symbol, float], plan: _Plan) -> Window:
     schedule = Schedule(plan.dt, plan.steps, plan.band, plan.rule, plan.grow, plan.nodes, plan.period or 0)
     state = Marcher(problem, values, schedule).run()
@@ -271,8 +286,8 @@ def _marched(problem: TwoTimeProblem, values: dict[Symbol, float], plan: _Plan) 
 def _unsettled(state: MarchedState, plan: _Plan) -> float:
     """Relative change of mean squares of the states that is left, from how it falls over thirds of the window."""
     edges = np.linspace(plan.first, plan.last, 4).round().astype(int)
-    if plan.period is not None:
-        third = max(1, (plan.last - plan.first) // (3 * plan.period)) * plan.period
+    if plan.turn > 1:
+        third = max(1, (plan.last - plan.first) // (3 * plan.turn)) * plan.turn
         edges = plan.last - third * np.arange(3, -1, -1)
     parts = [slice(a, b) for a, b in pairwise(edges.tolist())]
     rows = []

@@ -25,6 +25,7 @@ from quenched.numerics.pair_averages import both_positive, kink_pair
 from quenched.numerics.twotime import Marcher, Schedule
 from quenched.numerics.twotime_solve import period_of
 from quenched.theory.causal import TwoTimeEquations
+from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem import SiteFunction, U
 from quenched.validate.witness import survey_mutants, verify
 
@@ -265,6 +266,15 @@ def test_amplitude_that_suppresses_chaos(kind: str, size: int, dt: float, low: f
     theory = derive(catalogue["balanced-chaos-suppression"](input=kind))
     s = theory.solve(N=size, g=3, I_1=30 if kind == "common" else 10, dt=dt, scheme="euler", lags=[0.0, 1.0], nodes=12)
     assert low < float(s["I_critical"]) < high
+
+
+def test_averages_run_over_whole_periods_of_any_step() -> None:
+    theory = derive(catalogue["balanced-chaos-suppression"]())
+    values = {"N": 500, "g": 3, "I_1": 20, "f": 0.8, "lags": [0.0], "scheme": "euler", "tol": 1e-3}
+    coarse, fine = (float(theory.solve(dt=dt, **values)["nu"]) for dt in (0.1, 0.0625))
+    assert coarse == pytest.approx(fine, rel=2e-3)  # 12.5 and 20 steps a period
+    with pytest.raises(ConvergenceError, match="dt = 0.065"):
+        theory.solve(dt=0.07, **{**values, "f": 1.9, "tol": 1e-5})
 
 
 def test_infinite_size_balances_exactly() -> None:
