@@ -50,13 +50,29 @@ class Extents:
         sign = 1 if unit in (1, 1j) else -1
         low, high = (above, below) if sign == 1 else (-below, -above)
         if not np.isfinite([above, below]).any() and self.solver.problem.expandable:
-            found = outermost(self.solver, unit)
-            if found is not None:
-                return Number(sign * found.value, found.error)
+            outer = outermost(self.solver, unit)
+            if outer is not None:
+                return Number(sign * outer[0].value, outer[0].error)
         reach = self.solver._reach()
         start = self._direct(unit, reach) if not np.isfinite([above, below]).any() else None
         found = start or self._planar(unit, max(low, -reach), min(high, reach), reach)
         return Number(sign * found.value, found.error)
+
+    def tip(self) -> complex:
+        """The point of the boundary with the largest real part, in the upper half plane.
+
+        Raises
+        ------
+        NotCovered
+            The outer boundary is not reached along the analytic resolvent.
+        """
+        self.solver.demand_ends()
+        if self.solver.problem.hermitian:
+            return complex(self.edge(1.0).value)
+        found = outermost(self.solver, 1.0) if self.solver.problem.expandable else None
+        if found is None:
+            raise NotCovered("the outer boundary of this spectrum is not reached from far out: ask for Edge()")
+        return complex(found[0].value, abs(found[1]))
 
     def _hermitian(self, unit: complex, above: float, below: float) -> Number:
         if unit.imag:

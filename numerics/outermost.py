@@ -22,8 +22,11 @@ LINES = 12
 STEPS = 100
 
 
-def outermost(solver: SpectralSolver, unit: complex = 1.0) -> Number | None:
-    """Largest Re(z·conj(unit)) on the outer boundary; None where no analytic branch from far out reaches it."""
+def outermost(solver: SpectralSolver, unit: complex = 1.0) -> tuple[Number, float] | None:
+    """Largest Re(z·conj(unit)) on the outer boundary, and the other coordinate of that point in the frame of `unit`.
+
+    None where no analytic branch from far out reaches it.
+    """
     centre = solver.centre()
     reach = _reach(solver, centre)
     if reach is None:
@@ -44,10 +47,10 @@ def outermost(solver: SpectralSolver, unit: complex = 1.0) -> Number | None:
     if np.isnan(tip(lines[best])):
         return None
     if best == LINES and tip(lines[best]) > max(tip(lines[best] + d * width) for d in (-1, -0.1, -0.01, 0.01, 0.1, 1)):
-        return Number(tip(lines[best]), 1e-11)
+        return Number(tip(lines[best]), 1e-11), float(lines[best])
     bounds = (lines[ties[0]] - width, lines[ties[-1]] + width)
     found = minimize_scalar(lambda y: -tip(y), bounds=bounds, method="bounded", options={"xatol": 1e-6 * width})
-    return Number(-float(found.fun), 1e-10 * reach) if np.isfinite(found.fun) else None
+    return (Number(-float(found.fun), 1e-10 * reach), float(found.x)) if np.isfinite(found.fun) else None
 
 
 def _reach(solver: SpectralSolver, centre: complex) -> float | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from quenched.numerics.spectra import SpectralSolver
+    from quenched.numerics.trajectories import Sampling
     from quenched.numerics.types import Number
     from quenched.theory.problem_dyson import SpectralProblem
     from quenched.theory.spectral import SpectralDerivation
@@ -155,7 +156,7 @@ class SpectralTheory(Theory):
 
         return Route(self, replica_route(self.model))
 
-    def jacobian_spectrum(self, params: Params = None, **keywords: float) -> SpectralSolution:
+    def jacobian_spectrum(self, params: Params = None, **keywords: Any) -> SpectralSolution:
         """A matrix has no Jacobian; its spectrum is `solve`."""
         raise NotCovered("a Spectrum is a matrix, not a dynamics: solve(...) gives its spectrum")
 
@@ -288,6 +289,13 @@ class SpectralSolution(Solution):
         """Boundary points on rays from a centre (default: the centre of mass), one array a ray."""
         return self.solver.boundary(angles, centre)
 
+    def rightmost(self) -> complex:
+        """The point of the boundary with the largest real part, in the upper half plane.
+
+        Of a Jacobian: the growth rate of the fastest perturbations, and their frequency (0 if they do not oscillate).
+        """
+        return self.reader.extents.tip()
+
     def outliers(self) -> list[Number]:
         """Real eigenvalues outside the support that finite-rank parts make."""
         return self.solver.outliers()
@@ -299,18 +307,25 @@ class SpectralSolution(Solution):
         return plot_solution(self, names or ["density"]) if self.theory.model.hermitian else plot_plane(self)
 
 
-def jacobian_spectrum(theory: Theory, params: Params = None, **keywords: float) -> SpectralSolution:
+def jacobian_spectrum(
+    theory: Theory, params: Params = None, sampling: Sampling | None = None, **keywords: float
+) -> SpectralSolution:
     """Spectrum of the Jacobian at a typical state of a solved dynamics: the solution of `jacobian_at`."""
     from quenched.theory.spectral import derive_spectrum
 
-    return SpectralTheory(derive_spectrum(jacobian_at(theory, params, **keywords))).solve()
+    return SpectralTheory(derive_spectrum(jacobian_at(theory, params, sampling, **keywords))).solve()
 
 
-def jacobian_at(theory: Theory, params: Params = None, **keywords: float) -> Spectrum:
+def jacobian_at(theory: Theory, params: Params = None, sampling: Sampling | None = None, **keywords: float) -> Spectrum:
     """The Jacobian at a typical state of a solved dynamics, as a declared matrix.
 
     The Jacobian comes from the declaration, the law of the states in it from the main branch of the solution. States
-    count as independent of the couplings, as they are for couplings without symmetry.
+    count as independent of the couplings, as they are for couplings without symmetry. Dynamic couplings are eliminated:
+    what is left is the bulk of the joint Jacobian apart from the eigenvalues at the bonds' own rates.
+
+    Parameters
+    ----------
+    sampling : how units that are not Gaussian are sampled, as in `Theory.solve`
 
     Returns
     -------
@@ -320,25 +335,20 @@ def jacobian_at(theory: Theory, params: Params = None, **keywords: float) -> Spe
     Raises
     ------
     NotCovered
-        For states that are not Gaussian given nothing, or a declaration whose Jacobian is not built.
+        For a declaration whose Jacobian is not built, or one that needs the joint law of several fields of a unit.
     """
-    from quenched.theory.distributions import Normal
+    from quenched.state_laws import state_laws
     from quenched.theory.jacobian import jacobian
 
-    problem, values = theory.problem, theory.values(params, **keywords)
-    if problem.labels:
-        names = ", ".join(str(label.symbol) for label in problem.labels)
-        raise NotCovered(f"the Jacobian at states that depend on quenched numbers ({names}) is not built")
     symmetric = [m.name for m in theory.model.matrices if getattr(m, "symmetry", 0) != 0]
     if symmetric:
         raise NotCovered(
             f"the states depend on the partly symmetric couplings ({', '.join(symmetric)}): give laws to jacobian()"
         )
-    state = theory.solved(values).state
-    laws = {}
-    for x in theory.model.fields:
-        for k, argument in enumerate(problem.arguments):
-            if (argument.name, argument.population) == (x.name, x.population.name):
-                laws[x] = Normal(float(state.mean[k]), float(state.variance[k]))
-    spectrum = jacobian(theory.model, laws)
+    values = theory.values(params, **keywords)
+    spectrum = jacobian(theory.model, state_laws(theory, values, sampling))
+    shared = [q for q in spectrum.quenched if sum(p.population == q.population for p in spectrum.quenched) > 1]
+    if shared:
+        names = ", ".join(sorted(q.name for q in shared))
+        raise NotCovered(f"the Jacobian needs the joint law of {names} of a unit; give laws to jacobian()")
     return spectrum.fix({s: v for s, v in values.items() if s in spectrum.parameters})

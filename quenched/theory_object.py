@@ -413,13 +413,16 @@ class Theory:
         solution = self.solve(params, **values)
         return {b.label: (b.growth.value, b.growth.error) for b in solution.branches}
 
-    def jacobian(self, params: Params = None, **keywords: float) -> Spectrum:
-        """The Jacobian at a typical state as a declared matrix, to observe, simulate and validate."""
+    def jacobian(self, params: Params = None, **keywords: Any) -> Spectrum:
+        """The Jacobian at a typical state as a declared matrix, to observe, simulate and validate.
+
+        Takes ``sampling=`` as `solve` does.
+        """
         from quenched.spectral import jacobian_at
 
         return jacobian_at(self, params, **keywords)
 
-    def jacobian_spectrum(self, params: Params = None, **keywords: float) -> SpectralSolution:
+    def jacobian_spectrum(self, params: Params = None, **keywords: Any) -> SpectralSolution:
         """Spectrum of the Jacobian at a typical state: density, counts, boundary (see `quenched.spectral`)."""
         from quenched.spectral import jacobian_spectrum
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sympy import (
     Abs,
+    Add,
     Basic,
     DiracDelta,
     Expr,
@@ -141,6 +142,34 @@ class Ising(Law):
 
     def support(self) -> Set:
         return FiniteSet(-1, 1)
+
+
+class Empirical(Law):
+    """Equal weights on the given numbers: the law of a sample."""
+
+    def __new__(cls, *values: Any) -> Empirical:
+        if not values:
+            raise QuenchedError("Empirical takes the numbers of a sample, got none")
+        obj = Basic.__new__(cls, *(as_scalar(v, "a number of Empirical") for v in values))
+        return obj
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"Empirical({len(self.args)} numbers, mean {self.mean_().n(4)}, variance {self.variance_().n(4)})"
+
+    def _latex(self, printer: Any) -> str:
+        return rf"\mathrm{{Empirical}}\left({len(self.args)}\text{{ numbers}}\right)"
+
+    def mean_(self) -> Expr:
+        return Add(*self.args) / len(self.args)
+
+    def variance_(self) -> Expr:
+        return Add(*((a - self.mean_()) ** 2 for a in self.args)) / len(self.args)
+
+    def weights(self) -> tuple[tuple[Expr, Expr], ...]:
+        return tuple((a, Rational(1, len(self.args))) for a in self.args)
+
+    def support(self) -> Set:
+        return FiniteSet(*self.args)
 
 
 class Bernoulli(Law):

@@ -2,6 +2,7 @@
 
 For a flow dx/dt = F(x) it is ∂F/∂x, for a map the derivative of one step. Every ``J @ ψ`` of a right-hand side gives
 diag(∂F/∂h) @ J @ diag(∂ψ/∂x); what stays in the diagonals is a function of the units' states, whose law is given.
+Several fields of a unit make several block rows; dynamic couplings are eliminated (see `quenched.theory.joint`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sympy import Dummy, Expr, S, sympify
+from sympy import Add, Dummy, Expr, S, sympify
 
 from quenched.theory.algebra import Diag, Matrix, Outer, combine, diag, eye, outer
 from quenched.theory.couplings import Apply
 from quenched.theory.distributions import Law
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, Quenched, WhiteNoise, open_leaves, unbind
+from quenched.theory.joint import bond_of, bond_sums
 from quenched.theory.observables import Mean
 from quenched.theory.spaces import Population, t
-from quenched.theory.spectrum import Spectrum
+from quenched.theory.spectrum import Blocks, Spectrum
 
 if TYPE_CHECKING:
     from quenched.theory.model import Model
@@ -30,31 +32,48 @@ def jacobian(model: Model, laws: Mapping[Field, Any] | None = None) -> Spectrum:
     Parameters
     ----------
     model : Dynamics or Map
-        One field a population.
     laws : dict of Field to law or number, optional
         Law (or common value) of every field that stays in the Jacobian. The states count as independent of the
-        couplings.
+        couplings, and fields of one unit as independent of each other.
 
     Returns
     -------
     Spectrum
+        Of a model with dynamic couplings, the part that is not at their rates; its bulk, no single eigenvalues.
 
     Raises
     ------
     NotCovered
-        For several fields in one population, delays, explicit time, multiplicative noise, or a field without a law.
+        For delays, explicit time, multiplicative noise, or a field without a law.
     """
-    fields = {x.population: x for x in model.fields}
-    if len(fields) < len(model.fields):
-        names = ", ".join(x.name for x in model.fields)
-        raise NotCovered(f"the Jacobian of several fields in one population ({names}) is not built: use one field each")
-    blocks: dict[tuple[Population, Population], Matrix] = {}
+    given = dict(laws or {})
+    sums = bond_sums(model, given)
+    plain = len({x.population for x in model.fields}) == len(model.fields) and not sums
+    blocks: Blocks = {}
+
+    def put(x: Field, y: Field, matrix: Matrix) -> None:
+        part = _frozen(matrix, given)
+        if part.terms:
+            blocks[(x.population, y.population) if plain else (x, y)] = part
+
     for x, rhs in model.eqs.items():
         for y in model.fields:
-            part = _frozen(derivative(rhs, x.population, y), dict(laws or {}))
-            if part.terms:
-                blocks[x.population, y.population] = part
+            put(x, y, derivative(rhs, x.population, y))
+        for s in sums:
+            put(x, s.row, _slope_of(rhs, s.node, x.population))
+    for s in sums:
+        rows = s.row.population
+        for y in (y for y in model.fields if y.population == rows):
+            put(s.row, y, _scaled(Add(*(c * u.diff(y) for c, u in s.drives)), rows, eye(rows)))
+        put(s.row, s.row, s.rate * eye(rows))
     return Spectrum(blocks, name=f"Jacobian of {model.name}" if model.name else None, defaults=_defaults(model, blocks))
+
+
+def _slope_of(expr: Expr, node: Apply, rows: Population) -> Matrix:
+    """diag(∂expr/∂node)."""
+    name = Dummy(real=True)
+    slope = expr.xreplace({node: name}).diff(name).xreplace({name: node})
+    return _scaled(slope, rows, eye(rows)) if slope != 0 else combine([], rows, rows)
 
 
 def stationary_point(model: Model, at: dict[Any, Any]) -> dict[Field, Expr]:
@@ -116,6 +135,8 @@ def derivative(expr: Expr, rows: Population, y: Field) -> Matrix:
             if leaf == y:
                 total = total + _scaled(slope, rows, eye(rows))
         elif isinstance(leaf, Apply):
+            if bond_of(leaf) is not None:
+                continue  # of finite rank; see `quenched.theory.joint`
             inner = derivative(unbind(leaf.body), leaf.cols, y)
             total = total + _scaled(slope, rows, leaf.matrix @ inner)
         elif isinstance(leaf, Mean):
@@ -186,6 +207,6 @@ def _merged(coefficient: Expr, word: tuple[Matrix, ...]) -> tuple[Expr, tuple[Ma
     return coefficient, tuple(kept)
 
 
-def _defaults(model: Model, blocks: dict[tuple[Population, Population], Matrix]) -> dict[object, object]:
+def _defaults(model: Model, blocks: Blocks) -> dict[object, object]:
     known = Spectrum(blocks).parameters if blocks else ()
     return {s: v for s, v in model.defaults.items() if s in known}

@@ -144,7 +144,7 @@ def linearise(declared: SpectrumDeclaration) -> Pencil:
     for h in heads:
         build.add(h, h, Z)
     for (p, q), matrix in spectrum.blocks.items():
-        start, end = spectrum.populations.index(p), spectrum.populations.index(q)
+        start, end = spectrum.rows.index(p), spectrum.rows.index(q)
         for coefficient, word in matrix.terms:
             build.place(start, end, -coefficient, word)
     entries = tuple((i, j, value) for (i, j), value in sorted(build.bare.items()) if value != 0)
@@ -254,10 +254,10 @@ def schur_complement(pencil: Pencil) -> ImmutableDenseMatrix:
 
 def _noncommuting(declared: SpectrumDeclaration) -> ImmutableDenseMatrix:
     """z − M, read off the declared words one factor at a time."""
-    populations = declared.spectrum.populations
-    out = Z * eye(len(populations))
+    rows = declared.spectrum.rows
+    out = Z * eye(len(rows))
     for (p, q), matrix in declared.spectrum.blocks.items():
-        out[populations.index(p), populations.index(q)] -= _expression(matrix)
+        out[rows.index(p), rows.index(q)] -= _expression(matrix)
     return ImmutableDenseMatrix(out.applyfunc(expand))
 
 

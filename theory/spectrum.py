@@ -13,7 +13,7 @@ from quenched.theory.checks import check_domain, check_laws, check_names
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.eigenvalue_observables import NAMES, Count, Edge, Moment, OfEigenvalues
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
-from quenched.theory.fields import Quenched, UnitSymbol
+from quenched.theory.fields import Field, Quenched, UnitSymbol
 from quenched.theory.indices import entry_law, entry_law_latex
 from quenched.theory.observables import Functional, Mean
 from quenched.theory.record import Form, Line
@@ -30,7 +30,14 @@ from quenched.theory.substitute import (
     walk,
 )
 
-Blocks = dict[tuple[Population, Population], Matrix]
+#: A block row: a population, or one of several fields of its units.
+Row = Population | Field
+Blocks = dict[tuple[Row, Row], Matrix]
+
+
+def population_of(row: Row) -> Population:
+    """The population whose units make a block row."""
+    return row if isinstance(row, Population) else row.population
 
 
 class Spectrum:
@@ -41,14 +48,16 @@ class Spectrum:
     matrix : matrix expression, or dict of (rows, columns) to matrix expression
         Sums, products, transposes and inverses of `Gaussian`, `Iid` and `Circulant` matrices, ``diag`` of `Quenched`
         quantities, ``outer``, ``eye`` and scalars; a dict gives the blocks of a matrix over several populations (those
-        left out are zero).
+        left out are zero). Fields as keys stand for several block rows of one population: quenched numbers over it are
+        the same in all of them.
     name : str, optional
     defaults : dict of symbol or name to number, optional
 
     Attributes
     ----------
-    blocks : dict of (rows, columns) to Matrix
-    populations : tuple of Population, in order of their blocks
+    blocks : dict of (row, column) to Matrix
+    rows : block rows, populations or fields, in order
+    populations : the population of every block row
     hermitian : bool
         Whether the matrix equals its transpose by construction.
     matrices, quenched : random matrices and quenched quantities in it
@@ -73,7 +82,8 @@ class Spectrum:
 
     def __init__(self, matrix: Any, name: str | None = None, defaults: Mapping[Any, Any] | None = None) -> None:
         self.blocks: Blocks = _as_blocks(matrix)
-        self.populations: tuple[Population, ...] = tuple(dict.fromkeys(p for pair in self.blocks for p in pair))
+        self.rows: tuple[Row, ...] = tuple(dict.fromkeys(p for pair in self.blocks for p in pair))
+        self.populations: tuple[Population, ...] = tuple(population_of(r) for r in self.rows)
         self.name = name
         nodes = self._nodes
         self.matrices: tuple[RandomMatrix, ...] = tuple(matrices_of(*nodes))
@@ -123,7 +133,7 @@ class Spectrum:
 
     def key(self) -> str:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""
-        blocks = [f"{p.name},{q.name}:{canonical(b)}" for (p, q), b in self.blocks.items()]
+        blocks = [f"{_tag(p)},{_tag(q)}:{canonical(b)}" for (p, q), b in self.blocks.items()]
         observed = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
         return content_key("spectrum", *blocks, *(["observables", *observed] if observed else []))
 
@@ -236,12 +246,12 @@ class SpectrumDeclaration(Form):
         blocks = self.spectrum.blocks
         out = []
         for (p, q), block in blocks.items():
-            tag = "" if len(blocks) == 1 else f"_{p.name},{q.name}"
+            tag = "" if len(blocks) == 1 else f"_{_tag(p)},{_tag(q)}"
             out.append(Line(f"M{tag} = {text(block)}", f"M{f'_{{{tag[1:]}}}' if tag else ''} = {latex(block)}"))
         out += [Line(entry_law(m), entry_law_latex(m)) for m in self.spectrum.matrices]
         for q in self.spectrum.quenched:
             out.append(Line(f"{text(q)}_i ~ {text(q.law)}", rf"{latex(q)}_i \sim {latex(q.law)}"))
-        for p in self.spectrum.populations:
+        for p in dict.fromkeys(self.spectrum.populations):
             if p.name != "units" or p.fraction != 1:
                 out.append(Line(f"{p.name}: {text(p.fraction)}·N units", rf"\mathrm{{{p.name}}}: {latex(p.count)}"))
         return out
@@ -283,10 +293,17 @@ def _as_blocks(given: Any) -> Blocks:
         raise QuenchedError(f"Spectrum takes a matrix expression or a dict of its blocks, got {given!r}")
     blocks: Blocks = {}
     for pair, block in given.items():
-        if not isinstance(block, Matrix) or (block.rows, block.cols) != tuple(pair):
+        if not isinstance(block, Matrix) or (block.rows, block.cols) != tuple(map(population_of, pair)):
             raise QuenchedError(f"the block {pair!r} of a Spectrum should be a matrix over these populations: {block}")
         blocks[pair] = block
     return blocks
+
+
+def _tag(row: Row) -> str:
+    """What a block row is called: its population, or its field and population."""
+    if isinstance(row, Population):
+        return row.name
+    return row.name if row.population.name == "units" else f"{row.name}_{row.population.name}"
 
 
 def multiplied_out(matrix: Matrix) -> Matrix:

@@ -24,7 +24,7 @@ from quenched.theory.linearise import Occurrence, Pencil
 from quenched.theory.problem_dyson import ZBAR, DysonProblem, Z
 from quenched.theory.resolvent import Boundary, LabelMean, ScalarEquations
 from quenched.theory.spaces import ANGLE, N, Population
-from quenched.theory.spectrum import Spectrum
+from quenched.theory.spectrum import Spectrum, population_of
 from quenched.validate.meaning import relative
 
 Array = NDArray[Any]
@@ -137,10 +137,10 @@ def linearise_deviation(declared: Spectrum, pencil: Pencil, values: Values, rng:
     spaces = [*declared.populations, *(p for m in declared.matrices for p in (m.rows, m.cols))]
     sites = Sites.of(values, spaces, declared.matrices, exprs, rng, 7.0)
     rows = []
-    for p in declared.populations:
+    for p in declared.rows:
         row = []
-        for q in declared.populations:
-            shape = sites.sizes[p], sites.sizes[q]
+        for q in declared.rows:
+            shape = sites.sizes[population_of(p)], sites.sizes[population_of(q)]
             own = sites.values[Z] * np.eye(*shape) if p == q else np.zeros(shape)
             row.append(own - sites.matrix(declared.blocks[p, q]) if (p, q) in declared.blocks else own)
         rows.append(row)

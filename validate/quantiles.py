@@ -39,6 +39,7 @@ QUANTILES: dict[str, Callable[..., Any]] = {
     "HalfNormal": lambda p, scale=1.0: scale * special.ndtri((1 + p) / 2),
     "Exponential": lambda p, mean: -mean * np.log1p(-p),
     "SpikeSlab": _spike_slab,
+    "Empirical": lambda p, *values: np.sort(values)[np.minimum((p * len(values)).astype(int), len(values) - 1)],
 }
 
 

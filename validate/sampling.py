@@ -76,6 +76,10 @@ def _spherical(rng: Rng, shape: tuple[int, ...]) -> Array:
     return out
 
 
+def _empirical(rng: Rng, shape: tuple[int, ...], *values: float) -> Array:
+    return rng.choice(np.array(values), size=shape)
+
+
 SAMPLERS: dict[str, Callable[..., Array]] = {
     "Normal": _normal,
     "Uniform": _uniform,
@@ -85,6 +89,7 @@ SAMPLERS: dict[str, Callable[..., Array]] = {
     "HalfNormal": _half_normal,
     "Exponential": _exponential,
     "SpikeSlab": _spike_slab,
+    "Empirical": _empirical,
     "Spherical": _spherical,
 }
 

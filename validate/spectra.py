@@ -21,7 +21,7 @@ from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Quenched
 from quenched.theory.spaces import N as SIZE
 from quenched.theory.spaces import Population
-from quenched.theory.spectrum import Spectrum
+from quenched.theory.spectrum import Spectrum, population_of
 from quenched.validate.generate import label
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import Law, sample_law, sample_matrices, stream
@@ -142,11 +142,11 @@ def sample(
     labels = {q: _labels(q, numbers, rng(f"quenched:{label(q)}"), quantiles) for q in spectrum.quenched}
     evaluate = _Evaluator(numbers, {atom: drawn[label(atom)] for atom in spectrum.matrices}, labels)
     rows = []
-    for p in spectrum.populations:
+    for p in spectrum.rows:
         row = []
-        for q in spectrum.populations:
+        for q in spectrum.rows:
             block = spectrum.blocks.get((p, q))
-            size = numbers.size(p)[1], numbers.size(q)[1]
+            size = numbers.size(population_of(p))[1], numbers.size(population_of(q))[1]
             row.append(np.zeros(size) if block is None else evaluate.matrix(block))
         rows.append(row)
     return np.asarray(np.block(rows))

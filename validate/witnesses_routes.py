@@ -25,7 +25,7 @@ from quenched.theory.problem_dyson import Z
 from quenched.theory.record import Rule
 from quenched.theory.spaces import N as SIZE
 from quenched.theory.spaces import Population
-from quenched.theory.spectrum import Spectrum, SpectrumDeclaration
+from quenched.theory.spectrum import Spectrum, SpectrumDeclaration, population_of
 from quenched.validate.generate import label
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import sample_law, sample_matrices
@@ -110,7 +110,7 @@ def _modes(before: SpectrumDeclaration, after: SpectrumDeclaration, scene: Scene
     second = Instance(after.spectrum, first.numbers, atoms, labels)
     worst = 0.0
     for (p, q), block in before.spectrum.blocks.items():
-        left, right = basis(p), basis(q)
+        left, right = basis(population_of(p)), basis(population_of(q))
         expected = left.conj().T @ first.matrix(block) @ right
         found = second.matrix(after.spectrum.blocks[p, q]) if (p, q) in after.spectrum.blocks else 0 * expected
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
