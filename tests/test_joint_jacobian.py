@@ -41,7 +41,7 @@ SHORT = Sampling(dt=0.2, steps=512, paths=120, reach=16, settle=20, average=6)
 # -- matrices ------------------------------------------------------------------------------------------------------
 def test_several_fields_make_several_block_rows() -> None:
     net = jacobian(Dynamics({x: -x - w + J @ tanh(x), w: (x - w) / p}), {x: Normal(0, 1)})
-    assert [str(r) for r in net.rows] == ["x", "w"]
+    assert [str(r) for r in net.heads] == ["x", "w"]
     assert net.populations == (units, units)
     assert "M_w,x = 1/p·eye" in str(net)
     step = jacobian(Map({x: J @ tanh(w), w: x / 2}), {w: Normal(0, 1)})
@@ -87,7 +87,7 @@ def test_a_plastic_coupling_becomes_a_variable_of_the_unit() -> None:
     (y,) = net.fields
     found = jacobian(net, {y: values})
     mean = sum(tanh(a) ** 2 for a in values.args) / 3
-    rows = {str(r): r for r in found.rows}
+    rows = {str(r): r for r in found.heads}
     block = found.blocks[rows["A_1"], rows["x"]]
     (factor,) = [f for _, word in block.terms for f in word]
     kk, pp = (Symbol(n, **a) for n, a in (("k", {"real": True}), ("p", {"positive": True})))
@@ -126,7 +126,7 @@ def test_bonds_of_two_populations_against_explicit_matrices() -> None:
     task: Any = prepare(found, size, 3, values).task
     matrix = task.matrix()
     n = size
-    rows = [str(r) for r in found.rows]
+    rows = [str(r) for r in found.heads]
     order = np.concatenate([np.full(s, r) for r, s in zip(rows, task.sizes, strict=True)])
     own, extra = np.isin(order, ["u", "v"]), ~np.isin(order, ["u", "v"])
     whole = z * np.eye(len(matrix)) - matrix

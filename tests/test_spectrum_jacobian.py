@@ -50,7 +50,7 @@ def test_what_has_no_jacobian_matrix_says_so() -> None:
         of(-x + tanh(J @ x))
     with pytest.raises(NotCovered, match="give its law"):
         jacobian(Dynamics({x: -x + J @ tanh(x)}))
-    with pytest.raises(NotCovered, match="give the law of x|give its law"):
+    with pytest.raises(NotCovered, match="give its law"):
         jacobian(Dynamics({x: -x + J @ tanh(x), Field("y"): x * Field("y")}))
     net = Dynamics({x: -x + Gaussian("S", Rational(1, 9), symmetry=Rational(1, 2)) @ x})
     with pytest.raises(NotCovered):

@@ -144,7 +144,7 @@ def linearise(declared: SpectrumDeclaration) -> Pencil:
     for h in heads:
         build.add(h, h, Z)
     for (p, q), matrix in spectrum.blocks.items():
-        start, end = spectrum.rows.index(p), spectrum.rows.index(q)
+        start, end = spectrum.heads.index(p), spectrum.heads.index(q)
         for coefficient, word in matrix.terms:
             build.place(start, end, -coefficient, word)
     entries = tuple((i, j, value) for (i, j), value in sorted(build.bare.items()) if value != 0)
@@ -254,7 +254,7 @@ def schur_complement(pencil: Pencil) -> ImmutableDenseMatrix:
 
 def _noncommuting(declared: SpectrumDeclaration) -> ImmutableDenseMatrix:
     """z − M, read off the declared words one factor at a time."""
-    rows = declared.spectrum.rows
+    rows = declared.spectrum.heads
     out = Z * eye(len(rows))
     for (p, q), matrix in declared.spectrum.blocks.items():
         out[rows.index(p), rows.index(q)] -= _expression(matrix)

@@ -56,7 +56,7 @@ class Spectrum:
     Attributes
     ----------
     blocks : dict of (row, column) to Matrix
-    rows : block rows, populations or fields, in order
+    heads : block rows, populations or fields, in order
     populations : the population of every block row
     hermitian : bool
         Whether the matrix equals its transpose by construction.
@@ -82,8 +82,8 @@ class Spectrum:
 
     def __init__(self, matrix: Any, name: str | None = None, defaults: Mapping[Any, Any] | None = None) -> None:
         self.blocks: Blocks = _as_blocks(matrix)
-        self.rows: tuple[Row, ...] = tuple(dict.fromkeys(p for pair in self.blocks for p in pair))
-        self.populations: tuple[Population, ...] = tuple(population_of(r) for r in self.rows)
+        self.heads: tuple[Row, ...] = tuple(dict.fromkeys(p for pair in self.blocks for p in pair))
+        self.populations: tuple[Population, ...] = tuple(population_of(r) for r in self.heads)
         self.name = name
         nodes = self._nodes
         self.matrices: tuple[RandomMatrix, ...] = tuple(matrices_of(*nodes))

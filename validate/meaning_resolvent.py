@@ -137,9 +137,9 @@ def linearise_deviation(declared: Spectrum, pencil: Pencil, values: Values, rng:
     spaces = [*declared.populations, *(p for m in declared.matrices for p in (m.rows, m.cols))]
     sites = Sites.of(values, spaces, declared.matrices, exprs, rng, 7.0)
     rows = []
-    for p in declared.rows:
+    for p in declared.heads:
         row = []
-        for q in declared.rows:
+        for q in declared.heads:
             shape = sites.sizes[population_of(p)], sites.sizes[population_of(q)]
             own = sites.values[Z] * np.eye(*shape) if p == q else np.zeros(shape)
             row.append(own - sites.matrix(declared.blocks[p, q]) if (p, q) in declared.blocks else own)

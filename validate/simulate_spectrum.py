@@ -80,7 +80,7 @@ def prepare(model: Spectrum, N: int, seed: int, params: Mapping[Any, Any], *, la
         N=N,
         sizes=tuple(writer.numbers.size(p)[1] for p in model.populations),
         blocks=tuple(
-            (model.rows.index(p), model.rows.index(q), writer.expression(block))
+            (model.heads.index(p), model.heads.index(q), writer.expression(block))
             for (p, q), block in model.blocks.items()
         ),
         matrices=tuple(matrix_spec(atom, writer.numbers) for atom in model.matrices),

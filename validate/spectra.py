@@ -142,9 +142,9 @@ def sample(
     labels = {q: _labels(q, numbers, rng(f"quenched:{label(q)}"), quantiles) for q in spectrum.quenched}
     evaluate = _Evaluator(numbers, {atom: drawn[label(atom)] for atom in spectrum.matrices}, labels)
     rows = []
-    for p in spectrum.rows:
+    for p in spectrum.heads:
         row = []
-        for q in spectrum.rows:
+        for q in spectrum.heads:
             block = spectrum.blocks.get((p, q))
             size = numbers.size(population_of(p))[1], numbers.size(population_of(q))[1]
             row.append(np.zeros(size) if block is None else evaluate.matrix(block))
