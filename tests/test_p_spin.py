@@ -141,13 +141,14 @@ def test_variants(model: Gibbs, point: dict[str, float], size: int) -> None:
         assert float(run[name].mean[0]) == pytest.approx(float(solution[name]), abs=allowed), name
 
 
-@pytest.mark.parametrize("cold", [False])
+@pytest.mark.parametrize("cold", [False, True])
 def test_every_step_is_checked(cold: bool) -> None:
     model = mixed(Ising(), V(s) - h * total(s))
     derivation = derive(zero_temperature(model) if cold else model).derivation
     ticks = verify(derivation)
     assert [(t.title, t.detail) for t in ticks if t.passed is not True] == []
-    assert [m for m in survey_mutants(derivation) if not m.caught] == []
+    same = {"replicon × 1.1", "replicon + 0.1"} if cold else set()  # infinite
+    assert [m for m in survey_mutants(derivation) if not m.caught and m.label not in same] == []
 
 
 def test_what_random_functions_need() -> None:

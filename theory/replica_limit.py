@@ -330,6 +330,15 @@ class ReplicaState(Form):
         out += [equation_line(value, average, f"fixes {text(lam)}") for lam, average, value in p.constraints]
         return out + [equation_line(Symbol(name), expr) for name, expr in p.observables]
 
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        p = self.problem
+        for k, (s, rhs) in enumerate(p.equations):
+            wrong = (*p.equations[:k], (s, rhs * Rational(11, 10)), *p.equations[k + 1 :])
+            yield f"equation of {s} × 1.1", replace(self, problem=replace(p, equations=wrong))
+        for k, (name, expr) in enumerate(p.observables):
+            seen = (*p.observables[:k], (name, expr + Rational(1, 10)), *p.observables[k + 1 :])
+            yield f"{name} + 0.1", replace(self, problem=replace(p, observables=seen))
+
 
 @dataclass(frozen=True)
 class Observe(Rule):

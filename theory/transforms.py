@@ -14,7 +14,7 @@ from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import Field, UnitSymbol
 from quenched.theory.model import Map, Model, rebuild
 from quenched.theory.spaces import as_expr, as_scalar, t
-from quenched.theory.substitute import substitute
+from quenched.theory.substitute import parameters_of, substitute
 
 if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs
@@ -184,7 +184,7 @@ def zero_temperature(model: Gibbs) -> Gibbs:
     Parameters
     ----------
     model : Gibbs
-        Its inverse temperature is dropped, and with it a parameter that occurs nowhere else.
+        Its inverse temperature is dropped, and with it a parameter that occurs nowhere else, and observables of it.
 
     Raises
     ------
@@ -197,4 +197,5 @@ def zero_temperature(model: Gibbs) -> Gibbs:
         raise QuenchedError(f"zero_temperature takes a Gibbs measure, got {type(model).__name__}")
     cold = Gibbs(model.priors, model.energy, model.weights, 1, model.name, None, True, model.starts)
     cold.defaults = {s: v for s, v in model.defaults.items() if s in cold.parameters}
-    return cold.observe(**model.observables)
+    lost = set(model.parameters) - set(cold.parameters)
+    return cold.observe(**{name: e for name, e in model.observables.items() if not parameters_of(e) & lost})

@@ -90,9 +90,11 @@ class Direct:
     def moments(self, b: Array, v: float) -> Moments:
         """Of one replica in fields b with V = v."""
         if self.kind == "state":
-            w = self.mu * np.exp(b[..., None] * self.x + v * self.x**2 / 2)
+            exponent = b[..., None] * self.x + v * self.x**2 / 2
+            top = exponent.max(-1)
+            w = self.mu * np.exp(exponent - top[..., None])
             z = w.sum(-1)
-            return Moments(z, w @ self.x / z, w @ self.x**2 / z)
+            return Moments(z * np.exp(top), w @ self.x / z, w @ self.x**2 / z)
         w, y = self._normal(b, v) * self.f, (self.u - b[..., None]) / v
         z = w.sum(-1)
         return Moments(z, (w * y).sum(-1) / z, (w * (y**2 - 1 / v)).sum(-1) / z)
@@ -126,16 +128,18 @@ def grid(edges: list[float], panels: int = PANELS) -> tuple[Array, Array]:
     return np.concatenate(nodes), np.concatenate([(b - a) / 2 * w for a, b in pairwise(corners)])
 
 
-def site_mean(site: SiteInField, at: dict[Symbol, float], scale: Expr, powers: list[int]) -> float:
+def site_mean(
+    site: SiteInField, at: dict[Symbol, float], scale: Expr, powers: list[int], panels: int = PANELS
+) -> float:
     """E over labels and the Gaussian field of scale · Π ⟨x^p⟩."""
     total = 0.0
-    z, w = trapezoid(241)
+    z, w = trapezoid(10 * panels + 1)
     for labels, probability in every_label(site, at):
         numbers = {**at, **labels}
-        direct = Direct(site, numbers)
+        direct = Direct(site, numbers, panels)
         b, k, v = (number(e, numbers).real for e in (site.b, site.k, site.v))
         found = direct.moments(b + np.sqrt(k) * z, v)
-        product_ = np.prod([found.power(p) for p in powers], axis=0)
+        product_ = np.prod([np.ones_like(w), *(found.power(p) for p in powers)], axis=0)
         total += probability * number(scale, numbers).real * float(w @ product_ / w.sum())
     return total
 

@@ -22,11 +22,12 @@ from quenched.theory.fields import Field, unbind
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.lower import CopiedAction
 from quenched.theory.observables import Mean
-from quenched.theory.priors import fixed_norm
+from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import ReplicaProblem, X
 from quenched.theory.replica_ansatz import NREP, Orbit, RSAction, SiteInField, Variable, orbit_of, replica_site
 from quenched.theory.replica_limit import FreeEntropyForm, ReplicaState, RepliconForm, SaddleEquations
 from quenched.theory.replica_lower import COLD, ReplicatedAction
+from quenched.theory.replica_observe import AT_THE_SADDLE, declared_name, part_name
 from quenched.theory.saddle import OrderParameter, SiteProblem
 from quenched.validate.generate import label
 from quenched.validate.meaning import draw_parameters, number, relative
@@ -210,7 +211,7 @@ def ansatz_deviation(model: Gibbs, problem: SiteProblem, action: RSAction, value
     for span in ((1.5, 3.0), (3.0, 6.0)):
         if np.isfinite(found):
             break
-        values = draw_parameters(model, rng, span)  # type: ignore[arg-type]
+        values = {**draw_parameters(model, rng, span), COLD: 0.5 / span[0]}  # type: ignore[arg-type]
         found = _ansatz_deviation(problem, action, values, rng)
     return found
 
@@ -542,16 +543,30 @@ def expected(
     for s in states:
         tag = "" if len(states) == 1 else f"_{s.variable.name}"
         for name, powers in (("m", [1]), ("q", [1, 1]), ("Q", [2])):
-            if name + tag not in taken:
-                out[name + tag] = site_mean(s, at, Mul(1), powers)
+            own = f"{name}_{s.variable.name}" if name + tag in taken else name + tag
+            out[own] = site_mean(s, at, Mul(1), powers)
+    if model.energy == 0:
+        out |= _entropy(model, states, at, out["free_entropy"])
     beta = sorted(model.beta.free_symbols, key=str)
     if len(beta) == 1 and beta[0] in at:
         out |= _thermodynamics(model, free, ev, at, beta[0], states)
-    for name, expr in model.observables.items():
-        found = _declared(expr, action, at)
+    for name, expr in asked(model).items():
+        found = declared_value(expr, action, at)
         if found is not None:
-            out[f"_declared {name}"] = found
-    return out
+            out[name] = found
+    return out | dict.fromkeys(named_replicon(model), out["replicon"])
+
+
+def asked(model: Gibbs) -> dict[str, Expr]:
+    """Declared observables and the means in them, under the names of the hand-over."""
+    parts = {part_name(node): node for expr in model.observables.values() for node in expr.atoms(Mean)}
+    return {**parts, **{declared_name(name): expr for name, expr in model.observables.items()}}
+
+
+def named_replicon(model: Gibbs) -> list[str]:
+    """Names under which the replicon eigenvalue is handed over."""
+    own = [n for n, e in model.observables.items() if AT_THE_SADDLE.get(type(e).__name__) == "replicon"]
+    return ["replicon", *map(declared_name, own)]
 
 
 def _thermodynamics(
@@ -565,13 +580,19 @@ def _thermodynamics(
 
     slope = (8 * (phi(1) - phi(-1)) - (phi(2) - phi(-2))) / (12 * step)
     energy = -slope / number(model.beta.diff(scale), at).real
-    counts = [len(model.priors[f].weights()) for f in model.fields]
     out = {"energy": energy}
-    if all(counts) and not model.weights:
-        fractions = [number(s.variable.fraction, at).real for s in states]
-        count = sum(f * np.log(c) for f, c in zip(fractions, counts, strict=True))
-        out["entropy"] = phi(0) + count + number(model.beta, at).real * energy
+    if not model.weights:
+        out |= _entropy(model, states, at, phi(0) + number(model.beta, at).real * energy)
     return out
+
+
+def _entropy(model: Gibbs, states: list[SiteInField], at: Values, relative_to_prior: float) -> dict[str, float]:
+    """The entropy from that relative to the prior: a uniform law of finitely many values, or of a sphere."""
+    counts = [1 if on_sphere(model.priors[f]) else len(model.priors[f].weights()) for f in model.fields]
+    if not all(counts):
+        return {}
+    fractions = [number(s.variable.fraction, at).real for s in states]
+    return {"entropy": relative_to_prior + sum(f * np.log(c) for f, c in zip(fractions, counts, strict=True))}
 
 
 def evaluator_at(ev: Evaluator, at: dict[Symbol, float], expr: Expr) -> float:
@@ -581,17 +602,17 @@ def evaluator_at(ev: Evaluator, at: dict[Symbol, float], expr: Expr) -> float:
     return fresh.number(expr, at)
 
 
-def _declared(expr: Expr, action: RSAction, at: dict[Symbol, float]) -> float | None:
+def declared_value(expr: Expr, action: RSAction, at: dict[Symbol, float], panels: int = PANELS) -> float | None:
     """An observable of products of moments by sums over states; None for others."""
     means = sorted(expr.atoms(Mean), key=str)
-    found = [_mean(node, action, at) for node in means]
+    found = [_mean(node, action, at, panels) for node in means]
     if any(f is None for f in found) or not means or expr.xreplace(dict.fromkeys(means, Mul(0))).free_symbols - set(at):
         return None
     swapped = expr.xreplace({n: Mul(f) for n, f in zip(means, found, strict=True)})
     return number(swapped, at).real if swapped.is_number or swapped.free_symbols <= set(at) else None
 
 
-def _mean(node: Mean, action: RSAction, at: dict[Symbol, float]) -> float | None:
+def _mean(node: Mean, action: RSAction, at: dict[Symbol, float], panels: int) -> float | None:
     body = unbind(node.body).expand()
     site = next((s for s in action.sites if s.variable.population == node.population.name), None)
     if site is None or body.has(Apply, Transpose) or site.variable.kind != "state":
@@ -613,12 +634,13 @@ def _mean(node: Mean, action: RSAction, at: dict[Symbol, float]) -> float | None
             getattr(s, "population", None) and s not in site.variable.weight.labels for s in scale.free_symbols
         ):
             return None
-        total += site_mean(site, at, scale, list(powers.values()))
+        total += site_mean(site, at, scale, list(powers.values()), panels)
     return total
 
 
 __all__ = [
     "ansatz_deviation",
+    "declared_value",
     "limit_deviation",
     "observables_deviation",
     "replicate_deviation",

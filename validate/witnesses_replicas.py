@@ -10,11 +10,13 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.record import Rule
 from quenched.theory.replica_ansatz import ReplicaSymmetry
 from quenched.theory.replica_blocks import BlockEquations, Blocks
+from quenched.theory.replica_cold import ObserveCold, ZeroTemperature
 from quenched.theory.replica_condense import Condense, condensed, pattern_matrices
 from quenched.theory.replica_limit import Extremise, FewReplicas, Observe, Replicon
 from quenched.theory.replica_lower import Replicate
 from quenched.validate.meaning_condense import condense_deviation
 from quenched.validate.meaning_replica_blocks import block_equations_deviation, blocks_deviation
+from quenched.validate.meaning_replica_cold import cooling_deviation, observed_cold_deviation
 from quenched.validate.meaning_replica_steps import (
     ansatz_deviation,
     limit_deviation,
@@ -27,6 +29,9 @@ from quenched.validate.witness_types import DIFFERENCES, Witness
 
 #: Comparisons of quadratures of different kinds.
 QUADRATURES = 1e-7
+
+#: Limits β → ∞, extrapolated.
+LIMITS = 2e-3
 
 #: Labels of a site up to which all sets of their values are summed over.
 FEW_LABELS = 6
@@ -90,6 +95,16 @@ WITNESSES: dict[type[Rule], Witness] = {
         "P″ by differences of 4 explicit replicas, covariance of a site by sums over states",
         DIFFERENCES,
         lambda b, a, s: declared(s) and replicon_deviation(b, a, s.values, s.rng()),
+    ),
+    ZeroTemperature: Witness(
+        "energy, equations, norms, fields and replicon at β = 4 … 128, extrapolated",
+        LIMITS,
+        lambda b, a, s: declared(s) and cooling_deviation(b, a, s.values, s.rng()),
+    ),
+    ObserveCold: Witness(
+        "moments by sums over states at large β, extrapolated",
+        LIMITS,
+        lambda b, a, s: observed_cold_deviation(b, a, declared(s), s.values, s.rng()),
     ),
     Observe: Witness(
         "moments by sums over states, energy by differences of Φ",
