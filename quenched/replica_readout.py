@@ -193,12 +193,17 @@ class Readout:
         return Number(root, 1e-9 * (1 + abs(root)))
 
     def capacity(self, leaf: Functional) -> Number:
-        """Where the solutions of all constraints shrink to a point, or, of units with finitely many values, run out."""
+        """Where a state with a declared start is lost, the solutions of all constraints shrink to a point, or run out.
+
+        The first of measures with an initial state, the last of constraints on units with finitely many values.
+        """
         from quenched.numerics.replica_curves import shrinking
 
         parameter = leaf.args[0]
         if not isinstance(parameter, Symbol) or parameter not in self.model.parameters:
             raise QuenchedError(f"{leaf}: expected a parameter of the measure")
+        if self.theory.problem.start:
+            return self._lost(parameter)
         if "entropy" in self.branch.values and all(law.weights() for law in self.model.priors.values()):
             from quenched.theory.observables import functional
 
@@ -216,6 +221,20 @@ class Readout:
             except (QuenchedError, ConvergenceError, ValueError):
                 continue
         raise QuenchedError(f"{leaf}: the overlap of solutions does not reach 1 for {parameter} around {here:g}")
+
+    def _lost(self, parameter: Symbol) -> Number:
+        """Where this branch turns back as a parameter grows."""
+        import numpy as np
+
+        from quenched.numerics.replica_curves import fold
+
+        here, x = self.values[parameter], np.array(self.branch.x)
+        for far in (3.0, 30.0):
+            try:
+                return fold(self.theory.problem, parameter, self.values, x, (here, here + far * abs(here)))[0]
+            except QuenchedError as stop:
+                failure = stop
+        raise failure
 
     def _at(self, parameter: Symbol, value: float) -> Readout:
         from quenched.numerics.replica import solve_replica

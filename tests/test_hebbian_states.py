@@ -6,6 +6,7 @@ import pytest
 from sympy import cos, symbols
 
 from quenched import (
+    Capacity,
     Circulant,
     Field,
     Gaussian,
@@ -132,6 +133,21 @@ def test_samples_of_correlations() -> None:
     chains = simulate(glass, 12, trials=6, route="monte carlo", sweeps=8000, burn=100, **how)
     gap = float(chains["chi"].mean[0] - exact["chi"].mean[0])
     assert abs(gap) < 0.03
+
+
+def test_options_of_the_catalogue() -> None:
+    made = catalogue["hebbian-length-correlations"]
+    assert float(derive(made(other=2, size=9)).solve()["q"]) == pytest.approx(0.33022, abs=6e-6)
+    assert float(derive(made(start=False)).solve()["chi_SG"]) == pytest.approx(1 / (1 - 0.1105), abs=1e-4)
+    assert float(derive(made(start=False, size=9)).solve()["chi_SG"]) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_capacity_of_a_measure_with_a_start() -> None:
+    """A declared observable: where the state of the start is lost."""
+    model = zero_temperature(catalogue["hopfield"]())
+    model.observe(alpha_c=Capacity(next(p for p in model.parameters if p.name == "alpha")))
+    assert float(derive(model).solve(alpha=0.1)["alpha_c"]) == pytest.approx(0.13790557, abs=2e-8)
 
 
 def test_fields_of_correlations() -> None:

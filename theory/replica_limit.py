@@ -14,7 +14,7 @@ from typing import ClassVar
 from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Rational, S, Symbol, eye, log
 
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.observables import Mean
+from quenched.theory.observables import Mean, SpinGlassSusceptibility
 from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, site_average
 from quenched.theory.record import Form, Line, Rule
@@ -299,21 +299,25 @@ def _connected(action: RSAction, left: Orbit, right: Orbit) -> Expr:
 
 
 def susceptibilities(form: RepliconForm) -> dict[str, Expr]:
-    """Σ(1 − P″Σ)^{-1} of the overlap of two replicas of every field: how much the overlap fluctuates, N Σ_ij c_ij²."""
+    """Σ_qq + Σ_q (1 − P″Σ)^{-1} P″ Σ_q of the overlap q of two replicas of every field: N times how it fluctuates."""
     action, size = form.state.free.action, len(form.pairs)
-    own = {}
-    for k, orbit in enumerate(form.pairs):
-        site = site_of(action, orbit.population)
-        if site.variable.kind == "state" and {a for a, _ in orbit.atoms} == {site.variable.name}:
-            own[site.variable] = k
-    if not own:
-        return {}
-    sigma = Matrix(size, size, lambda i, j: _connected(action, form.pairs[i], form.pairs[j]))
-    entries = [[Dummy() for _ in range(size)] for _ in range(size)]
-    gap = (eye(size) - Matrix(entries)).adjugate() / (eye(size) - Matrix(entries)).det()
-    known = {entries[i][j]: form.matrix[i][j] for i in range(size) for j in range(size)}
-    response = sigma * gap.xreplace(known)
-    return {glass_name(v.name): (v.fraction * response[k, k]).together() for v, k in own.items()}
+    coupling, dummies = pair_couplings(action, form.pairs)
+    values = {d: action.values[o] for o, d in dummies.items()}
+    slots = [dummies[o] for o in form.pairs]
+    second = Matrix(size, size, lambda i, j: coupling.diff(slots[i], slots[j]).xreplace(values))
+    entries = Matrix(size, size, lambda i, j: Dummy())
+    known = {entries[i, j]: form.matrix[i][j] for i in range(size) for j in range(size)}
+    gap = eye(size) - entries
+    response = (gap.adjugate() / gap.det()).xreplace(known) * second if size else second
+    out = {}
+    for site in (s.variable for s in action.sites if s.variable.kind == "state"):
+        own = Orbit(site.population, ((site.name, 0), (site.name, 1)))
+        cross = Matrix(1, size, lambda _, j, own=own: _connected(action, own, form.pairs[j]))
+        whole = (
+            _connected(action, own, own) + (cross * response * cross.T)[0, 0] if size else _connected(action, own, own)
+        )
+        out[glass_name(site.name)] = site.fraction * whole
+    return out
 
 
 # -- hand over -----------------------------------------------------------------------------------------------------
@@ -358,7 +362,9 @@ class Observe(Rule):
         action = free.action
         replicated = action.problem.action
         assert isinstance(replicated, ReplicatedAction)
-        named = {"free_entropy": free.value, "replicon": before.eigenvalue, **susceptibilities(before)}
+        named = {"free_entropy": free.value, "replicon": before.eigenvalue}
+        if any(e.has(SpinGlassSusceptibility) for _, e in self.declared):
+            named |= susceptibilities(before)
         seen = tuple(self._states(action)) + tuple(self._thermodynamics(free))
         seen += tuple(self._declared(action, dict(seen) | named))
         used = [free.value, before.eigenvalue, *(e for _, e in seen)]
