@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
 from quenched.validate.bonds import Bond, BondSpec
+from quenched.validate.exponents import DIMENSION, SPECTRUM, Spectrum, kaplan_yorke
 from quenched.validate.integrators import SCHEMES, Scratch
 from quenched.validate.measure import Lags, Recorder
 from quenched.validate.program import Crossing, Moment, Program, load
@@ -53,6 +54,7 @@ class Task:
     realisation: int = 0
     substeps: int = 1
     crossings: dict[str, Crossing] = field(default_factory=dict)
+    exponents: int = 0
 
     def number(self, realisation: int) -> Task:
         """The same task for another realisation."""
@@ -207,6 +209,11 @@ class Network:
         if self._history is not None:
             self._history[:, self.trajectories :] *= factors
 
+    def mix_past(self, mixing: Array) -> None:
+        """Replace remembered tangent vectors by the same combinations of them as the present ones (no bonds)."""
+        if self._history is not None:
+            self._history[:, self.trajectories :] = mixing @ self._history[:, self.trajectories :]
+
 
 def initial_state(net: Network, functions: dict[str, Any]) -> Array:
     """Start values: declared laws and expressions, standard normal by default, and a random tangent vector."""
@@ -216,6 +223,8 @@ def initial_state(net: Network, functions: dict[str, Any]) -> Array:
         if law is not None:
             y[:B, where] = sample_law(net.stream(f"initial:{name}"), (B, where.stop - where.start), law)
     functions["start"](net, 0.0, y)
+    if task.exponents:
+        y[:B] = y[0]
     if task.program.tangent:
         y[B:] = net.stream("tangent").standard_normal((B, net.shape[1]))
         y[B:] /= np.linalg.norm(y[B:], axis=1, keepdims=True)
@@ -233,7 +242,7 @@ class Noise:
         self._spare = np.zeros_like(self._block)
         edges = np.cumsum([0, *sizes])
         self.parts = [self._block[:, a:b] for a, b in pairwise(edges)]
-        self._substeps = task.substeps
+        self._substeps, self._common = task.substeps, task.exponents > 0
         scale = 1.0 if task.clock == "map" else 1 / np.sqrt(task.dt)
         self._scale = scale / np.sqrt(task.substeps)
 
@@ -245,6 +254,8 @@ class Noise:
                 self._rng.standard_normal(out=self._spare)
                 self._block += self._spare
             self._block *= self._scale
+            if self._common:
+                self._block[:] = self._block[0]
         return self.parts
 
 
@@ -311,12 +322,13 @@ def realise(task: Task) -> dict[str, NDArray[np.float64]]:
     return out
 
 
-def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth]:
+def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth | Spectrum]:
     """Run the transient and the measurement window."""
     task = net.task
     step, scratch, noise = SCHEMES[task.scheme].step, Scratch(net.shape), Noise(net)
     rhs: Callable[..., None] = _bind(functions["rhs"], net)
-    recorder, growth = Recorder(task.lags, task.moments, net, functions), Growth(net, task.burn)
+    recorder = Recorder(task.lags, task.moments, net, functions)
+    growth = (Spectrum if task.exponents else Growth)(net, task.burn)
     fresh = any(s.fresh for s in task.matrices) or any(s.fresh for s in task.vectors)
     y = initial_state(net, functions)
     end = task.burn + task.window + task.lags.ahead + task.lags.behind
@@ -359,7 +371,7 @@ def check_finite(y: Array, now: float, task: Task) -> None:
 
 
 def observables(
-    net: Network, functions: dict[str, Any], recorder: Recorder, growth: Growth
+    net: Network, functions: dict[str, Any], recorder: Recorder, growth: Growth | Spectrum
 ) -> dict[str, NDArray[np.float64]]:
     """Observables of one realisation from its averaged moments (or, with explicit time, from each time's)."""
     task = net.task
@@ -373,6 +385,9 @@ def observables(
             array = array.mean(axis=0)
         width = len(task.lags.steps) if task.curves[name] else 1
         out[name] = np.array(np.broadcast_to(np.atleast_1d(array), (width,)))
+    if isinstance(growth, Spectrum):
+        out[SPECTRUM] = growth.rates() / (1.0 if task.clock == "map" else task.dt)
+        out[DIMENSION] = np.array([kaplan_yorke(out[SPECTRUM])])
     for name, crossing in task.crossings.items():
         found = recorder.paths.moments(crossing)
         out[name] = found.ratio if crossing.statistic == "participation" else found.variance

@@ -68,7 +68,8 @@ def simulate(
         Compute again what the store has.
     **named
         Settings of the head's simulator (for a Dynamics or Map ``dt, duration, burn, lags, dtype, trajectories, scheme,
-        lyapunov, substeps``: see `quenched.validate.simulate_dynamics.prepare`), and values of parameters by name.
+        lyapunov, substeps, lyapunov_spectrum``: see `quenched.validate.simulate_dynamics.prepare`), and values of
+        parameters by name.
 
     Returns
     -------

@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
-from quenched.validate import dimension, integrators, measure, realise, sampling
+from quenched.validate import dimension, exponents, integrators, measure, realise, sampling
 from quenched.validate.estimators import Run, Sample
 from quenched.validate.experiment import check_counts
+from quenched.validate.exponents import check_exponents, spectrum_estimators
 from quenched.validate.generate import Tables, generate, label
 from quenched.validate.integrators import SCHEMES
 from quenched.validate.measure import Lags
@@ -51,6 +52,9 @@ class Problem:
             name: Sample.of(np.array([r[name] for r in results]), lags if curve else None, plan.estimators[name](order))
             for name, curve in plan.curves.items()
         }
+        if task.exponents:
+            made = spectrum_estimators()
+            observables |= {n: Sample.of(np.array([r[n] for r in results]), None, e) for n, e in made.items()}
         names = ("scheme", "dtype", "trajectories", "substeps", "clock")
         settings = {n: getattr(task, n) for n in names} | {"stride": task.lags.stride * self.unit}
         return Run(
@@ -84,6 +88,7 @@ def prepare(
     scheme: str | None = None,
     lyapunov: bool = True,
     substeps: int = 1,
+    lyapunov_spectrum: int = 0,
 ) -> Problem:
     """Put numbers into the generated program.
 
@@ -109,6 +114,9 @@ def prepare(
         Whether to carry tangent vectors.
     substeps : int
         Noise of a step is the sum of this many draws, so runs at dt with 2 and at dt/2 with 1 share their noise.
+    lyapunov_spectrum : int
+        Number of Lyapunov exponents to measure, the largest ones, by QR decompositions: observables
+        ``lyapunov_spectrum`` (k,) and ``kaplan_yorke``, the dimension that they give (nan if k is too small for it).
 
     Raises
     ------
@@ -116,6 +124,8 @@ def prepare(
         For bad settings, unknown or missing parameters.
     """
     check_counts(trajectories=trajectories, substeps=substeps)
+    if not isinstance(lyapunov_spectrum, int) or lyapunov_spectrum < 0:
+        raise QuenchedError(f"lyapunov_spectrum should be a number of exponents, got {lyapunov_spectrum!r}")
     if dtype not in ("float32", "float64"):
         raise QuenchedError(f"dtype should be 'float64' or 'float32', got {dtype!r}")
     check_supported(model)
@@ -142,6 +152,10 @@ def prepare(
     stride = clock.stride if program.autonomous else max(1, clock.stride // 10)
     steps = clock.lag_steps(lags)
     sizes = {p.name: numbers.size(p) for p in tables.populations}
+    if lyapunov_spectrum:
+        dimensions = sum(sizes[f.population.name][1] for f in tables.fields)
+        why = plan.unmeasured.get("lyapunov", "")
+        check_exponents(lyapunov_spectrum, dimensions, trajectories, program.tangent, bool(tables.bonds), why)
     task = Task(
         program=program,
         moments=moments,
@@ -162,12 +176,13 @@ def prepare(
         window=clock.window,
         lags=Lags.of(steps, offsets, stride, moments, plan.crossings.values()),
         delays=tuple(clock.delay_steps(numbers(d), d) for d in tables.delays),
-        trajectories=trajectories,
+        trajectories=lyapunov_spectrum or trajectories,
         dtype=dtype,
         seed=seed,
         N=N,
         substeps=substeps,
         crossings=plan.crossings,
+        exponents=lyapunov_spectrum,
     )
     parameters = {p.name: v for p, v in values.items()}
     identity = {"model": declared.key(), "version": package_version(), "task": replace(task, realisation=0)}
@@ -191,7 +206,7 @@ def without_silent_noise(model: Model, values: Values) -> Model:
 def package_version() -> str:
     """Version of the installed package and digest of the code that realisations run: part of every stored key."""
     code = hashlib.sha256()
-    for module in (sampling, integrators, measure, realise, dimension):
+    for module in (sampling, integrators, measure, realise, dimension, exponents):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"
