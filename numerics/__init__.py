@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .path_march import March, march_paths
     from .public import average1, average2, label_variance, labelled1, labelled2
     from .solver import solve
+    from .starts import start_dependence
     from .trajectories import Sampling, solve_process
     from .types import Branch, Number, RawSolution
 
@@ -27,6 +28,7 @@ _HOME = {
     "march_paths": "path_march",
     "process_growth": "path_growth",
     "solve_process": "trajectories",
+    "start_dependence": "starts",
     "Branch": "types",
     "Number": "types",
     "RawSolution": "types",
@@ -49,6 +51,7 @@ __all__ = [
     "process_growth",
     "solve",
     "solve_process",
+    "start_dependence",
     "sweep",
 ]
 

@@ -19,7 +19,7 @@ from .averages import Averages
 from .delays import lags_of, modes, with_kinks
 from .fixedpoints import static_roots
 from .growth import growth_rate
-from .stability import TINY, variances
+from .stability import TINY, oscillating_mean, variances
 from .system import System
 from .timegrid import FlowGrid, MapGrid, flow_grid
 from .types import Array, Branch
@@ -337,7 +337,9 @@ class Solver:
             return None
         fine = System(self.averages, _finer(guess, self._size(system, x)))
         y = self._certain(fine, guess.on(fine), 1e-12)
-        self.stable = self._mean_stable(system, x)
+        u = system.unpack(x)
+        v = np.maximum(system.variance(u), TINY)
+        self.stable = self._mean_stable(system, x) and oscillating_mean(self.averages, u.mean, v) is None
         return self._wave(system, x, fine, y), self.iterations
 
     def _mean_stable(self, system: System, x: Array) -> bool:

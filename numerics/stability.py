@@ -7,6 +7,8 @@ itself, where the linearised static equations with gain(z, 0) have the eigenvalu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
@@ -121,10 +123,28 @@ def _slope(averages: Averages, s: int, m: Array, v: Array, covariance: dict[tupl
 
 def collective_rate(averages: Averages, m: Array, v: Array, q: Array, slopes: Array) -> Number | None:
     """Leading rate of modes of the mean and along the fixed point, by counting zeros of det(1 − M(z)); None if none."""
+    if not np.any(q) and not np.any(averages.mean_gain()):
+        return None
+    return _rightmost_zero(averages, _collective(averages, m, v, q, slopes))
+
+
+def oscillating_mean(averages: Averages, m: Array, v: Array) -> Number | None:
+    """Rate at which an oscillation of the means about a state grows, its covariances kept; None if none does."""
+    if not np.any(averages.mean_gain()):
+        return None
+    nothing = np.zeros(averages.problem.closure)
+    determinant = _collective(averages, m, v, nothing, np.zeros(len(averages.problem.two_points)))
+    still = determinant(_operators(averages, 0.0, np.zeros(1))[0])[0]
+    if np.real(still) <= 0:  # a real mode grows: whether it does with the covariances is told by the state's equations
+        return None
+    rate = _rightmost_zero(averages, determinant, 0.0)
+    return rate if rate is not None and rate.value > 10 * rate.error else None
+
+
+def _collective(averages: Averages, m: Array, v: Array, q: Array, slopes: Array) -> Callable[[np.ndarray], np.ndarray]:
+    """det(1 − M(z)) of perturbations of the means and, with static covariances q, along the fixed point."""
     problem = averages.problem
     n, trivial = len(m), not np.any(q)
-    if trivial and not np.any(averages.mean_gain()):
-        return None
     ordered = [] if trivial else ordered_pairs(averages)
     one, two = _derivatives(averages, m, v, q, slopes)
     dc = 0.0 if problem.clock == "flow" else 1.0
@@ -152,9 +172,9 @@ def collective_rate(averages: Averages, m: Array, v: Array, q: Array, slopes: Ar
                     matrix[:, n + i, n + ordered.index((source[0], source[0]))] += weight * by_variance
                 if source in ordered:
                     matrix[:, n + i, n + ordered.index(source)] += weight * by_cov
-        return np.linalg.det(np.eye(n + len(ordered)) - matrix)
+        return np.asarray(np.linalg.det(np.eye(n + len(ordered)) - matrix))
 
-    return _rightmost_zero(averages, determinant)
+    return determinant
 
 
 def averages_gain(
@@ -220,25 +240,29 @@ def _change(
     return by_mean, 2 * by_variance, slope
 
 
-def _rightmost_zero(averages: Averages, determinant: object) -> Number | None:
-    """Largest Re z (flow) or log|z| (map) of the zeros of a determinant that tends to 1 at infinity."""
+def _rightmost_zero(
+    averages: Averages, determinant: Callable[[np.ndarray], np.ndarray], above: float | None = None
+) -> Number | None:
+    """Largest Re z (flow) or log|z| (map), beyond a bound, of the zeros of a determinant that tends to 1 at infinity."""
     edge = averages.edge()
     flow = averages.problem.clock == "flow"
-    half = (
-        np.concatenate([np.linspace(0, 5, 800), np.geomspace(5, 1e5, 400)[1:]]) if flow else np.linspace(0, np.pi, 1200)
-    )
+    # Close to the axis as fine as poles are to the line: those of units sit there at the edge.
+    near, far = np.geomspace(1e-8, 0.05, 300), np.geomspace(5, 1e5, 400)
+    line = np.concatenate([[0.0], near, np.linspace(0.05, 5, 800)[1:], far[1:]])
+    half = line if flow else np.linspace(0, np.pi, 1200)
 
     def count(rate: float) -> int:
-        values = determinant(_operators(averages, rate, half)[0]) + 1e-300  # type: ignore[operator]
+        values = determinant(_operators(averages, rate, half)[0]) + 1e-300
         turn = float(np.sum(np.angle(values[1:] / values[:-1])))
         # The half line ω > 0 gives half of the winding number; zeros to the right of the line turn it clockwise.
         return round(-turn / np.pi)
 
-    low, high = edge + 1e-6 * (1 + abs(edge)), edge + 1.0
+    low = edge + 1e-6 * (1 + abs(edge)) if above is None else above
+    high = low + 1.0
     if count(low) < 1:
         return None
     while count(high) >= 1:
-        low, high = high, edge + 2 * (high - edge)
+        low, high = high, high + 2 * (high - low)
         if high > 1e6:
             return Number(np.inf, 0.0)
     while high - low > 1e-6 * (1 + abs(high)):
@@ -247,12 +271,14 @@ def _rightmost_zero(averages: Averages, determinant: object) -> Number | None:
     return _polished_zero(averages, determinant, (low + high) / 2, 1e-5 * (1 + abs(high)))
 
 
-def _polished_zero(averages: Averages, determinant: object, rate: float, width: float) -> Number:
+def _polished_zero(
+    averages: Averages, determinant: Callable[[np.ndarray], np.ndarray], rate: float, width: float
+) -> Number:
     """The zero near a rate to full accuracy if it is real, else the rate with the width of the bisection as error."""
 
     def real(x: float) -> float:
         z = _operators(averages, x, np.zeros(1))[0]
-        return float(np.real(determinant(z)[0]))  # type: ignore[operator]
+        return float(np.real(determinant(z)[0]))
 
     if real(rate - width) * real(rate + width) < 0:
         return Number(float(brentq(real, rate - width, rate + width, xtol=1e-14)), 1e-6 * width)

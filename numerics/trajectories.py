@@ -119,7 +119,7 @@ def _mix(old: dict[K, Array], new: dict[K, Array], weight: float) -> dict[K, Arr
     return {key: (1 - weight) * value + weight * new[key] for key, value in old.items()}
 
 
-class _Sampler:
+class ProcessSampler:
     """One process at given parameters: turns order parameters into new ones."""
 
     def __init__(self, process: SiteProcess, values: dict[Symbol, float], how: Sampling) -> None:
@@ -196,13 +196,16 @@ class _Sampler:
         states, outs, answer, *_ = self.integrate(unit, module, now, rng, kicked)
         self._measure(unit, states, outs, answer, kicked, new)
 
-    def integrate(self, unit, module, now, rng, kicked):  # type: ignore[no-untyped-def]
-        """Trajectories of one unit: states, outputs, responses, the fields without memory, labels and kernel."""
+    def integrate(self, unit, module, now, rng, kicked, off=0.0):  # type: ignore[no-untyped-def]
+        """Trajectories of one unit: states, outputs, responses, the fields without memory, labels and kernel.
+
+        `off` is added to all starts.
+        """
         how = self.how
         h = self._fields(unit, now, rng)
         noise = rng.standard_normal((how.paths, how.steps, max(1, len(unit.noises))))
         labels = self._labels(unit, rng)
-        start = 0.5 * rng.standard_normal((how.paths, len(unit.states)))
+        start = off + 0.5 * rng.standard_normal((how.paths, len(unit.states)))
         index = np.array([[f.name for f in unit.fields].index(k) for k in kicked], dtype=np.int64)
         kernel = self._kernel(unit, now)
         late = self.late[self.process.units.index(unit)]
@@ -376,7 +379,7 @@ def solve_process(
         If trajectories diverge.
     """
     how = sampling or Sampling()
-    sampler = _Sampler(process, values, how)
+    sampler = ProcessSampler(process, values, how)
     now, history = _settle(sampler, start, progress)
     iterates = []
     for k in range(how.average):
@@ -391,17 +394,21 @@ def sample_paths(
     process: SiteProcess, values: dict[Symbol, float], state: ProcessState, paths: int, rng: np.random.Generator
 ) -> list[Paths]:
     """Draw trajectories of every unit in a solved state."""
-    sampler = _Sampler(process, values, replace(state.sampling, paths=paths))
-    now = _Orders(
-        dict(state.orders),
-        {k: np.array([v.value]) for k, v in state.mean.items()},
-        {k: v for k, (v, _) in state.response.items()},
-    )
-    found = []
+    sampler = ProcessSampler(process, values, replace(state.sampling, paths=paths))
+    now, found = state_orders(state), []
     for unit, module in zip(process.units, sampler.modules, strict=True):
         states, outs, _, h, labels, kernel = sampler.integrate(unit, module, now, rng, [])
         found.append(Paths(states, outs, h + _memory(kernel, outs), labels, kernel))
     return found
+
+
+def state_orders(state: ProcessState) -> _Orders:
+    """The order parameters of a solved state."""
+    return _Orders(
+        dict(state.orders),
+        {k: np.array([v.value]) for k, v in state.mean.items()},
+        {k: v for k, (v, _) in state.response.items()},
+    )
 
 
 def _balanced(draw: Array) -> Array:
@@ -427,7 +434,7 @@ def _memory(kernel: Array, outs: Array) -> Array:
     return np.asarray(np.fft.irfft(waves, n=outs.shape[1], axis=1))
 
 
-def _settle(sampler: _Sampler, start: tuple[float, float], progress) -> tuple[_Orders, list[float]]:  # type: ignore[no-untyped-def]
+def _settle(sampler: ProcessSampler, start: tuple[float, float], progress) -> tuple[_Orders, list[float]]:  # type: ignore[no-untyped-def]
     """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
     how = sampler.how
     now = sampler.guess(*start)
@@ -453,7 +460,7 @@ def _settle(sampler: _Sampler, start: tuple[float, float], progress) -> tuple[_O
     return now, history
 
 
-def _summary(sampler: _Sampler, iterates: list[_Orders], history: list[float]) -> ProcessState:
+def _summary(sampler: ProcessSampler, iterates: list[_Orders], history: list[float]) -> ProcessState:
     half = sampler.how.steps // 2
     first = iterates[0]
 

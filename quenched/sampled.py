@@ -78,6 +78,7 @@ def solve_sampled(
         reader.names(),
         reader.quantity,
         rms=reader.rms,
+        undetermined=numerics.start_dependence(watched, dict(values), state),
     )
     provenance = Solution.provenance_of(theory) | {"method": "sampled trajectories", "seed": str(how.seed)}
     return Solution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)

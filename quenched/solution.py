@@ -30,6 +30,10 @@ _LONG = {
     "lyapunov": "largest Lyapunov exponent",
 }
 
+_LOST = (
+    "the {} state is unstable: a change of the means grows, so that networks end in an oscillation or in another state"
+)
+
 
 class Branch:
     """One solution of the self-consistency.
@@ -47,6 +51,8 @@ class Branch:
         Of a name: root mean square of what the observable is the mean of, and what that is; None for others.
     doubt : str
         Why this may not be the true state although the equations hold, empty where there is no reason.
+    undetermined : str
+        Why the equations do not single out a state, so that no simulation can confirm or refute it; empty if they do.
     """
 
     def __init__(
@@ -60,12 +66,13 @@ class Branch:
         shared: frozenset[str] = frozenset(),
         rms: Callable[[str], tuple[float, str] | None] = lambda name: None,
         doubt: str = "",
+        undetermined: str = "",
     ) -> None:
         self.label, self.kind, self.stable, self.names = label, kind, stable, names
         self._growth = growth
         self.shared = shared
         self.rms = rms
-        self.doubt = doubt
+        self.doubt, self.undetermined = doubt, undetermined
         self._get = get
         self._known: dict[str, Quantity] = {}
         self._reasons: dict[str, str] = {}
@@ -270,6 +277,7 @@ def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, in
         get=lambda name: evaluate(state, name),
         shared=shared,
         rms=lambda name: rms_of_mean(state, name),
+        undetermined=_LOST.format(raw.label) if main and not raw.stable else "",
     )
 
 

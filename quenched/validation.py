@@ -282,7 +282,7 @@ def _case(theory: Theory, target: Target) -> Case:
         scales=_scales(theory, target, predicted),
         uncovered=tuple(uncovered),
         doubts=(solution.main.doubt,) if solution.main.doubt else (),
-        unreliable=samples.doubts(),
+        unreliable=(*samples.doubts(), *filter(None, [getattr(solution.main, "undetermined", "")])),
     )
     if samples.lags is None or not isinstance(target.design, Design):
         return case

@@ -1,0 +1,46 @@
+"""Whether the law of sampled units depends on where they start."""
+
+from __future__ import annotations
+
+import numpy as np
+from sympy import Symbol
+
+from quenched.theory.errors import QuenchedError
+from quenched.theory.problem import SiteProcess
+
+from .trajectories import ProcessSampler, ProcessState, state_orders
+
+#: Distance of the starts, and differences of means that count, in standard deviations of a unit and standard errors.
+_FAR, _SEEN, _SURE = 2.0, 0.05, 5.0
+
+
+def start_dependence(process: SiteProcess, values: dict[Symbol, float], state: ProcessState) -> str:
+    """How units still differ in the solved state if they start from either side, in words; empty if they do not.
+
+    Both sides share fields and noise, and are compared on average over the lap after the first.
+    """
+    sampler = ProcessSampler(process, values, state.sampling)
+    now = state_orders(state)
+    for unit, module in zip(process.units, sampler.modules, strict=True):
+        if not unit.states:
+            continue
+        size = max(float(np.sqrt(np.abs(state.orders[s.name, s.name][0]))) for s in unit.states)
+        sides = []
+        for off in (_FAR * size, -_FAR * size):
+            try:
+                found = sampler.integrate(unit, module, now, np.random.default_rng((state.sampling.seed, 3)), [], off)
+            except QuenchedError:
+                return f"units that start {off:+.2g} away from the middle diverge: the state is reached from near only"
+            sides.append(found[0])
+        gap = (sides[0] - sides[1]).mean(axis=1)  # of every path, averaged over the lap
+        spread = (sides[0] ** 2 - sides[1] ** 2).mean(axis=1)
+        for i, s in enumerate(unit.states):
+            for what, moved, scale in ((s.name, gap[:, i], size), (f"{s.name}²", spread[:, i], size**2)):
+                far, error = abs(float(moved.mean())), float(moved.std() / np.sqrt(len(moved)))
+                if far > _SEEN * scale and far > _SURE * error:
+                    return (
+                        f"units remember where they started: ⟨{what}⟩ from far above and from far below differ by "
+                        f"{far:.2g} after {state.sampling.steps * sampler.dt:.4g} units of time, so there are several "
+                        "stationary states, or a memory longer than this"
+                    )
+    return ""
