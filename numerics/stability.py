@@ -243,7 +243,7 @@ def _change(
 def _rightmost_zero(
     averages: Averages, determinant: Callable[[np.ndarray], np.ndarray], above: float | None = None
 ) -> Number | None:
-    """Largest Re z (flow) or log|z| (map), beyond a bound, of the zeros of a determinant that tends to 1 at infinity."""
+    """Largest Re z (flow) or log|z| (map), above a bound, of the zeros of a determinant that tends to 1 far out."""
     edge = averages.edge()
     flow = averages.problem.clock == "flow"
     # Close to the axis as fine as poles are to the line: those of units sit there at the edge.

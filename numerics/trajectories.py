@@ -29,6 +29,8 @@ from .types import Array, Number
 K = TypeVar("K")
 #: What a dynamic coupling may still remember at the end of the memory that is kept.
 FORGOTTEN = 3e-3
+#: Part of the memory that may be cut, and doublings of its reach.
+_CUT, _EXTENSIONS = 0.01, 3
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class ProcessState:
     orders : the correlations on the whole periodic grid of a path (T,)
     sweeps : number of sweeps
     residual : last change of the outputs' covariance with shared random numbers, relative to its scale
+    cut : part of the memory beyond the reach, estimated from its decay within it
     """
 
     tau: Array
@@ -77,6 +80,7 @@ class ProcessState:
     sweeps: int
     residual: float
     sampling: Sampling
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -359,6 +363,7 @@ def solve_process(
     *,
     sampling: Sampling | None = None,
     start: tuple[float, float] = (0.5, 3.0),
+    extend: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProcessState:
     """Solve a self-consistent process by sampled trajectories.
@@ -369,6 +374,7 @@ def solve_process(
     values : parameter values
     sampling : grid, number of paths and sweeps, seed
     start : amplitude and correlation time of the first guess of the outputs' covariance
+    extend : whether the reach of the memory, and the window with it, grow until the memory has decayed
     progress : called with (sweeps done, sweeps at most)
 
     Raises
@@ -380,7 +386,15 @@ def solve_process(
     """
     how = sampling or Sampling()
     sampler = ProcessSampler(process, values, how)
-    now, history = _settle(sampler, start, progress)
+    now, history = _settle(sampler, sampler.guess(*start), progress)
+    for _ in range(_EXTENSIONS if extend else 0):
+        if memory_cut(now) < _CUT:
+            break
+        longer = replace(sampler.how, reach=2 * sampler.how.reach)
+        longer = replace(longer, steps=2 * longer.steps if 5 * sampler.reach > longer.steps else longer.steps)
+        sampler = ProcessSampler(process, values, longer)
+        now, more = _settle(sampler, _on_grid(now, longer.steps, sampler.reach), progress)
+        history, how = history + more, longer
     iterates = []
     for k in range(how.average):
         now = sampler.sweep(now, np.random.default_rng((how.seed, 1, k)))
@@ -434,10 +448,33 @@ def _memory(kernel: Array, outs: Array) -> Array:
     return np.asarray(np.fft.irfft(waves, n=outs.shape[1], axis=1))
 
 
-def _settle(sampler: ProcessSampler, start: tuple[float, float], progress) -> tuple[_Orders, list[float]]:  # type: ignore[no-untyped-def]
+def memory_cut(now: _Orders) -> float:
+    """Part of the memory beyond its reach, from how much smaller responses are in the second half of it."""
+    worst = 0.0
+    for row in now.response.values():
+        half = len(row) // 2
+        early, late = (float(np.abs(part).mean()) for part in (row[:half], row[half:]))
+        worst = max(worst, (late / early) ** 2 if early > 0 and half else 0.0)
+    return worst
+
+
+def _on_grid(now: _Orders, steps: int, reach: int) -> _Orders:
+    """Order parameters on a longer grid: covariances stay at their last value, responses at zero."""
+
+    def stretched(row: Array) -> Array:
+        half = len(row) // 2
+        out = np.full(steps, row[half])
+        out[:half], out[steps - half :] = row[:half], row[half:]
+        return out
+
+    covariance = {k: stretched(v) if len(v) != steps else v for k, v in now.covariance.items()}
+    response = {k: np.concatenate([v, np.zeros(reach + 1 - len(v))]) for k, v in now.response.items()}
+    return _Orders(covariance, now.mean, response)
+
+
+def _settle(sampler: ProcessSampler, now: _Orders, progress) -> tuple[_Orders, list[float]]:  # type: ignore[no-untyped-def]
     """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
     how = sampler.how
-    now = sampler.guess(*start)
     history: list[float] = []
     bound = 1.0 / np.sqrt(how.paths)
     for k in range(how.settle):
@@ -482,6 +519,7 @@ def _summary(sampler: ProcessSampler, iterates: list[_Orders], history: list[flo
         len(history) + len(iterates),
         history[-1],
         sampler.how,
+        memory_cut(iterates[-1]) if sampler.process.memory else 0.0,
     )
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from quenched.theory_object import Theory
 
 
+_CUT = "memory is cut at {:g}, where {:.0%} of it remains: give Sampling(reach=…)"
+
+
 @dataclass(frozen=True)
 class Probe:
     """A function of one unit at one time whose averages are wanted: its name among the outputs, and its population."""
@@ -66,7 +69,7 @@ def solve_sampled(
     seen = watched(process, probes)
     seen = _kicked(seen) if crossed else seen
     how = sampling or numerics.Sampling(seed=seed)
-    state = numerics.solve_process(seen, dict(values), sampling=how)
+    state = numerics.solve_process(seen, dict(values), sampling=how, extend=sampling is None)
     reader = _Reader(theory.model, seen, dict(values), state, probes)
     reader.fluctuations = theory.fluctuations if crossed else None
     noisy = any(u.noises for u in process.units)
@@ -78,7 +81,8 @@ def solve_sampled(
         reader.names(),
         reader.quantity,
         rms=reader.rms,
-        undetermined=numerics.start_dependence(watched, dict(values), state),
+        doubt=_CUT.format(state.sampling.reach, state.cut) if state.cut > 0.03 else "",
+        undetermined=numerics.start_dependence(seen, dict(values), state),
     )
     provenance = Solution.provenance_of(theory) | {"method": "sampled trajectories", "seed": str(how.seed)}
     return Solution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)
