@@ -63,7 +63,7 @@ def fluctuation(state: Propagators, name: str, lags: Array | None = None, *, tol
     tau = np.zeros(1) if lags is None else np.asarray(lags, dtype=float)
     psi, error, nodes = cross_variance(state, name, name, np.concatenate([[0.0], tau]), tol=tol)
     c = state.covariance(name, name)
-    total = c.value**2 + float(psi[0])
+    total = state.squared(name).value + float(psi[0])
     ratio = c.value**2 / total
     spread = ratio * (float(error[0]) + 2 * c.value * c.error * (1 - ratio)) / total
     return Fluctuation(name, c, Number(ratio, spread), tau, psi[1:], error[1:], nodes)
@@ -106,19 +106,20 @@ class _Sector:
         self._known: dict[tuple[str, str], Complex] = {}
 
     def propagator(self, a: str, c: str) -> Complex:
-        """K_ac(ω), (n,)."""
+        """K_ac(ω) for every case of what copies share, (k, n)."""
         if (a, c) not in self._known:
-            self._known[a, c] = self.state.between(a, c, self.omega, self.moved)
+            self._known[a, c] = self.state.each(a, c, self.omega, self.moved)
         return self._known[a, c]
 
     def sigma(self, m: tuple[str, str, str], n: tuple[str, str, str], rows: slice, cols: slice) -> Complex | float:
         """Σ_mn, (rows, cols), or 0."""
         if m[0] != n[0]:
             return 0.0
-        first, second = self.propagator(m[1], n[1])[rows], self.propagator(m[2], n[2])[cols]
+        first, second = self.propagator(m[1], n[1])[:, rows], self.propagator(m[2], n[2])[:, cols]
         if not np.any(first) or not np.any(second):
             return 0.0
-        return first[:, None] * second / self.state.fraction(m[0])
+        shared = self.state.weights(m[0])[: len(first), None] * first
+        return np.asarray(shared.T @ second / self.state.fraction(m[0]), dtype=complex)
 
     def excess(self, rows: slice, cols: slice) -> Complex:
         """f·(Σ_Ao P''(1 − Σ_oo P'')^{-1} Σ_oA) for a block of frequency pairs."""

@@ -15,7 +15,7 @@ from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticPr
 
 from .assemble import _filon
 from .averages import Averages
-from .public import average1, average2, bare_problem
+from .public import average2, bare_problem
 from .solver import solve
 from .timegrid import flow_grid
 from .trajectories import ProcessState
@@ -25,7 +25,6 @@ Complex = NDArray[np.complex128]
 Values = dict[Symbol, float]
 
 _REACH = 1e3
-_NOTHING = 1e-9
 
 
 class Propagators:
@@ -76,6 +75,19 @@ class Propagators:
         """Share of a population."""
         return float(self.problem.fractions[population].xreplace(floats(self.values)))
 
+    def weights(self, population: str) -> Array:
+        """Probabilities of what copies of a unit share (labels, frozen inputs), (k,)."""
+        return np.ones(1)
+
+    def each(self, a: str, c: str, omega: Array, moved: bool = False) -> Complex:
+        """K_ac(ω) for every case of what copies share, (k, n)."""
+        return self.between(a, c, omega, moved)[None]
+
+    def squared(self, a: str) -> Number:
+        """Mean over units of the squared variance."""
+        c = self.covariance(a, a)
+        return Number(c.value**2, 2 * abs(c.value) * c.error)
+
     def between(self, a: str, c: str, omega: Array, moved: bool = False) -> Complex:
         """K_ac(ω) of fields and conjugate fields, (n,); with `moved` displaced by its error."""
         hats = self.problem.conjugates
@@ -121,16 +133,7 @@ class GaussianPropagators(Propagators):
             self.add(f)
 
     def add(self, f: UnitField) -> None:
-        """Know one more field.
-
-        Raises
-        ------
-        NotCovered
-            If its mean is not zero.
-        """
-        mean = average1(f.f, float(self.branch.mean[f.a]), float(self.branch.variance[f.a]), self.values)
-        if abs(mean.value) > 1e-6 * np.sqrt(self.variance(f).value):
-            raise NotCovered(f"⟨{f.name}⟩ = {mean.value:.3g} is not zero: fluctuations about it are not built yet")
+        """Know one more field."""
         self.fields[f.name] = f
         for h, e in f.transfer.items():
             self._transfers[f.name, h] = lambdify([DT], e.xreplace(floats(self.values)), "numpy")
@@ -244,11 +247,6 @@ def _refuse(state: Branch) -> None:
         raise QuenchedError(
             f"the state that the dynamics reaches is {state.kind}: no fluctuations, no participation ratio"
         )
-    for pair, static in state.static.items():
-        if abs(static) > _NOTHING * float(np.max(np.abs(state.variance))):
-            raise NotCovered(f"the covariance of {pair} does not decay (frozen part {static:.3g}): not built yet")
-    if np.any(np.abs(state.mean) > 1e-6 * np.sqrt(state.variance)):
-        raise NotCovered("the means of the fields are not zero: fluctuations about such a state are not built yet")
 
 
 class SampledPropagators(Propagators):

@@ -78,7 +78,7 @@ class Fluctuations:
         Raises
         ------
         NotCovered
-            If units are not Gaussian, differ from each other, or have frozen inputs.
+            If units are not Gaussian.
         """
         found = self.derivation.find(SitePropagators)
         if found is None:
@@ -98,13 +98,13 @@ class Fluctuations:
         QuenchedError
             Nothing fluctuates at these parameters.
         NotCovered
-            Means or a frozen part of the covariances do not vanish.
+            Units have more than two frozen inputs.
         """
-        from quenched.numerics.propagators import GaussianPropagators
+        from quenched.numerics.conditioned import gaussian_propagators
 
         key = tuple(sorted((str(k), float(v)) for k, v in values.items()))
         if key not in self._known:
-            solved = GaussianPropagators(self.problem, self.theory.potential, values)
+            solved = gaussian_propagators(self.problem, self.theory.potential, values)
             self._known = {key: self.theory.fluctuation_propagators(solved)}
         return self._known[key]
 
@@ -127,7 +127,7 @@ class Fluctuations:
         QuenchedError
             Nothing fluctuates at these parameters.
         NotCovered
-            Means or a frozen part of the covariances do not vanish.
+            Units have more than two frozen inputs.
         ConvergenceError
             The integrals do not converge (too close to a transition).
         """

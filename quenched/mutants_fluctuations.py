@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sympy import S, lambdify
 
+from quenched.numerics.conditioned import ConditionedPropagators
 from quenched.numerics.propagators import Complex, GaussianPropagators, floats
 from quenched.theory.errors import NotCovered
 from quenched.theory.problem import DS, DT
@@ -22,6 +23,8 @@ class _Changed(GaussianPropagators):
     """The propagators of a solved state, one of them wrong."""
 
     def __init__(self, right: GaussianPropagators) -> None:
+        if isinstance(right, ConditionedPropagators):
+            raise NotCovered("this mutant needs units that are alike and have no frozen inputs")
         self.__dict__.update(right.__dict__)
 
 

@@ -323,9 +323,15 @@ def _crossed(state: State, what: CrossCovariance, expr: Expr) -> Quantity:
     """A number or curve formed of the covariances between units."""
     if state.between is None:
         raise NotCovered(f"{expr}: fluctuations are built for the state that the dynamics reaches only")
-    sites = [_site_or_refuse(state, body, expr) for body in (what.first, what.second)]
+    sites = [_site_or_refuse(state, _with_labels(state, body), expr) for body in (what.first, what.second)]
     lags = np.asarray(state.branch.tau)
     return state.between(what, sites, lags[:: -(-len(lags) // _FEW_LAGS)])
+
+
+def _with_labels(state: State, body: Expr) -> Expr:
+    """A unit quantity with its labels as the symbols that averages over labels know."""
+    known = {label.symbol for label in state.problem.labels}
+    return body.xreplace({q: s for q in body.atoms(Quenched) if (s := Symbol(unit_name(q), real=True)) in known})
 
 
 def _critical(state: State, expr: Critical) -> Quantity:

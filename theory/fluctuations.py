@@ -34,11 +34,9 @@ from sympy import (
 from quenched.theory.average import Functional, term_print
 from quenched.theory.closure import argument_transfers
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import At
 from quenched.theory.linear import LinearUnits
 from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.problem import DT, SiteFunction, StationaryGaussian, U
-from quenched.theory.problem_delays import Delay
 from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticProblem, UnitField
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, signed_sum, text
@@ -116,7 +114,7 @@ class ExpandBetweenCopies(Rule):
     """Take two copies with the same couplings and expand in what connects them."""
 
     title: ClassVar[str] = "Fluctuations: quadratic action between two copies"
-    assumption: ClassVar[str] = "same couplings, independent noise and initial states; site means of the outputs vanish"
+    assumption: ClassVar[str] = "same couplings, independent noise and initial states; at frequencies other than 0"
     source: ClassVar[str] = "clark2023"
 
     def __call__(self, before: Form) -> QuadraticAction:
@@ -285,13 +283,13 @@ class SitePropagators(Form):
     problem: FluctuationProblem = field(hash=False)
 
     def lines(self) -> list[Line]:
-        out = [
-            Line(
-                "Σ_ab,cd(ω1,ω2) = K_ac(ω1)·K_bd(ω2)",
-                r"\Sigma_{ab,cd}(\omega_1,\omega_2) = K_{ac}(\omega_1)\, K_{bd}(\omega_2)",
-                "copies are independent: one propagator each",
-            )
-        ]
+        left, tex = "Σ_ab,cd(ω1,ω2)", r"\Sigma_{ab,cd}(\omega_1,\omega_2)"
+        product, product_tex = "K_ac(ω1)·K_bd(ω2)", r"K_{ac}(\omega_1)\, K_{bd}(\omega_2)"
+        why = "copies are independent: one propagator each"
+        if self.problem.shared:
+            product, product_tex = f"⟨{product}⟩", rf"\langle {product_tex} \rangle"
+            why = "over labels and frozen inputs, which the copies of a unit share; one propagator each, given these"
+        out = [Line(f"{left} = {product}", f"{tex} = {product_tex}", why)]
         for unit in self.problem.fields:
             for h, transfer in unit.transfer.items():
                 if transfer != 0:
@@ -328,7 +326,7 @@ class PropagateUnits(Rule):
     """Spectra and responses of Gaussian units."""
 
     title: ClassVar[str] = "Propagators of one unit"
-    assumption: ClassVar[str] = "stationary state of Gaussian units with zero mean and no frozen part"
+    assumption: ClassVar[str] = "stationary state of Gaussian units, given their labels and frozen inputs"
     source: ClassVar[str] = "price1958"
     units: LinearUnits = field(hash=False)
     problem: StationaryGaussian = field(hash=False)
@@ -341,19 +339,8 @@ class PropagateUnits(Rule):
 def fluctuation_problem(q: QuadraticAction, units: LinearUnits, problem: StationaryGaussian) -> FluctuationProblem:
     """The problem that solvers take.
 
-    Raises
-    ------
-    NotCovered
-        If units are not alike (labels) or carry a frozen part, so that two copies are correlated from the start.
+    Where units have labels or constant inputs, or outputs with a mean, copies of a unit share those.
     """
-    if problem.labels:
-        raise NotCovered(
-            f"units differ by {[str(x.symbol) for x in problem.labels]}: their fluctuations are not built yet"
-        )
-    if any(s != 0 for s in problem.static) or any(a.constant != 0 for a in problem.arguments):
-        raise NotCovered("units have constant inputs, which both copies share: fluctuations not built yet")
-    if any(e.has(Delay) for row in problem.gain for e in row) or any(e.atoms(At) for e in _bodies(q.action)):
-        raise NotCovered("fields are delayed: the fluctuations of Gaussian units with delays are not built yet")
     transfers = argument_transfers(units)
     functions = {s.f.name: (s.f, s.a) for s in problem.two_points}
     fields = []
@@ -366,7 +353,21 @@ def fluctuation_problem(q: QuadraticAction, units: LinearUnits, problem: Station
         a = names.index(state.name)
         fields.append(UnitField(state.name, state.population.name, SiteFunction(state.name, U), a, transfers[a]))
     own = quadratic_problem(q)
-    return FluctuationProblem(own.conjugates, own.fractions, own.modes, own.hessian, problem, tuple(fields))
+    return FluctuationProblem(
+        own.conjugates, own.fractions, own.modes, own.hessian, problem, tuple(fields), _shared(problem)
+    )
+
+
+def _shared(p: StationaryGaussian) -> bool:
+    """Whether copies of a unit may share labels, constant inputs, or frozen ones (of outputs that are not odd)."""
+    constant = any(e != 0 for e in (*p.static, *(a.constant for a in p.arguments)))
+    return bool(p.labels) or constant or not all(is_odd(f) for s in p.two_points for f in (s.f, s.g))
+
+
+def is_odd(f: SiteFunction) -> bool:
+    """Whether f(−u) = −f(u)."""
+    both = f.expr + f.expr.xreplace({U: -U})
+    return bool(both == 0 or both.expand() == 0 or together(both).expand() == 0)
 
 
 def _bodies(action: CopiedAction) -> list[Expr]:
@@ -437,7 +438,8 @@ class InvertQuadraticAction(Rule):
         fields = q.action.fields
         observed = [f.name for role in ("output", "state") for f in q.action.of_role(role)]
         closed = {}
-        if len(q.modes) <= CLOSED_UP_TO:
+        alike = not (isinstance(before, SitePropagators) and before.problem.shared)
+        if alike and len(q.modes) <= CLOSED_UP_TO:
             k, fractions = symbolic_propagator(fields), fractions_of(q.action)
             for name in observed:
                 mode = Mode(fields[name].population.name, name, name)

@@ -59,10 +59,13 @@ class FluctuationProblem(QuadraticProblem):
     ----------
     full : the stationary problem of one copy
     fields : what may be observed: the outputs that couplings read, then the states
+    shared : whether copies of a unit may share more than couplings (labels, constant or frozen inputs), so that Σ is
+        an average over it
     """
 
     full: StationaryGaussian
     fields: tuple[UnitField, ...]
+    shared: bool = False
 
     def field(self, name: str) -> UnitField:
         """The field of this name."""
