@@ -198,13 +198,29 @@ class SpectralSolver:
         return self._crossings(complex(start), complex(end))
 
     def demand_ends(self) -> None:
-        """Raise where the support on the real axis has no end."""
+        """Raise where the support on the real axis has no end, or is a part of it although no symmetry shows that."""
+        if not self.problem.hermitian and self._flat:
+            raise NotCovered(
+                "the eigenvalues of this matrix lie on the real axis, but its form does not say so: declare a symmetric"
+                " matrix with the same eigenvalues, as B.T @ X @ B in place of X @ B @ B.T"
+            )
         for nodes in self.analytic.nodes:
             if (grows := nodes.unbounded) is not None:
                 raise NotCovered(
                     f"the support has no edges: the quenched number {grows.symbol} ~ {grows.law} enters it without"
                     " bound (expected a law with bounded support, or a bounded function of it)"
                 )
+
+    @cached_property
+    def _flat(self) -> bool:
+        """Whether a support in the plane meets the real axis, but nothing close to it."""
+        try:
+            ends = [e.value for e in self._real_edges]
+        except ConvergenceError:  # next to an atom
+            return False
+        middles = np.array([(a + b) / 2 for a, b in zip(ends[::2], ends[1::2], strict=False)], complex)
+        close = 1e-6j * self._reach()
+        return bool(len(middles)) and not self.inside(np.concatenate([middles + close, middles - close])).any()
 
     @cached_property
     def _confirmed(self) -> list[Number]:

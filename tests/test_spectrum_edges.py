@@ -70,6 +70,23 @@ def test_unbounded_labels_have_no_edges() -> None:
     assert bounded.edges()[-1].value == pytest.approx(0, abs=1e-6)
 
 
+def test_real_eigenvalues_of_a_matrix_without_symmetry() -> None:
+    """X @ K @ K.T with a positive X has the eigenvalues of a symmetric matrix; written so its edges are given."""
+    wide = Population("S", 2)
+    K = Gaussian("K", over=(units, wide))
+    window = {0: 1, 1: Rational(1, 4), -1: Rational(1, 4)}
+    X = Circulant("X", window)
+    with pytest.raises(NotCovered, match="declare a symmetric matrix"):
+        derive(Spectrum(X @ K @ K.T)).solve().edges()
+    right = derive(Spectrum(K.T @ X @ K)).solve().edges()[-1].value
+    n, rng = 400, np.random.default_rng(1)
+    first = np.zeros(n)
+    first[[0, 1, -1]] = 1, 0.25, 0.25
+    explicit = np.array([np.roll(first, i) for i in range(n)])
+    sample = rng.standard_normal((n, 2 * n)) / np.sqrt(n)
+    assert np.linalg.eigvals(explicit @ sample @ sample.T).real.max() == pytest.approx(right, rel=0.05)
+
+
 def test_gaps_near_atoms_are_confirmed() -> None:
     """Weights that cross zero leave eigenvalues next to the atom at zero: one interval, no gap about it."""
     found = derive(catalogue["hebbian-length-spectrum"](d=2)).solve(alpha=0.25, c=0, gamma=-0.5)

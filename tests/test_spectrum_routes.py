@@ -58,6 +58,11 @@ def test_three_routes_agree(name) -> None:
         assert route.disagreement(POINTS) < 1e-10
 
 
+def test_replicas_of_sums_that_share_an_atom() -> None:
+    """A @ A.T and A.T @ A are not free of each other: five coupled fields a site."""
+    assert derive(Spectrum(A @ A.T + A.T @ A)).replicas().disagreement(POINTS) < 1e-10
+
+
 def test_the_window_equation_is_one_equation() -> None:
     """z = 1/w + α⟨λ/(1 − λw)⟩ − αc, by both routes, in symbols."""
     own = theory("hebbian-length-spectrum")
@@ -112,7 +117,7 @@ def test_what_the_routes_do_not_cover() -> None:
     with pytest.raises(NotCovered):
         derive(Spectrum(W + outer(s, s))).free_probability()
     with pytest.raises(NotCovered, match="not written out"):
-        derive(Spectrum(W @ V + V @ W)).replicas()
+        derive(Spectrum(W @ W @ W @ W)).replicas()
     with pytest.raises(QuenchedError, match="single equation"):
         theory("chain").free_probability().turning(0, 1)
 

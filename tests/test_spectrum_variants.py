@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import numpy as np
 import pytest
+from random_spectra import KINDS, draw
 from sympy import Rational, cosh, tanh
 
-from quenched import Dynamics, Field, Gaussian, Normal, Population, Quenched, Spectrum, Uniform, derive, jacobian
+from quenched import (
+    Circulant,
+    Dynamics,
+    Field,
+    Gaussian,
+    Iid,
+    Normal,
+    Population,
+    Quenched,
+    Spectrum,
+    Uniform,
+    derive,
+    jacobian,
+)
 from quenched.theory import Bernoulli, Ising, diag, eye, units
 from quenched.validate.spectra import eigenvalues
 from quenched.validate.witness import verify
@@ -18,6 +35,8 @@ E, I = Population("E", Rational(3, 5)), Population("I", Rational(2, 5))
 e, i = Field("x", population=E), Field("x", population=I)
 wide = Population("S", 2)
 h = Quenched("h", Uniform(0, 1))
+seq = Population("P", Rational(3, 2))
+xi = Iid("xi", Ising(), over=(seq, units))
 K = Gaussian("K", over=(units, wide))
 network = Dynamics(
     {
@@ -32,6 +51,18 @@ VARIANTS = {
     "elliptic gains": Spectrum(B @ diag(1 / cosh(x) ** 2) - eye / 2),
     "two populations": jacobian(network, {e: Normal(0, 1), i: Normal(0, 2)}),
     "inverse with gains": Spectrum((A - 2 * eye).inv() @ diag(1 + h) @ B),
+    "negative window": Spectrum(
+        xi.T
+        @ Circulant(
+            "X",
+            {0: 1, 1: -Rational(1, 2), -1: -Rational(1, 2), 2: -Rational(1, 4), -2: -Rational(1, 4)},
+            over=(seq, seq),
+        )
+        @ xi
+    ),
+    "negative one-sided window": Spectrum(
+        xi.T @ Circulant("X", {0: -1, 1: Rational(1, 2), 2: -Rational(1, 2)}, over=(seq, seq)) @ xi
+    ),
     "correlated covariance": Spectrum(diag(1 + h) @ K @ K.T @ diag(1 + h) / 2),
 }
 
@@ -52,3 +83,23 @@ def test_counts_of_variants(name) -> None:
     assert 0.05 < value.value < 0.95
     assert abs(value.value - estimate.value) < 5 * estimate.error + 0.01
     assert all(tick.passed is not False for tick in verify(theory.derivation))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [5, 6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_declarations(kind, seed) -> None:
+    """Fractions in discs (windows) about the middle of samples, and every step checked."""
+    net = draw(Random(f"{kind} {seed}"), kind)
+    theory = derive(net)
+    assert all(tick.passed is not False for tick in verify(theory.derivation)), str(net)
+    found, sampled = theory.solve(), eigenvalues(net, N=160, trials=8, seed=2, quantiles=True)
+    centre, spread = complex(np.median(sampled.values.real)), float(np.std(sampled.values))
+    for share in (0.5, 1.1):
+        radius = share * spread
+        if net.hermitian:
+            window = centre.real - radius, centre.real + radius
+            value, estimate = found.count(window=window), sampled.window(*window)
+        else:
+            value, estimate = found.count(disc=(radius, centre)), sampled.disc(radius, centre)
+        assert abs(value.value - estimate.value) < 5 * estimate.error + 0.012, str(net)

@@ -25,11 +25,12 @@ from quenched.theory.problem_dyson import Z
 from quenched.theory.problem_scalars import LabelMean
 from quenched.theory.record import Form, Line, Rule, Step
 from quenched.theory.render import equation_line, latex, text
-from quenched.theory.resolvent import EXPLICIT
 from quenched.theory.saddle import NameOrderParameters, OrderParameter, Saddle, SiteProblem, op_name
 from quenched.theory.spaces import Population
 from quenched.theory.spectrum import Spectrum, SpectrumDeclaration
 
+#: Largest Gaussian weight of a site that is inverted in symbols.
+COUPLED = 5
 PHI = Symbol("varphi", real=True)
 
 
@@ -190,9 +191,9 @@ def _covariance(exponent: Expr, fields: list[Symbol]) -> dict[frozenset[Symbol],
     precision = {(a, b): -exponent.diff(a).diff(b) for a in fields for b in fields}
     out = {frozenset((a, b)): S.Zero for a in fields for b in fields}
     for group in _coupled(fields, precision):
-        if len(group) > EXPLICIT:
+        if len(group) > COUPLED:
             shown = ", ".join(map(text, group))
-            raise NotCovered(f"the Gaussian weight of {shown} is not written out (at most {EXPLICIT} coupled fields)")
+            raise NotCovered(f"the Gaussian weight of {shown} is not written out (at most {COUPLED} coupled fields)")
         table = Table(len(group), len(group), lambda i, j, g=group: precision[g[i], g[j]])
         det = table.det(method="berkowitz")
         for i, a in enumerate(group):
