@@ -32,6 +32,8 @@ from .types import Array, Number
 STARTS = (0.02, 0.5, 0.95)
 #: Starts for measures that only exist near full overlap (low temperatures), tried where the others fail.
 FROZEN = (0.999, 0.99999)
+#: How far Newton's method may go from a solution nearby, relative to its size.
+NEAR = 0.2
 #: Residual of a solution.
 TOL = 1e-11
 
@@ -498,6 +500,8 @@ def crossing(
             f"{parameter}={bracket[1]:g}: give a bracket in which it changes sign"
         )
     found, report = brentq(gap, *bracket, xtol=1e-9, rtol=1e-12, full_output=True)
+    if not abs(gap(float(found))) < 1e-4 * (1 + max(map(abs, ends))):
+        raise QuenchedError(f"{observable} jumps at {parameter} = {found:g}: the branch is lost there, give start=")
     return Number(float(found), 1e-9 + 1e-8 * abs(float(found)) + (0.0 if report.converged else np.inf))
 
 
@@ -510,7 +514,10 @@ def _follow(
     """The main branch: all starts for both ends of a bracket, then whichever solution is nearest."""
     if len(seen) >= 2:
         try:
-            return solve_replica(problem, values, np.array(seen[0].x)).state
+            near = np.array(seen[0].x)
+            state = solve_replica(problem, values, near).state
+            if state.label == seen[0].label and _size(np.array(state.x) - near, near) < NEAR:
+                return state
         except ConvergenceError:
             pass
     guess = None if start is None else from_means(problem, values, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
     from sympy import Expr, Symbol
+    from xarray import DataArray
 
     from quenched.block_theory import BlockTheory
     from quenched.instance_theory import InstanceTheory
@@ -158,6 +159,59 @@ class ReplicaTheory(Theory):
         symbol = self._symbol(parameter)
         values = self.values({**at, symbol.name: bracket[0]})
         return crossing(self.problem, symbol, observable, float(target), values, bracket, start)
+
+    def at_line(
+        self,
+        parameter: Any,
+        along: Any,
+        points: Sequence[float],
+        *,
+        bracket: tuple[float, float],
+        start: Mapping[str, float] | None = None,
+        **at: Any,
+    ) -> DataArray:
+        """The line on which replicas break their symmetry (replicon eigenvalue 1), in the plane of two parameters.
+
+        The condition is that of [de Almeida, Thouless, J. Phys. A 11, 983 (1978)], for any measure with a replicon.
+
+        Parameters
+        ----------
+        parameter : symbol or name that is solved for, inside `bracket`
+        along, points : the other parameter, symbol or name, and its values
+        start : means, or overlaps, from which another branch than the main one is followed (see `solve`)
+        **at : values of all other parameters
+
+        Returns
+        -------
+        xarray.DataArray
+            `parameter` on the line, with `along` as its coordinate and the largest numerical error as attribute.
+
+        Raises
+        ------
+        QuenchedError
+            The line does not cross the bracket at one of the points, or both parameters are the same.
+        """
+        from xarray import DataArray
+
+        solved, given = self._symbol(parameter), self._symbol(along)
+        if solved == given:
+            raise QuenchedError(f"at_line needs two different parameters, got {solved} twice")
+        found = [self._on_line(solved, {**at, given.name: float(p)}, bracket, start) for p in points]
+        return DataArray(
+            [f.value for f in found],
+            {given.name: [float(p) for p in points]},
+            name=solved.name,
+            attrs={"condition": "replicon eigenvalue 1", "error": max((f.error for f in found), default=0.0)},
+        )
+
+    def _on_line(
+        self, solved: Symbol, at: dict[str, Any], bracket: tuple[float, float], start: Mapping[str, float] | None
+    ) -> Number:
+        try:
+            return self.critical(solved, bracket=bracket, start=start, **at)
+        except QuenchedError as stop:
+            where = ", ".join(f"{k} = {v:g}" for k, v in at.items())
+            raise QuenchedError(f"no point of the line at {where}: {stop}") from stop
 
     def capacity(self, parameter: Any, overlap: str = "q", *, bracket: tuple[float, float], **at: Any) -> Number:
         """Where the overlap of two solutions reaches 1: their volume shrinks to a point.
