@@ -30,6 +30,7 @@ _HOME: dict[str, str] = {
         (
             *("mean", "total", "cov", "Lyapunov", "Critical", "Participation"),
             *("Fluctuation", "Shift", "Posterior"),
+            *("Peak", "PeakTime"),
             *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin", "Growth", "SpinGlassSusceptibility"),
         ),
         "quenched.theory.observables",

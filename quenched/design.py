@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from quenched.theory.cross import observed_between_units
 from quenched.theory.errors import QuenchedError
 from quenched.theory.observables import Lyapunov
+from quenched.theory.transient import transient
 
 if TYPE_CHECKING:
     from sympy import Symbol
@@ -34,6 +35,9 @@ FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories"
 #: trajectories of small networks cost little, and sizes that differ widely extrapolate best.
 CROSSED_QUICK: dict[str, Any] = {"sizes": (80, 120, 560), "trials": 80, "trajectories": 16}
 CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "trajectories": 8}
+#: The way from the start: a realisation is short, and a start near a pattern scatters little.
+TRANSIENT_QUICK: dict[str, Any] = {"sizes": (500, 1000, 4000), "trials": 224}
+TRANSIENT_FULL: dict[str, Any] = {"sizes": (1000, 4000, 16000), "trials": 512}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
 BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 128, "trajectories": 1}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
@@ -175,6 +179,10 @@ def design_of(
 
     given = {name: value for name, value in chosen.items() if value is not None}
     check_settings(model, {k: v for k, v in given.items() if k not in ("sizes", "trials")})
+    if transient(model):
+        tier = TRANSIENT_QUICK if quick else TRANSIENT_FULL
+        settings = {**tier, **given}
+        return StaticDesign(tuple(settings.pop("sizes")), settings.pop("trials"), settings)
     if hasattr(model, "eqs") and model.steps is None:
         fixed = sorted(set(given) - set(inspect.signature(plan).parameters))
         if fixed:

@@ -159,9 +159,8 @@ def _rows(model: Any) -> dict[Any, Any]:
     from quenched.theory.couplings import Row
     from quenched.theory.substitute import walk
 
-    if not hasattr(model, "rows"):
-        return {}
-    nodes = (*model.priors, model.energy, *model.weights, *model.observables.values())
+    parts = (*model.priors, model.energy, *model.weights) if hasattr(model, "rows") else getattr(model, "nodes", ())
+    nodes = (*parts, *model.observables.values())
     return {part: part for node in nodes for part in walk(node) if type(part) is Row}
 
 

@@ -64,13 +64,13 @@ def solve_sampled(
             "units that are not Gaussian and depend on time have no stationary state: give times=, as in "
             "solve(times=linspace(0, 50, 101))"
         )
-    probes = probes_of(theory.model)
+    probes = probes_of(theory.written)
     crossed = observed_between_units(theory.model.observables)
     seen = watched(process, probes)
     seen = _kicked(seen) if crossed else seen
     how = sampling or numerics.Sampling(seed=seed)
     state = numerics.solve_process(seen, dict(values), sampling=how, extend=sampling is None)
-    reader = _Reader(theory.model, seen, dict(values), state, probes)
+    reader = _Reader(theory.written, seen, dict(values), state, probes)
     reader.fluctuations = theory.fluctuations if crossed else None
     noisy = any(u.noises for u in process.units)
     branch = Branch(

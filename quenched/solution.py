@@ -266,7 +266,7 @@ def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, in
 
     main = index == solved.main
     state = State(
-        *(theory.model, theory.problem, theory.potential, values, tidied(raw), at_lags),
+        *(theory.written, theory.problem, theory.potential, values, tidied(raw), at_lags),
         between=between if main else None,
     )
     growth = Quantity(float(raw.growth.value), float(raw.growth.error))

@@ -149,6 +149,12 @@ class Theory:
         return model
 
     @property
+    def written(self) -> Model:
+        """The declaration in the form that the derivation goes on from (members of finite populations written out)."""
+        model: Model = getattr(self.derivation, "written", self.model)
+        return model
+
+    @property
     def right(self) -> Theory:
         """The theory without its deliberate mistake: itself, unless it is a mutant."""
         return self._right or self
@@ -197,7 +203,7 @@ class Theory:
     def solvable(self) -> bool:
         """Whether the derivation ends in a problem that a solver takes."""
         d = self.derivation
-        return any(found is not None for found in (d.problem, d.process, d.layered, d.march))
+        return any(found is not None for found in (d.problem, d.process, d.layered, d.march, d.points))
 
     @property
     def layered(self) -> LayeredGaussian:
@@ -330,6 +336,10 @@ class Theory:
         values = self.values(params, **keywords)
         if self.derivation.layered is not None:
             return self.solve_layers(values)
+        if self.derivation.points is not None:
+            from quenched.courses import solve_courses
+
+            return solve_courses(self, values, times)
         if times is not None and self.derivation.process is not None:
             from quenched.paths_in_time import Moments, as_march, solve_paths
 

@@ -203,7 +203,7 @@ class Reader:
     """Observables of a marched state, by name."""
 
     def __init__(self, theory: Theory, window: Window, lags: Array | None) -> None:
-        self.theory, self.model, self.window = theory, theory.model, window
+        self.theory, self.model, self.window = theory, theory.written, window
         self.problem = window.state.marcher.problem
         self.values: dict[Symbol, float] = dict(window.state.marcher.values)
         self.timed = window.state.marcher.schedule.band is None

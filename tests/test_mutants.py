@@ -12,6 +12,7 @@ from quenched.theory.balance import Balance
 from quenched.theory.causal import MarchUnits
 from quenched.theory.causal_copies import DoubleInTime
 from quenched.theory.derivation import derive
+from quenched.theory.members import WriteMembers
 from quenched.theory.modes import FourierModes
 from quenched.validate.witness import Mutant, mutants_of, survey_mutants, survey_table
 from quenched.validate.witnesses_paths import WITNESSES
@@ -42,7 +43,7 @@ def test_mutants_stand_out_by_orders_of_magnitude() -> None:
 def test_the_models_together_mutate_every_rule() -> None:
     seen = {type(s.rule) for name in MODELS for s in derive(MODELS[name]()).steps if mutants_of(s)}
     in_time = {MarchUnits, Balance, DoubleInTime}  # theories at explicit times have a survey of their own
-    declarations = {FourierModes}  # gives a declaration, which has no coefficients of its own to change
+    declarations = {FourierModes, WriteMembers}  # give a declaration, which has no coefficients of its own to change
     assert seen == set(WITNESSES) - in_time - declarations
 
 

@@ -131,6 +131,15 @@ def overlaps() -> Model:
     return Dynamics({x: -x + (J + c * stored) @ tanh(x + theta) + delta * p + sqrt(2 * s2) * WhiteNoise("xi")})
 
 
+def few_patterns() -> Model:
+    """Three stored patterns on a cycle and nothing random besides: overlaps move the units, started at a pattern."""
+    few = Population("P", size=3)
+    xi, U = Iid("xi", Uniform(-1, 2), over=(few, units)), Gaussian("U", variance=b**2, mean=m, over=(units, few))
+    X = Circulant("X", {0: c, 1: a, -1: g}, over=(few, few))
+    x = Field("x", initial=delta * xi[1])
+    return Dynamics({x: -b * x + (xi.T @ X + U / sqrt(N)) @ (xi @ tanh(x + theta)) + rho * mean(x**2)})
+
+
 MODELS: dict[str, Callable[[], Model]] = {
     f.__name__: f
     for f in (
@@ -146,6 +155,7 @@ MODELS: dict[str, Callable[[], Model]] = {
         plastic,
         ring_of_patterns,
         overlaps,
+        few_patterns,
     )
 }
 

@@ -16,7 +16,8 @@ _WHERE = {
     "couplings": "Apply Gaussian Iid Matrix Transpose diag eye outer",
     "observables": (
         "Capacity Complexity Critical Entropy Evidence Fisher Fluctuation FreeEntropy Functional Growth IPR Kernel "
-        "Law_of Lyapunov Margin Mean Participation Posterior Probability RateFunction Replicon Shift cov mean total"
+        "Law_of Lyapunov Margin Mean Participation Peak PeakTime Posterior Probability RateFunction Replicon Shift "
+        "cov mean total"
     ),
     "eigenvalue_observables": "Count Density Edge Moment Outlier Radius",
     "model": "Dynamics Map Model",

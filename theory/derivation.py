@@ -28,18 +28,22 @@ from quenched.theory.layered import CloseLayers, LayerEquations
 from quenched.theory.layered_blocks import CloseLayerAverages, LayerBlocks, SeparateLayers
 from quenched.theory.linear import LinearUnits, NeedsTrajectories, SolveUnits, why_not_gaussian
 from quenched.theory.lower import CopiedAction, Declaration, Lower
+from quenched.theory.members import WriteMembers, members_of
 from quenched.theory.modes import FourierModes
 from quenched.theory.plastic import IntegrateBonds
+from quenched.theory.points import FollowPaths, PointEquations, follows_paths
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
 from quenched.theory.problem_causal import TwoTimeProblem
 from quenched.theory.problem_layers import FirstOrder, LayeredGaussian
+from quenched.theory.problem_points import PointProblem
 from quenched.theory.readoff import EffectiveProcess, ReadOff
 from quenched.theory.record import Line, Rule
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle
 from quenched.theory.sampled import SampledUnits, SampleUnits
 from quenched.theory.stationary import CloseAverages, ClosedAverages, Stationary, StationaryState
 from quenched.theory.steps import Steps
+from quenched.theory.transient import transient
 from quenched.theory.vanish import LargestTime
 
 if TYPE_CHECKING:
@@ -58,6 +62,12 @@ class Derivation(Steps):
         return Declaration(self.model)
 
     # -- what has been reached ------------------------------------------------------------------------------
+    @property
+    def written(self) -> Model:
+        """The declaration in the form that the later steps start from."""
+        found = self.find(Declaration)
+        return found.model if found is not None else self.model
+
     @property
     def problem(self) -> StationaryGaussian | None:
         """The stationary self-consistency problem, if the derivation reached one."""
@@ -89,6 +99,12 @@ class Derivation(Steps):
         return found.problem if found else None
 
     @property
+    def points(self) -> PointProblem | None:
+        """The paths of units that do not fluctuate, if the derivation reached them."""
+        found = self.find(PointEquations)
+        return found.problem if found else None
+
+    @property
     def balance(self) -> TwoTimeProblem | None:
         """The two-time problem at N → ∞ where strong inputs balance, if there are any."""
         found = self.find(BalancedEquations)
@@ -103,7 +119,7 @@ class Derivation(Steps):
     @property
     def solvable(self) -> bool:
         """Whether the steps reached a problem that a solver takes."""
-        reached = (self.problem, self.process, self.layered, self.march)
+        reached = (self.problem, self.process, self.layered, self.march, self.points)
         return any(found is not None for found in reached)
 
     @property
@@ -114,7 +130,10 @@ class Derivation(Steps):
     @property
     def equations(self) -> list[Line]:
         """The self-consistency equations, in the last form reached."""
-        kinds = (StationaryState, GaussianClosure, LayerEquations, TwoTimeEquations, EffectiveProcess, CopiedAction)
+        kinds = (
+            *(StationaryState, GaussianClosure, LayerEquations, TwoTimeEquations, PointEquations),
+            *(EffectiveProcess, CopiedAction),
+        )
         for kind in kinds:
             found = self.find(kind)
             if found is not None:
@@ -228,13 +247,17 @@ class Derivation(Steps):
         expanded = self.apply(ExpandSharedCopies(site), self._need(Functional, "stability"))
         return expanded.apply(MultiplyPropagators())
 
+    def follow(self) -> Derivation:
+        """Follow units without fluctuations on their paths."""
+        return self.apply(FollowPaths(self.written), self._need(EffectiveProcess, "follow"))
+
     def sample(self, reason: str) -> Derivation:
         """Leave the units to a sampler of trajectories, for the reason given."""
         return self.apply(SampleUnits(reason), self._need(EffectiveProcess, "sample"))
 
     def two_time(self) -> Derivation:
         """Keep the units in time, for means and covariances that are marched from initial values."""
-        d = self.apply(MarchUnits(self.model), self._need(EffectiveProcess, "two_time"))
+        d = self.apply(MarchUnits(self.written), self._need(EffectiveProcess, "two_time"))
         form = d.find(TwoTimeEquations)
         assert form is not None
         if has_powers(form.problem):
@@ -250,7 +273,9 @@ def start(model: Model, values: Mapping[object, object] | None = None, **fixed: 
     if values or fixed:
         model = model.fix(values, **fixed)
     d = Derivation(model)
-    if any(isinstance(m, Circulant) for m in model.matrices):
+    if members_of(model):
+        d = d.apply(WriteMembers())
+    if any(isinstance(m, Circulant) for m in d.written.matrices):
         d = d.apply(FourierModes())
     return d.apply(Lower())
 
@@ -289,6 +314,8 @@ def _to_the_state(model: Model, values: Mapping[object, object] | None = None, *
     assert process is not None
     if model.steps is not None:
         return _layered(d)
+    if follows_paths(process) and (members_of(model) or transient(model)):
+        return _along_paths(d)
     if linear_populations(process):
         d = d.eliminate()
         process = d._need(EffectiveProcess, "eliminate")
@@ -340,6 +367,14 @@ def _no_first_order(model: Model) -> str:
         if matrix.diagonal is not None and matrix.redraw is None:
             return f"{matrix.name} has no diagonal, which shifts averages at order 1/N: not built yet"
     return ""
+
+
+def _along_paths(d: Derivation) -> Derivation:
+    """The path of units that do not fluctuate."""
+    try:
+        return d.follow()
+    except NotCovered as stop:
+        return d.refuse(FollowPaths.title, str(stop))
 
 
 def _in_time(d: Derivation) -> Derivation:

@@ -189,6 +189,31 @@ class SpinGlassSusceptibility(Functional):
         return self.args[0].free()
 
 
+class _OverTime(Functional):
+    """A functional of an expression in averages over units, over 0 ≤ t ≤ until from the declared start."""
+
+    def __new__(cls, expression: Any, until: Any) -> _OverTime:
+        return Expr.__new__(cls, cls._argument(expression), as_expr(until, f"until of {cls.__name__}"))
+
+    @property
+    def expression(self) -> Expr:
+        """What is followed in time."""
+        return self.args[0]
+
+    @property
+    def until(self) -> Expr:
+        """The last time, in the declaration's unit (steps of a map)."""
+        return self.args[1]
+
+
+class Peak(_OverTime):
+    """The largest value of an expression in averages over units: ``Peak(mean(xi[1]*tanh(x)), until=4)``."""
+
+
+class PeakTime(_OverTime):
+    """When an expression in averages over units is largest, over 0 ≤ t ≤ until."""
+
+
 class Fluctuation(Functional):
     """N times the variance, over realisations of the network, of an expression in averages over units.
 
@@ -222,7 +247,7 @@ _NAMES = """
     Fisher Evidence Growth RateFunction Law_of
 """
 #: Functionals that can be written down; only `Lyapunov` and `Critical` have a meaning so far.
-NAMED = (*_NAMES.split(), "Fluctuation", "Posterior", "Shift", "SpinGlassSusceptibility")
+NAMED = (*_NAMES.split(), "Fluctuation", "Peak", "PeakTime", "Posterior", "Shift", "SpinGlassSusceptibility")
 
 
 def functional(name: str) -> type[Functional]:

@@ -93,6 +93,13 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "259",
         "year": "1988",
     },
+    "jiang2022": {
+        "author": "Jiang, Zijian and Chen, Ziming and Hou, Tianqi and Huang, Haiping",
+        "title": "Spectrum of non-Hermitian deep-Hebbian neural networks",
+        "journal": "Physical Review Research",
+        "year": "2022",
+        "note": "arXiv:2208.11411",
+    },
     "schuecker2018": {
         "author": "Schuecker, J. and Goedeke, S. and Helias, M.",
         "title": "Optimal sequence memory in driven random networks",

@@ -15,7 +15,7 @@ from sympy import Basic, Expr, Symbol
 
 from quenched.theory.algebra import Transpose
 from quenched.theory.bonds import BondEquation, bond_equations
-from quenched.theory.couplings import Apply
+from quenched.theory.couplings import Apply, Row
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.model import Model
@@ -159,6 +159,10 @@ class Lowering:
         if isinstance(leaf, Quenched):
             self._demand(leaf, self.tables.quenched, "unit disorder of the model")
             return self._new(label(leaf))
+        if isinstance(leaf, Row):
+            if leaf.matrix not in self.tables.matrices:
+                raise QuenchedError(f"{leaf} is a row of {leaf.matrix.name}, which no equation uses")
+            return self._new(leaf.name)
         if isinstance(leaf, WhiteNoise):
             self._demand(leaf, self.tables.noises, "a noise of the model (noise is not observed)")
             return self._new(label(leaf))
@@ -232,6 +236,8 @@ class Function:
         for source, symbol in self.low.used.items():
             if source in tables.parameters:
                 out.append(f"{symbol} = env.parameters[{tables.parameters.index(source)}]")
+            elif isinstance(source, Row):
+                out.append(f"{symbol} = env.row({tables.matrices.index(source.matrix)}, {source.index})")
             elif isinstance(source, Quenched):
                 out.append(f"{symbol} = env.quenched[{tables.quenched.index(source)}]")
             elif isinstance(source, WhiteNoise):

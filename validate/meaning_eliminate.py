@@ -14,19 +14,21 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from sympy import Basic, Expr, I, Rational
+from sympy import Basic, Expr, I, Rational, Symbol
 
 from quenched.theory.circulant import Circulant
-from quenched.theory.couplings import Apply, Transpose
+from quenched.theory.couplings import Apply, Row, Transpose
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched, UnitSymbol, unbind
 from quenched.theory.lower import CopiedAction
 from quenched.theory.model import Model
+from quenched.theory.naming import unit_name
 from quenched.theory.observables import Mean
 from quenched.theory.problem import DS, DT
+from quenched.theory.problem_points import PointProblem
 from quenched.theory.readoff import Contribution, EffectiveProcess
-from quenched.theory.spaces import ANGLE, N, Population
-from quenched.validate.meaning import SIZE, Array, Values, number, relative
+from quenched.theory.spaces import ANGLE, N, Population, t
+from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative
 from quenched.validate.meaning_units import numeric_unit
 
 #: Values of a label on a circle; the average of a smooth function converges exponentially.
@@ -79,6 +81,73 @@ def real_twins(model: Model, action: CopiedAction) -> tuple[Model, CopiedAction]
     return twin, replace(action, fields=fields, equations=equations)
 
 
+def members_deviation(before: Model, after: Model, values: Values, rng: np.random.Generator) -> float:
+    """Declared rates at a few explicit units, with matrices and with the quenched numbers that their rows become."""
+    count = 12
+    sites = {p: round(number(p.count, {**values, N: count}).real) for p in before.populations}
+    if any(abs(number(p.count, {**values, N: count}) - k) > 1e-9 for p, k in sites.items()):
+        sites = {p: k for p, k in sites.items() if not p.extensive or p.fraction == 1}
+    if len(sites) < len(before.populations):
+        raise NotCovered("populations of a fraction that is no number: not compared")
+    scale = count**0.5
+    matrices = {m: rng.normal(size=(sites[m.rows], sites[m.cols])) for m in before.matrices}
+    matrices |= {m: _entries(m, sites[m.rows], values) for m in matrices if isinstance(m, Circulant)}
+    found = {f"{m.name}_{k}": row * scale for m, a in matrices.items() for k, row in enumerate(a)}
+    found |= {f"{m.name}.{k}": col for m, a in matrices.items() for k, col in enumerate(a.T)}
+    numbers: dict[Basic, Any] = {**values, N: float(count)}
+    units = {q.free() for x, rhs in before.eqs.items() for e in (x, rhs) for q in e.atoms(UnitSymbol)}
+    numbers |= {
+        q: found[q.name] if isinstance(q, Row) else rng.normal(size=sites[q.population]) for q in sorted(units, key=str)
+    }
+    twins = dict(zip(after.eqs, before.eqs, strict=True))
+    numbers |= {x: numbers[y] for x, y in twins.items()}
+    numbers |= {q: found[q.name] for q in after.quenched if q not in before.quenched}
+    worst = [0.0]
+    for x, rhs in after.eqs.items():
+        one = _rate(before.eqs[twins[x]], x.population, matrices, numbers)
+        worst.append(relative(_rate(rhs, x.population, matrices, numbers), one))
+        start = (twins[x].initial, x.initial)
+        if isinstance(start[0], Row):
+            worst.append(relative(numbers[start[1]], found[start[0].name]))
+    return max(worst)
+
+
+def paths_deviation(
+    process: EffectiveProcess, model: Model, problem: PointProblem, values: Values, rng: np.random.Generator
+) -> float:
+    """Averages and right-hand sides at random states and labels of a few units, and their starts."""
+    action, size = process.action, 6
+    exprs = [rhs for _, rhs in action.equations] + [f.definition for f in action.of_role("output") if f.definition]
+    exprs += [s.symbol.initial for s in action.of_role("state") if isinstance(s.symbol.initial, Expr)]
+    quenched = {q for e in exprs for q in e.atoms(Quenched)}
+    before: dict[Basic, Any] = {**values, t: 0.7, **{q: rng.normal(size=size) for q in sorted(quenched, key=str)}}
+    before |= {f.symbol: rng.normal(size=size) for f in action.of_role("state")}
+    after: dict[Basic, Any] = {**values, t: 0.7, **{Symbol(unit_name(q), real=True): before[q] for q in quenched}}
+    after |= {Symbol(f.name, real=True): before[f.symbol] for f in action.of_role("state")}
+    worst, numbers = [0.0], dict(problem.numbers)
+    for h in action.of_role("local"):
+        exact = 0.0
+        for c in process.mean.get(h.name, ()):
+            assert c.op is not None
+            out = action.fields[c.op.atoms[0][0]].definition
+            exact += number(c.coef, values).real * float(np.mean(evaluate(out, before)))
+        terms = numbers.get(h.symbol, ())
+        found = sum(number(c, values).real * float(np.mean(evaluate(e, after))) for c, _, e in terms)
+        worst.append(relative(found, exact, 1.0))
+        before[h.symbol] = after[h.symbol] = exact
+    rhs = dict(action.equations)
+    for unit in problem.units:
+        for x, mine, start in zip(unit.states, unit.rhs, unit.start, strict=True):
+            worst.append(relative(evaluate(mine, after), evaluate(rhs[x.name], before)))
+            initial = action.fields[x.name].symbol.initial
+            if isinstance(initial, Expr):
+                worst.append(relative(evaluate(start, after), evaluate(initial.subs(t, 0), before), 1.0))
+            elif start != Symbol(f"{x.name}_start", real=True):
+                return float("inf")
+    clocks = (problem.clock == "map") == (action.clock == "map")
+    return max(worst) if clocks and len(problem.units) == len(action.populations) else float("inf")
+
+
 def _entries(m: Circulant, size: int, values: Values) -> Array:
     """Entries of the cycle of `size` units whose modes have the declared eigenvalues."""
     angles = 2 * np.pi * np.arange(size) / size
@@ -94,7 +163,7 @@ def _rate(expr: Expr, population: Population, matrices: Mapping[Any, Array], val
     given = {**values, **{marks[leaf]: value for leaf, value in leaves.items()}}
     shown = expr.xreplace(marks)
     terms = shown.as_ordered_terms() if shown.is_Add else [shown]
-    return np.asarray(sum((_complex(t, given) for t in terms), 0.0))
+    return np.asarray(sum((_complex(term, given) for term in terms), 0.0))
 
 
 def _complex(term: Expr, values: Mapping[Basic, Any]) -> Array:
@@ -282,4 +351,4 @@ def _collect(
                         _add(out, key, weight * strength * now[b, x] * then[d, y])
 
 
-__all__ = ["elimination_deviation", "modes_deviation", "real_twins"]
+__all__ = ["elimination_deviation", "members_deviation", "modes_deviation", "paths_deviation", "real_twins"]

@@ -163,6 +163,11 @@ class Network:
             return np.ascontiguousarray((J @ vectors.T).T)
         return np.matmul(vectors, J.T)
 
+    def row(self, matrix: int, index: int) -> Array:
+        """A row of a matrix over extensive columns, without its factor 1/√N."""
+        rows = self.matrices[matrix]
+        return rows[index % len(rows)] * np.sqrt(self.task.N)
+
     def fixed(self, matrix: int, transposed: bool, vector: Any) -> Array:
         """A coupling applied to disorder that never changes: computed once."""
         key = (matrix, transposed, np.asarray(vector).tobytes())

@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
+from quenched.theory.transient import transient
 from quenched.validate import dimension, exponents, integrators, measure, realise, sampling
 from quenched.validate.estimators import Run, Sample
-from quenched.validate.experiment import check_counts
+from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.exponents import check_exponents, spectrum_estimators
 from quenched.validate.generate import Tables, generate, label
 from quenched.validate.integrators import SCHEMES
@@ -89,7 +90,7 @@ def prepare(
     lyapunov: bool = True,
     substeps: int = 1,
     lyapunov_spectrum: int = 0,
-) -> Problem:
+) -> Problem | Prepared:
     """Put numbers into the generated program.
 
     Parameters
@@ -126,6 +127,10 @@ def prepare(
     check_counts(trajectories=trajectories, substeps=substeps)
     if not isinstance(lyapunov_spectrum, int) or lyapunov_spectrum < 0:
         raise QuenchedError(f"lyapunov_spectrum should be a number of exponents, got {lyapunov_spectrum!r}")
+    if transient(model):
+        from quenched.validate.simulate_transient import prepare_transient
+
+        return prepare_transient(model, N, seed, params, dt=dt, dtype=dtype, scheme=scheme, trajectories=trajectories)
     if dtype not in ("float32", "float64"):
         raise QuenchedError(f"dtype should be 'float64' or 'float32', got {dtype!r}")
     check_supported(model)

@@ -89,7 +89,12 @@ def scene_of(derivation: Any, seed: int = 0) -> Scene:
         values[COLD] = 0.8
     rng = np.random.default_rng([seed, 3])  # until a state is solved, what it determines is any number
     values |= {symbol: rng.uniform(0.2, 0.6) for symbol, _ in getattr(_problem_of(derivation), "closing", ())}
-    return Scene(derivation.model, values, seed)
+    return Scene(_written(derivation), values, seed)
+
+
+def _written(derivation: Any) -> Any:
+    """The declaration in the form that the steps go on from."""
+    return getattr(derivation, "written", derivation.model)
 
 
 def _problem_of(derivation: Any) -> Any:
@@ -102,7 +107,7 @@ def strong_scene(derivation: Any, seed: int = 0) -> Scene:
         values = draw_parameters(derivation.model, np.random.default_rng(seed), (0.6, 1.0))
     except QuenchedError:
         return scene_of(derivation, seed)
-    return Scene(derivation.model, values, seed)
+    return Scene(_written(derivation), values, seed)
 
 
 def verify(derivation: Any, seed: int = 0, simulate: bool = True, stability: bool = False) -> list[Tick]:
@@ -144,7 +149,7 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True, stability: boo
         why = "few steps not compared: eliminated populations answer with all their past"
         ticks.append(Tick("All steps up to the effective process", None, 0.0, STANDARD_ERRORS, why, 0.0))
     elif simulate and process is not None:
-        ticks.append(check_chain(derivation.model, process, strong_scene(derivation, seed)))
+        ticks.append(check_chain(_written(derivation), process, strong_scene(derivation, seed)))
     covariances = derivation.find(CrossCovariances)
     if simulate and covariances is not None:
         ticks.append(check_linear_networks(derivation.model, covariances, scene_of(derivation, seed)))
@@ -179,7 +184,9 @@ def check_chain(model: Model, process: EffectiveProcess, scene: Scene) -> Tick:
     title = "All steps up to the effective process"
     values = suitable_values(model, scene.values)
     begin = perf_counter()
-    for size, networks in ((400, 80), (1600, 20)):
+    # Without matrices large networks cost nothing, and overlaps of random starts fade as 1/N only.
+    sizes = ((400, 80), (1600, 20), *([] if model.matrices else [(40_000, 6)]))
+    for size, networks in sizes:
         try:
             with np.errstate(all="ignore"):
                 found = few_steps(model, process, values, scene.rng(), size, networks)

@@ -13,8 +13,10 @@ from quenched.theory.doubled import AsSchroedinger, DoubleCopies, FindFixedPoint
 from quenched.theory.eliminate import EliminateLinear
 from quenched.theory.linear import SolveUnits
 from quenched.theory.lower import Lower
+from quenched.theory.members import WriteMembers
 from quenched.theory.modes import FourierModes
 from quenched.theory.plastic import IntegrateBonds
+from quenched.theory.points import FollowPaths
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import StationaryGaussian
 from quenched.theory.readoff import ReadOff
@@ -30,7 +32,13 @@ from quenched.validate.meaning_action import (
     naming_deviation,
 )
 from quenched.validate.meaning_causal import balance_deviation, causal_deviation, copies_in_time_deviation
-from quenched.validate.meaning_eliminate import elimination_deviation, modes_deviation, real_twins
+from quenched.validate.meaning_eliminate import (
+    elimination_deviation,
+    members_deviation,
+    modes_deviation,
+    paths_deviation,
+    real_twins,
+)
 from quenched.validate.meaning_sampled import sampled_deviation
 from quenched.validate.meaning_site import causality_deviation, readoff_deviation, saddle_deviation
 from quenched.validate.meaning_state import (
@@ -99,6 +107,16 @@ WITNESSES: dict[type[Rule], Witness] = {
         "declared rates entry by entry at 5–7 sites against a discrete Fourier transform",
         EXACT,
         lambda b, a, s: modes_deviation(b.model, a.model, s.values, s.rng()),
+    ),
+    WriteMembers: Witness(
+        "declared rates at 12 explicit units, with matrices and with the numbers that their rows become",
+        EXACT,
+        lambda b, a, s: members_deviation(b.model, a.model, s.values, s.rng()),
+    ),
+    FollowPaths: Witness(
+        "averages, rates and starts at random states and labels of 6 units",
+        EXACT,
+        lambda b, a, s: paths_deviation(b, s.model, a.problem, s.values, s.rng()),
     ),
     EliminateLinear: Witness(
         "linear equations of the eliminated units on a grid of labels, at random operators",
