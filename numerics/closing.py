@@ -62,7 +62,9 @@ def solve_closing(
     outer = _Outer(problem, potential, values, inner)
     found: list[tuple[Array, str]] = []
     tried: list[Array] = []
-    for start in outer.starts():
+    queue = list(outer.starts())
+    while queue:  # where one kind of state is found, others may be near
+        start = queue.pop(0)
         if any(_same(start, other) for other in tried):
             continue
         tried.append(start)
@@ -70,6 +72,7 @@ def solve_closing(
             x = outer.root(start, kind, [y for y, k in found if k == kind])
             if x is not None:
                 found.append((x, kind))
+                queue.append(x)
                 other = outer.mirrored(x, kind)
                 found += [] if other is None else [(other, kind)]
     branches = [outer.branch(x, kind, final) for x, kind in found]

@@ -148,7 +148,8 @@ def test_every_step_keeps_its_meaning(name: str) -> None:
     assert [f"{t.title}: {t.detail}" for t in verify(theory.derivation) if t.passed is False] == []
 
 
-#: Their networks scatter most, or take longest: judged where all verdicts are asked for (`make fuzz`).
+#: Their networks scatter most, or take longest: judged where all verdicts are asked for (`make fuzz`). Trajectories of
+#: one network fall to either sign of an overlap, and would cancel in its square: it has one.
 LONG = ("low rank", "nonlinear units")
 JUDGED = [name for name in VARIANTS if name not in LONG or int(os.environ.get("QUENCHED_VERDICTS", "0")) > 10]
 
@@ -157,7 +158,8 @@ JUDGED = [name for name in VARIANTS if name not in LONG or int(os.environ.get("Q
 @pytest.mark.parametrize("name", JUDGED)
 def test_theory_and_simulation_agree(name: str) -> None:
     make, values = VARIANTS[name]
-    how: dict[str, Any] = {"quick": True, "ci": True, "sizes": (200, 400, 800), "trials": 32, "trajectories": 2}
+    how: dict[str, Any] = {"quick": True, "ci": True, "sizes": (200, 400, 800), "trials": 32}
+    how["trajectories"] = 1 if name == "low rank" else 2
     agreement = validate(make(), values, store=False, workers=1, **how)
     assert agreement.verdict != "disagree", agreement.reason
     worst = max(row.detectable for row in agreement.rows)

@@ -327,6 +327,11 @@ def _to_the_state(model: Model, values: Mapping[object, object] | None = None, *
         return d.refuse(SolveUnits.title, str(stop))
     if reason:
         return _sampled(d, reason)
+    if process.operators:  # filters that mix both times have a solver where they make a particle, else a sampler
+        try:
+            d.units().close().ansatz().potential_form()
+        except NotCovered as stop:
+            return _sampled(d, str(stop))
     try:
         d = d.units().close().ansatz()
     except NeedsTrajectories as stop:

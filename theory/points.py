@@ -51,7 +51,8 @@ class PointEquations(Form):
                 row = getattr(unit, kind)
                 for i, e in enumerate(row):
                     for label, new in _changes(e):
-                        changed: Any = replace(unit, **{kind: (*row[:i], new, *row[i + 1 :])})
+                        change: dict[str, Any] = {kind: (*row[:i], new, *row[i + 1 :])}
+                        changed = replace(unit, **change)
                         units = (*p.units[:k], changed, *p.units[k + 1 :])
                         yield f"{kind} of {unit.states[i]}: {label}", replace(self, problem=replace(p, units=units))
         for k, (symbol, terms) in enumerate(p.numbers):

@@ -83,7 +83,7 @@ class TransientExperiment:
             functions["rhs"](net, now, y, xi, stage, out)
 
         y, rows = initial_state(net, functions), []
-        fresh = any(s.fresh for s in (*task.matrices, *task.vectors))
+        fresh = any(m.fresh for m in task.matrices) or any(v.fresh for v in task.vectors)
         for n in range(self.steps + 1):
             if fresh and n:
                 net.refresh()
