@@ -80,8 +80,8 @@ def solve_paths(theory: Theory, values: Mapping[Any, float], what: Moments, how:
     """
     process = theory.derivation.process
     assert process is not None
-    probes = probes_of(theory.model)
-    reader = PathReader(theory.model, watched(theory.sampled(process), probes), dict(values), probes, what, how)
+    probes = probes_of(theory.written)
+    reader = PathReader(theory.written, watched(theory.sampled(process), probes), dict(values), probes, what, how)
     growth = Quantity(float("nan"), float("inf"))
     branch = Branch("in time", "dynamic", True, growth, reader.names(), reader.quantity)
     provenance = Solution.provenance_of(theory) | {"method": "paths marched in time", "seed": str(how.seed)}
