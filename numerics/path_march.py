@@ -199,8 +199,6 @@ class _Batch:
     def __init__(
         self, process: SiteProcess, values: Mapping[Any, float], grid: Grid, how: March, rng: np.random.Generator
     ) -> None:
-        if process.operators:
-            raise NotCovered("eliminated populations answer with their response to all times: give no times=")
         if process.memory:
             raise NotCovered(
                 f"the local field {process.memory[0][0]} remembers through responses (partly symmetric couplings): "
