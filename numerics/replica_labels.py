@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sympy import Expr, Float, Poly, S, Symbol, expand_log, lambdify, log
 
-from quenched.theory.errors import ConvergenceError
+from quenched.theory.errors import ConvergenceError, NotCovered
 from quenched.theory.problem_replicas import Piece, ReplicaSite, X
 
 from .quadrature import legendre
@@ -19,6 +19,8 @@ from .replica_signs import FEW, FreeLabel
 from .replica_sites import Case, Site
 from .types import Array
 
+#: Sets of values of labels that are written out.
+MOST = 2**21
 _Label = tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr]
 
 
@@ -37,6 +39,11 @@ def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
     for q, atoms, density in site.labels:
         if q not in inside and q not in free:
             nodes, p = label_nodes(q, atoms, density.xreplace(values), values, [])
+            if len(nodes) * sum(len(case.probability) for case in cases) > MOST:
+                raise NotCovered(
+                    f"site {site.name} sees {len(site.labels)} labels, too many with continuous laws (such as {q}): "
+                    "any number of labels with finitely many values is covered"
+                )
             cases = [_enlarged(case, q, nodes, p) for case in cases]
     signs = tuple(FreeLabel(q, *label_nodes(q, atoms, S.Zero, values, [])) for q, atoms in outside if q in free)
     return Site(site.kind, tuple(_merged(cases)), site.name, site.cold, signs)

@@ -28,6 +28,7 @@ from quenched import (
     simulate,
     total,
     units,
+    validate,
     zero_temperature,
 )
 
@@ -133,6 +134,15 @@ def test_samples_of_correlations() -> None:
     chains = simulate(glass, 12, trials=6, route="monte carlo", sweeps=8000, burn=100, **how)
     gap = float(chains["chi"].mean[0] - exact["chi"].mean[0])
     assert abs(gap) < 0.03
+
+
+@pytest.mark.slow
+def test_the_paramagnet_agrees_with_samples() -> None:
+    """Correlations of units and the energy, at three sizes."""
+    model = catalogue["hebbian-length-correlations"](start=False)
+    theory, how = derive(model), {"quick": True, "workers": 1, "store": False, "T": 2.2}
+    right = validate(model, theory=theory, **how)
+    assert right.verdict == "agree", right
 
 
 def test_options_of_the_catalogue() -> None:

@@ -5,7 +5,23 @@ from __future__ import annotations
 import pytest
 from sympy import Heaviside, Rational, symbols
 
-from quenched import Field, Gaussian, Gibbs, Iid, Ising, Normal, Population, Spherical, SpikeSlab, derive, total, units
+from quenched import (
+    Field,
+    Gaussian,
+    Gibbs,
+    Iid,
+    Ising,
+    Normal,
+    NotCovered,
+    Population,
+    Spherical,
+    SpikeSlab,
+    derive,
+    total,
+    units,
+)
+from quenched.theory.instance import derive as instance_reading
+from quenched.theory.instance_identities import identities
 from quenched.validate.witness import survey_mutants, verify
 
 alpha, beta, h = symbols("alpha beta h", positive=True)
@@ -29,6 +45,12 @@ MODELS = {
     ),
     "sphere": Gibbs({s: Spherical()}, weight=Heaviside(x @ s - kappa)),
 }
+
+
+def test_messages_are_not_compared_with_blocks() -> None:
+    derivation = derive(MODELS["pairs"]).broken(1).derivation  # type: ignore[attr-defined]
+    with pytest.raises(NotCovered, match="not with blocks"):
+        identities(derivation, instance_reading(MODELS["pairs"]))
 
 
 @pytest.mark.parametrize("name", MODELS)

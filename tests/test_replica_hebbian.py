@@ -315,6 +315,24 @@ def test_a_wrong_variance_leaves_the_patterns_of_the_start() -> None:
     )
 
 
+@pytest.mark.parametrize(("d", "at"), [(4, {"gamma": -0.05}), (1, {"gamma": 0.05, "c": -1})])
+def test_other_windows(d: int, at: dict[str, float]) -> None:
+    """Negative neighbours at a large distance leave retrieval alone; a negative own weight leaves nothing."""
+    solution = derive(catalogue["hebbian-length-correlations"](d=d)).solve(alpha=0.02, T=0.2, **at)
+    assert (abs(float(solution["m_0"])) > 0.9) == (at.get("c", 1) > 0)
+    assert np.sign(float(solution["m_1"]).__round__(6)) == (np.sign(at["gamma"]) if at.get("c", 1) > 0 else 0)
+
+
+def test_patterns_with_densities_are_refused() -> None:
+    patterns = Population("pattern", fraction=alpha)
+    xi = Iid("xi", Normal(0, 1), over=(patterns, units))
+    X = Circulant("X", {0: 1, 1: Rational(1, 10), -1: Rational(1, 10)}, over=(patterns, patterns))
+    s = Field("s", initial=xi[0])
+    model = Gibbs({s: Ising()}, energy=-total(s * (xi.T @ (X @ (xi @ s)))) / 2, beta=1 / T)
+    with pytest.raises(QuenchedError, match="too many with continuous laws"):
+        derive(model).solve(alpha=0.01, T=0.2)
+
+
 # -- bad input -----------------------------------------------------------------------------------------------------
 def test_rows_and_windows_say_what_they_need() -> None:
     patterns = Population("pattern", fraction=alpha)

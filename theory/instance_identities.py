@@ -79,7 +79,8 @@ def identities(replica: ReplicaDerivation, instance: InstanceDerivation) -> list
     saddle, growth = replica.find(SaddleEquations), instance.find(GrowthForm)
     if saddle is None or growth is None:
         stopped = replica.refusal if saddle is None else instance.refusal
-        raise NotCovered(f"nothing to compare: {stopped}")
+        blocks = "the messages are compared with equivalent replicas, not with blocks of them"
+        raise NotCovered(f"nothing to compare: {stopped or blocks}")
     return [
         *fields_agree(saddle, growth.evolution),
         *moments_agree(saddle, growth.evolution),

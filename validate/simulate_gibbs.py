@@ -426,6 +426,10 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | No
     if degree > 2:
         sizes = FEW_UNITS.get(degree, FEWEST_UNITS)[not quick]
         return {"sizes": sizes, "trials": 240 if quick else 2000, "route": "monte carlo", "sweeps": 240, "burn": 80}
+    if any(node.functional == "SpinGlassSusceptibility" for node in what.nodes):
+        # pairs of units: corrections in 1/N are large, and chains need many samples
+        sizes = _sizes(model, values, (125, 250, 500))
+        return {"sizes": sizes, "trials": 72 if quick else 400, "sweeps": 600, "burn": 60}
     if any(f.starts for f in program.fields):
         # a state of its own for every start: realisations cost little, and few rows are far from many
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
