@@ -131,6 +131,12 @@ def test_numbers_and_hessian_of_a_network() -> None:
     assert dict(stability) == stability.rates
 
 
+@pytest.mark.parametrize("name", ["scs", "wide-networks", "sk", "elliptic"])
+def test_new_steps_are_plain_latex(name: str) -> None:
+    for step in derive(catalogue[name]()).stability().steps:
+        assert step.latex().isascii(), step.title
+
+
 def test_numbers_over_layers_are_depth_scales() -> None:
     theory = derive(catalogue["wide-networks"]())
     stability = theory.stability()

@@ -107,7 +107,10 @@ class CopyStability(Form):
 
     def _labels(self, i: int, j: int) -> str:
         fields = self.quadratic.action.fields
-        return f"from {self.modes[j].shown(fields)[0]} to {self.modes[i].shown(fields)[0]}"
+        ends = [
+            f"{text(fields[m.first].symbol)}, {text(fields[m.second].symbol)}" for m in (self.modes[j], self.modes[i])
+        ]
+        return f"from ({ends[0]}) to ({ends[1]})"
 
     def dropped(self) -> list[Line]:
         out = []

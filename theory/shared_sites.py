@@ -253,7 +253,7 @@ class ResolventSite:
     fields: dict[str, SiteField]
     scalars: ScalarEquations
     ends: dict[str, tuple[int, Expr]]
-    assumption: ClassVar[str] = "copies at z and its complex conjugate, same matrix; 𝒢 outside the support"
+    assumption: ClassVar[str] = "copies at z and its complex conjugate, same matrix; resolvent outside the support"
     condition: ClassVar[str] = "boundary of the support, smaller outside"
 
     def overlap(self, factor: Factor) -> Expr:
@@ -331,7 +331,8 @@ def _end(
     name = f"{'hat_' if hat else ''}y_{tag}"
     role: Role = "hat" if hat else "output" if count else "state"
     definition = factor * Symbol(f"{letter}_{block}") if count else None
-    fields[name] = SiteField(name, role, population, Symbol(f"{letter}_{tag}"), definition)
+    index = f"{{{tag}}}" if hat and count else tag
+    fields[name] = SiteField(name, role, population, Symbol(f"{letter}_{index}"), definition)
     ends[name] = (block, factor)
     return name
 
@@ -340,8 +341,10 @@ def _end(
 class LowerPencil(Rule):
     """The pencil as the exponent i ŷᵀ L y of any number of copies, linear in its atoms."""
 
-    title: ClassVar[str] = "The resolvent as an average: exponent i ŷᵀ L y"
-    assumption: ClassVar[str] = "⟨y ŷᵀ⟩ = i L⁻¹; finite-rank parts move single eigenvalues only"
+    title: ClassVar[str] = "The resolvent as an average over vectors"
+    assumption: ClassVar[str] = (
+        "y and its conjugate have the average i/L; finite-rank parts move single eigenvalues only"
+    )
     source: ClassVar[str] = "ahmadian2015"
 
     def __call__(self, before: Form) -> CopiedAction:
