@@ -12,9 +12,10 @@ from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sympy import Add, Dummy, Expr, Float, Mul, Symbol, expand, lambdify
+from sympy import Add, Dummy, Expr, Float, Mul, S, Symbol, expand, lambdify
 
 from quenched.theory.cross import CrossCovariance, between_units
+from quenched.theory.delays import undelayed
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol
 from quenched.theory.naming import Output, field_names, standard_names, unbind, unit_name
@@ -100,7 +101,7 @@ def names_of(state: State) -> list[str]:
 
 def _has(state: State, what: Field | Output) -> bool:
     if isinstance(what, Output):
-        return _site_function(state, what.body) is not None
+        return _site_function(state, _present(what.body)) is not None
     return field_names(state.model)[what] in [a.name for a in state.problem.arguments]
 
 
@@ -195,10 +196,15 @@ def _spectrum(state: State, fld: Field) -> Quantity:
 
 def _output(state: State, out: Output) -> Quantity:
     """⟨ψ(t)ψ(t+τ)⟩ of what a coupling reads."""
-    found = _site_function(state, out.body)
+    found = _site_function(state, _present(out.body))
     assert found is not None  # names_of offers only those
     f, a = found
     return _two_times(state, (f, a), (f, a), None)
+
+
+def _present(body: Expr) -> Expr:
+    """What a coupling reads of its units at one earlier time, at the present: in a lasting state it is the same."""
+    return undelayed(body, body.xreplace({a: S.Zero for a in body.atoms(At)}).atoms(Field))[0]
 
 
 def _output_now(state: State, out: Output) -> Quantity:

@@ -23,6 +23,7 @@ from quenched import (
     derive,
     mean,
     outer,
+    t,
     units,
     validate,
 )
@@ -126,6 +127,32 @@ def saturating() -> Model:
     )
 
 
+def delayed_coupling() -> Model:
+    """Partly symmetric couplings that read their units a while ago."""
+    S = Gaussian("J", variance=g**2, symmetry=eta)
+    return Dynamics({x: -x + S @ tanh(x(t - 1)) + half * WhiteNoise("xi")}).observe(var_x=mean(x**2))
+
+
+def delayed_map() -> Model:
+    """A map with memory of its units, whose couplings are late and partly antisymmetric."""
+    S = Gaussian("J", variance=g**2, symmetry=eta)
+    return Map({x: x / 3 - x(t - 2) / 4 + S @ tanh(x(t - 1)) + half * WhiteNoise("xi")}).observe(var_x=mean(x**2))
+
+
+def delayed_populations() -> Model:
+    """Excitation and inhibition that reach each other late, with means."""
+    E, I = Population("E", Rational(3, 5)), Population("I", Rational(2, 5))
+    u, v = Field("u", E), Field("v", I)
+    A = Gaussian("A", variance=g**2, over=(E, E))
+    B, C = Gaussian("B", variance=g**2, mean=-1, over=(E, I)), Gaussian("C", variance=g**2, mean=1, over=(I, E))
+    return Dynamics(
+        {
+            u: -u + A @ tanh(u) + B @ tanh(v(t - half)) + half,
+            v: -2 * v + C @ tanh(u(t - half)) + half * WhiteNoise("xi", over=I),
+        }
+    ).observe(var_u=mean(u**2), var_v=mean(v**2))
+
+
 VARIANTS: dict[str, tuple[Callable[[], Model], dict[str, float]]] = {
     "two populations, partial symmetry": (symmetric_populations, {"g": 0.8, "eta": 0.4}),
     "second order, partial symmetry": (second_order, {"g": 0.8, "eta": -0.5}),
@@ -138,6 +165,9 @@ VARIANTS: dict[str, tuple[Callable[[], Model], dict[str, float]]] = {
     "adaptation": (adaptation, {"g": 1.5}),
     "asymmetric plasticity": (asymmetric_plasticity, {"g": 1.0}),
     "nonlinear units": (saturating, {"g": 1.2}),
+    "delayed coupling, partial symmetry": (delayed_coupling, {"g": 1.0, "eta": 0.5}),
+    "delayed map, partial symmetry": (delayed_map, {"g": 0.8, "eta": -0.5}),
+    "delayed populations": (delayed_populations, {"g": 1.2}),
 }
 
 
@@ -150,7 +180,7 @@ def test_every_step_keeps_its_meaning(name: str) -> None:
 
 #: Their networks scatter most, or take longest: judged where all verdicts are asked for (`make fuzz`). Trajectories of
 #: one network fall to either sign of an overlap, and would cancel in its square: it has one.
-LONG = ("low rank", "nonlinear units")
+LONG = ("low rank", "nonlinear units", "delayed coupling, partial symmetry", "delayed populations")
 JUDGED = [name for name in VARIANTS if name not in LONG or int(os.environ.get("QUENCHED_VERDICTS", "0")) > 10]
 
 
