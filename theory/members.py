@@ -20,6 +20,7 @@ from quenched.theory.couplings import Apply, Gaussian, Iid, RandomMatrix, Row
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched, UnitSymbol, unbind
+from quenched.theory.layers import Overlap
 from quenched.theory.lower import Declaration
 from quenched.theory.observables import Mean, mean, total
 from quenched.theory.record import Form, Rule
@@ -45,8 +46,9 @@ class WriteMembers(Rule):
 
 
 def members_of(model: Model) -> list[Population]:
-    """Finite populations that sums run over, without units of their own."""
+    """Finite populations that sums run over, without units of their own and not known by overlaps only."""
     own = {x.population for x in model.eqs} | {x.each for x in model.eqs}
+    own |= {q.population for q in model.quenched if isinstance(q.law, Overlap)}
     spaces = {p for m in model.matrices for p in (m.rows, m.cols)}
     return [p for p in model.populations if p in spaces and p.size is not None and p not in own]
 

@@ -94,7 +94,7 @@ def members_deviation(before: Model, after: Model, values: Values, rng: np.rando
     matrices |= {m: _entries(m, sites[m.rows], values) for m in matrices if isinstance(m, Circulant)}
     found = {f"{m.name}_{k}": row * scale for m, a in matrices.items() for k, row in enumerate(a)}
     found |= {f"{m.name}.{k}": col for m, a in matrices.items() for k, col in enumerate(a.T)}
-    numbers: dict[Basic, Any] = {**values, N: float(count)}
+    numbers: dict[Basic, Any] = {**values, N: float(count), t: 0.7}
     units = {q.free() for x, rhs in before.eqs.items() for e in (x, rhs) for q in e.atoms(UnitSymbol)}
     numbers |= {
         q: found[q.name] if isinstance(q, Row) else rng.normal(size=sites[q.population]) for q in sorted(units, key=str)
@@ -170,7 +170,7 @@ def _complex(term: Expr, values: Mapping[Basic, Any]) -> Array:
     from sympy import lambdify
 
     symbols = sorted(term.free_symbols, key=str)
-    return np.asarray(lambdify(symbols, term, "numpy")(*(values[s] for s in symbols)))
+    return np.asarray(lambdify(symbols, term, ["scipy", "numpy"])(*(values[s] for s in symbols)))
 
 
 def _outermost(expr: Basic) -> list[Any]:
