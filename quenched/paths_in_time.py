@@ -16,13 +16,14 @@ from quenched.solution import Branch, Solution
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.naming import Output, field_names, standard_names
 from quenched.theory.observables import Functional, Mean
-from quenched.theory.problem import SiteProcess
+from quenched.theory.problem import CORRELATED, SiteProcess
 from quenched.theory.spaces import t, tau
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from quenched.numerics.path_march import Grid, March, Series
+    from quenched.numerics.trajectories import Sampling
     from quenched.theory.model import Model
     from quenched.theory_object import Theory
 
@@ -165,7 +166,7 @@ class PathReader:
 
     def quantity(self, name: str) -> Quantity:
         if name in self.model.observables:
-            return self._declared(self.model.observables[name])
+            return self.declared(self.model.observables[name])
         standard = standard_names(self.model)
         if name not in self.names():
             raise QuenchedError(f"no observable {name!r}: {nearest(name, self.names())}")
@@ -186,7 +187,8 @@ class PathReader:
         return np.array(inside)
 
     # -- declared expressions ---------------------------------------------------------------------------------------
-    def _declared(self, expr: Expr) -> Quantity:
+    def declared(self, expr: Expr) -> Quantity:
+        """An expression in means, as a function of t or over the window."""
         means = sorted(expr.atoms(Mean), key=str)
         if not means or expr.atoms(Functional):
             raise NotCovered(f"no theory formula for the observable {expr} from paths in time")
@@ -295,6 +297,32 @@ def march_of_tier(quick: bool) -> March:
     from quenched.numerics.path_march import March
 
     return March(dt=0.2, paths=600, batches=12) if quick else March(dt=0.1, paths=1000, batches=16)
+
+
+#: Correlation times after which paths have settled, and over which they are then averaged.
+_SETTLED, _AVERAGED = 7.0, 14.0
+#: Batches and longest march that a number of a stationary state is worth.
+_BATCHES, _LONGEST = 20, 800
+
+
+def settled_paths(
+    model: Model, process: SiteProcess, values: dict[Any, float], probes: Any, decay: float, sampling: Sampling
+) -> PathReader | None:
+    """Paths of a stationary state over a window after its transient; None where they would be many steps long."""
+    flow = process.clock == "flow"
+    dt = sampling.dt if flow else 1.0
+    start = float(np.ceil(_SETTLED * max(decay, 2.0)))
+    stop = start + float(np.ceil(_AVERAGED * max(decay, 2.0)))
+    correlated = any(s == CORRELATED for u in process.units for s in u.starts)
+    beyond = process.memory or process.filters or process.operators or any(u.earlier for u in process.units)
+    if beyond or correlated or stop / dt > _LONGEST:
+        return None
+    from quenched.numerics.path_march import March
+
+    spacing = dt * max(1, round(0.5 / dt)) if flow else 1.0
+    times = np.arange(int(np.ceil(stop / spacing)) + 1) * spacing
+    how = March(dt=dt, batches=_BATCHES, seed=sampling.seed)
+    return PathReader(model, process, values, probes, Moments(times, (start, float(times[-1]))), how)
 
 
 def as_march(sampling: Any, dt: float | None, scheme: str, seed: int = 0) -> March:
