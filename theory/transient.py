@@ -52,8 +52,11 @@ class Transients:
 
 
 def is_transient(expr: Basic) -> bool:
-    """Whether an observable is about the way from the start."""
-    return bool(expr.atoms(Peak, PeakTime)) or any(not a.time.has(t) for a in _times(expr))
+    """Whether an observable is about the way from the start alone (one that compares it with the present is not)."""
+    if expr.atoms(Peak, PeakTime):
+        return True
+    fixed = any(not a.time.has(t, tau) for a in _times(expr))
+    return fixed and not any(_present(m) or any(a.time.has(t) for a in _times(m)) for m in expr.atoms(Mean))
 
 
 def transient(model: Any) -> bool:
