@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from sympy import Expr, sstr
+from sympy import Expr, fraction, sstr, together
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.problem import PotentialProblem, StationaryGaussian, TwoPoint
+from quenched.theory.problem_delays import Delay
 
 from .assemble import pair_index
 from .averages import Averages
@@ -32,10 +33,12 @@ def export(problem: StationaryGaussian, potential: PotentialProblem | None = Non
     Raises
     ------
     NotCovered
-        The problem averages over quenched labels.
+        The problem averages over quenched labels, or units feed their own past back.
     """
     if problem.labels:
         raise NotCovered("export of a problem with quenched labels: replace each label by a number first")
+    if any(fraction(together(e))[1].has(Delay) for row in (*problem.gain, problem.noise) for e in row):
+        raise NotCovered("export of units with delayed feedback is not built yet: solve(...) takes them")
     generated = Generated(problem, potential)
     body = generated.source().split("NAMES = ", 1)[1].split("\n", 1)[1].strip()
     name = "particle" if potential is not None else "spectral"

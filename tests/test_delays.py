@@ -142,6 +142,8 @@ def test_what_is_not_covered_says_so() -> None:
     k = symbols("k", positive=True, integer=True)
     assert "derive(net, d=2)" in str(derive(Map({x: J @ tanh(x(t - k)) + noise})).coverage)
     assert derive(Map({x: J @ tanh(x(t - k)) + noise}), k=2).solvable
+    with pytest.raises(QuenchedError, match="export of units with delayed feedback"):
+        derive(MODELS["unit and coupling"]).export("never_written.py")
     with pytest.raises(QuenchedError, match="linear part of the dynamics is unstable"):
         derive(Dynamics({x: -x - b * x(t - d) + J @ tanh(x)})).solve(g=1, b=3, d=2)
 
