@@ -10,7 +10,9 @@ import pytest
 from sympy import Rational, Symbol, cos, symbols, tanh
 
 from quenched import (
+    Count,
     Dynamics,
+    Edge,
     Empirical,
     Field,
     Gaussian,
@@ -19,14 +21,18 @@ from quenched import (
     Normal,
     NotCovered,
     Population,
+    QuenchedError,
     catalogue,
     derive,
     jacobian,
     outer,
+    validate,
 )
 from quenched.numerics import Sampling
 from quenched.spectral import SpectralSolution
 from quenched.theory.spaces import units
+from quenched.validate.quantiles import quantile_points
+from quenched.validate.sampling import sample_law
 from quenched.validate.simulate_spectrum import prepare
 from quenched.validate.witness import verify
 
@@ -217,3 +223,25 @@ def test_few_bonds_in_full() -> None:
     rest = every[np.abs(every + 1 / slow) > 1e-5]
     assert len(rest) == 2 * size
     np.testing.assert_allclose(np.sort_complex(rest), np.sort_complex(few), atol=1e-6)
+
+
+def test_the_law_of_a_sample() -> None:
+    law = Empirical(3, 1, Rational(3, 2))
+    assert law.mean_() == Rational(11, 6)
+    assert quantile_points(("Empirical", 3.0, 1.0, 1.5), 6).tolist() == [1, 1, 1.5, 1.5, 3, 3]
+    drawn = sample_law(np.random.default_rng(0), (4000,), ("Empirical", 3.0, 1.0, 1.5))
+    assert set(drawn) == {3.0, 1.0, 1.5}
+    assert drawn.mean() == pytest.approx(11 / 6, abs=0.05)
+    with pytest.raises(QuenchedError, match="numbers of a sample"):
+        Empirical()
+
+
+@pytest.mark.slow
+def test_the_joint_jacobian_is_a_matrix_to_validate() -> None:
+    net = derive(catalogue["neuronal-synaptic"]()).jacobian(k=-1, sampling=SHORT)
+    net.observe(body=Count(disc=(0.3, -0.7)), pole=Count(disc=(0.3, -0.4)), right=Edge(), top=Edge("top"))
+    how: Any = dict(quick=True, sizes=(60, 120, 240), trials=48, store=False, workers=1)
+    report = validate(net, **how)
+    assert report.reason.startswith("not rejected"), report
+    assert report.detectable < 0.2
+    assert validate(net, theory=derive(net).mutate("variance-tenth"), **how).verdict == "disagree"
