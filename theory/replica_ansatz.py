@@ -145,6 +145,24 @@ def site_line(s: SiteInField) -> Line:
     return Line(head, tex, comment)
 
 
+def averaged(expr: Expr, labels: tuple[Quenched, ...]) -> Expr:
+    """The average over independent labels of a polynomial of degree two at most in each.
+
+    Raises
+    ------
+    NotCovered
+        Any other dependence on a label.
+    """
+    for q in labels:
+        if not expr.has(q):
+            continue
+        if not expr.is_polynomial(q) or Poly(expr, q).degree() > 2:
+            raise NotCovered(f"{expr} is no polynomial of degree two in {q}: its average is not covered")
+        moments = (S.One, q.law.mean_(), q.law.variance_() + q.law.mean_() ** 2)
+        expr = Add(*(expr.expand().coeff(q, k) * moments[k] for k in range(3)))
+    return expr
+
+
 @dataclass(frozen=True)
 class ReplicaSymmetry(Rule):
     """Let all replicas be equivalent, and decouple them by one Gaussian field per site."""
@@ -227,10 +245,10 @@ class _Ansatz:
         norm = fixed_norm(weight.prior[1]) if weight.prior else None
         if norm is None:
             return SiteInField(variable, b, off, v, parts), S.Zero
-        extra = v * norm / 2
-        if v.has(*(q for q in weight.labels)):
-            raise NotCovered(f"the quadratic field of {variable.name} depends on the labels of its site")
+        extra = averaged(v, weight.labels) * norm / 2
         if on_sphere(weight.prior[1]):  # type: ignore[index]
+            if v.has(*weight.labels):
+                raise NotCovered(f"the quadratic field of {variable.name} depends on the labels of its site")
             lam = self._fresh("lambda", variable.name)
             self.multipliers[variable.population] = lam
             return SiteInField(variable, b, off, -lam), extra + lam * norm / 2
@@ -313,7 +331,9 @@ class _Ansatz:
         if norm is None or orbit.copies != 1 or len(orbit.atoms) != 2:
             return None
         coefficient = Mul(*(self._coefficient(a) for a, _ in orbit.atoms))
-        return None if coefficient.has(*weight.labels) else coefficient * norm
+        if coefficient.has(*weight.labels) and on_sphere(weight.prior[1]):  # type: ignore[index]
+            return None
+        return averaged(coefficient, weight.labels) * norm
 
     def _moment(self, orbit: Orbit) -> Expr:
         """A moment of the disorder alone. Those of conjugates vanish as n → 0: its law is normalised."""

@@ -24,6 +24,7 @@ from quenched.theory.replica_ansatz import (
     Orbit,
     RSAction,
     SiteInField,
+    averaged,
     orbit_average,
     orbit_of,
     replica_site,
@@ -147,13 +148,26 @@ def remainder(state: SaddleEquations, slope: Expr) -> Expr:
     known = second_moments(state.free.action)
     solved: dict[Expr, Expr] = {}
     for unknown, rhs in sorted(state.equations.items(), key=lambda item: len(item[1].atoms(SiteAverage))):
-        inside = rhs.expand().xreplace(known).expand().xreplace(solved).expand()
+        inside = with_norms(state.free.action, rhs.expand().xreplace(known)).expand().xreplace(solved).expand()
         left = sorted(inside.atoms(SiteAverage), key=str)
         if left:  # each equation gives one average in terms of the others
             rest, rate = inside.coeff(left[0], 0), inside.coeff(left[0], 1)
             step = {left[0]: ((unknown - rest) / rate).expand()}
             solved = {a: e.xreplace(step).expand() for a, e in solved.items()} | step
-    return slope.expand().xreplace(known).expand().xreplace(solved).expand()
+    return with_norms(state.free.action, slope.expand().xreplace(known)).expand().xreplace(solved).expand()
+
+
+def with_norms(action: RSAction, expr: Expr) -> Expr:
+    """E[c L₂] of labels c in terms of E[c L₁²], on sites each of whose squares is fixed."""
+    swap = {}
+    for node in expr.atoms(SiteAverage):
+        site, c = site_of(action, node.site), node.poly / L[2]
+        prior = site.variable.weight.prior
+        norm = fixed_norm(prior[1]) if prior and not on_sphere(prior[1]) else None
+        if norm is not None and node.labels and not c.has(*L):
+            square = site_average(node.site, c * L[1] ** 2, *node.field, node.labels)
+            swap[node] = averaged(c, site.variable.weight.labels) * norm - square
+    return expr.xreplace(swap)
 
 
 def second_moments(action: RSAction) -> dict[Expr, Expr]:

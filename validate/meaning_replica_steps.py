@@ -237,10 +237,13 @@ def _norm_part(action: RSAction, site: SiteInField, at: Values) -> float:
     norm = fixed_norm(prior[1]) if prior else None
     if norm is None:
         return 0.0
-    _, diagonal, off = _explicit_field(action.problem, action, site, at, next(some_labels(site, at)))
+    whole = 0.0
+    for labels, probability in every_label(site, at):
+        _, diagonal, off = _explicit_field(action.problem, action, site, at, labels)
+        whole += probability * (diagonal - off)
     lam = action.multipliers.get(site.variable.population)
     fraction = number(site.variable.fraction, at).real
-    return fraction * (diagonal - off + (at[lam] if lam is not None else 0.0)) * float(norm) / 2
+    return fraction * (whole + (at[lam] if lam is not None else 0.0)) * float(norm) / 2
 
 
 def _explicit_terms(problem: SiteProblem, action: RSAction, n: int, at: Values) -> float:

@@ -435,12 +435,7 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | No
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
         return {"sizes": _sizes(model, values, wanted), "trials": 48 if quick else 150, **SHORT}
     if all(f.kind == "atoms" for f in program.fields):
-        return {
-            "sizes": _sizes(model, values, (32, 64, 128)),
-            "trials": 1800 if quick else 11000,
-            "sweeps": 140,
-            "burn": 40,
-        }
+        return {"sizes": _sizes(model, values, (32, 64, 128)), "trials": 1800 if quick else 11000, **LONG}
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
 
 
