@@ -165,7 +165,8 @@ def with_norms(action: RSAction, expr: Expr) -> Expr:
         prior = site.variable.weight.prior
         norm = fixed_norm(prior[1]) if prior and not on_sphere(prior[1]) else None
         if norm is not None and node.labels and not c.has(*L):
-            square = site_average(node.site, c * L[1] ** 2, *node.field, node.labels)
+            b, k, v = node.field
+            square = site_average(node.site, c * L[1] ** 2, b, k, v, node.labels)
             swap[node] = averaged(c, site.variable.weight.labels) * norm - square
     return expr.xreplace(swap)
 

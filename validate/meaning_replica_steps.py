@@ -238,7 +238,7 @@ def _norm_part(action: RSAction, site: SiteInField, at: Values) -> float:
     if norm is None:
         return 0.0
     whole = 0.0
-    for labels, probability in every_label(site, at):
+    for labels, probability in every_label(site, dict(at)):
         _, diagonal, off = _explicit_field(action.problem, action, site, at, labels)
         whole += probability * (diagonal - off)
     lam = action.multipliers.get(site.variable.population)
