@@ -146,7 +146,8 @@ class _Outer:
         wave = 1j * np.concatenate([[0.0], np.geomspace(1e-2, 1e2, 30)])
         if self.inner.clock == "map":
             wave = np.exp(1j * np.linspace(0, np.pi, 31))
-        gains = averages.gains(wave, np.conj(wave))
+        with np.errstate(all="ignore"):
+            gains = averages.gains(wave, np.conj(wave))
         for p, (a, b) in enumerate(self.inner.pairs[: self.inner.closure]):
             for s, two in enumerate(self.inner.two_points):
                 if a == b and two.f.expr == two.g.expr and np.any(np.real(gains[:, p, s]) < 0):

@@ -225,7 +225,7 @@ def test_replay_and_simulation_agree_and_a_mistake_is_rejected() -> None:
 @pytest.mark.slow
 def test_other_sequences_agree() -> None:
     """Patterns of another law, negative drive, a start between patterns, a different nonlinearity."""
-    few, J = Population("P", size=4), symbols("J", positive=True)
+    few, J = Population("P", size=2), symbols("J", positive=True)
     xi = Iid("xi", Uniform(-2, 1), over=(few, units))
     x = Field("x", initial=(xi[0] + xi[1]) / 2)
     net = Dynamics({x: -x / 2 + J * (xi.T @ xi @ (x / (1 + x**2))) - x**3 / 5}, defaults={J: 1})
