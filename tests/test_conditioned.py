@@ -24,6 +24,7 @@ from quenched import (
     derive,
     simulate,
 )
+from quenched.numerics import Sampling
 from quenched.theory.fluctuations import is_odd
 from quenched.theory.problem import SiteFunction, U
 
@@ -86,6 +87,13 @@ def test_which_outputs_have_a_mean(f: Expr, odd: bool) -> None:
 def test_mistakes_about_units_that_are_alike_do_not_apply() -> None:
     with pytest.raises(NotCovered, match="alike"):
         derive(network(tanh(gain * x))).mutate("one-corner").solve(g=1.2, s2=1).quantity("PR_f")
+
+
+def test_sampled_units_with_a_mean_are_refused() -> None:
+    partly = network(Max(x, 0), 0, Gaussian("J", variance=g**2, symmetry=Rational(3, 10)))
+    solution = derive(partly).solve(g=0.4, s2=1, sampling=Sampling(paths=60, average=2))
+    with pytest.raises(NotCovered, match="sampled units with a mean"):
+        solution.quantity("PR_x")
 
 
 CASES: dict[str, Any] = {
