@@ -50,8 +50,10 @@ def text(expr: object) -> str:
 
 
 def latex(expr: object) -> str:
-    """LaTeX with the user's own names."""
-    return sympy_latex(expr)
+    """LaTeX with the user's own names; adjoint operators G† get a dagger."""
+    marked = [s for s in getattr(expr, "free_symbols", ()) if s.name.endswith("†")]
+    names = {s: sympy_latex(Symbol(s.name.removesuffix("†"))) + r"^{\dagger}" for s in marked}
+    return str(sympy_latex(expr, symbol_names=names))
 
 
 def equation_line(lhs: object, rhs: object, comment: str = "") -> Line:

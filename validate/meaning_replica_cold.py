@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Expr, Mul, Symbol
+from sympy import Expr, Mul, S, Symbol
 
 from quenched.numerics.replica import Evaluator
 from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs
-from quenched.theory.problem_replicas import L, ReplicaProblem, site_average
+from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage
 from quenched.theory.replica_ansatz import Orbit, RSAction, SiteInField, orbit_of, replica_site
 from quenched.theory.replica_cold import ColdForm, cold_site
 from quenched.theory.replica_limit import ReplicaState, RepliconForm
@@ -134,9 +134,12 @@ class Warm:
                 site = next(s for s in self.action.sites if s.variable.population == orbit.population)
                 scale = Mul(*(self._coefficient(a, site) for a, _ in orbit.atoms))
                 labels = site.variable.weight.labels
-                polys = (L[2] + L[1] ** 2, L[1] ** 2)
-                one, two = (site_average(orbit.population, scale * p, site.b, site.k, site.v, labels) for p in polys)
-                return (one, two), orbit
+                outside, inside = scale.as_independent(*labels) if labels else (scale, S.One)
+                curved, square = (
+                    outside * SiteAverage(orbit.population, inside * p, site.b, site.k, site.v, labels)
+                    for p in (L[2], L[1] ** 2)
+                )
+                return (curved + square, square), orbit
         raise NotCovered(f"no pair of replicas has the difference {chi}")
 
     def _coefficient(self, atom: str, site: SiteInField) -> Expr:

@@ -193,7 +193,7 @@ _RIM = (
 _TIP = (
     "the eigenvalue of rank N^(1/4) from the tip of a smooth boundary lies N^(-1/2) inside, where a cap of that depth"
     " holds as many (the largest real part lies sqrt(ln N/N) outside, no power); measured: this distance times sqrt(N)"
-    " varies by 3 % between N = 60 and 800 on elliptic matrices with gains"
+    " varies by 3 % between N = 60 and 800 on partly symmetric matrices with gains"
 )
 #: Rank c·n^a of the eigenvalue that stands for an end of the support. The rim of a disc holds of the order of √n
 #: eigenvalues, the tip in one direction of the order of n^(1/4): those ranks follow a power of n, which the outermost
