@@ -94,19 +94,11 @@ def test_what_has_no_numbers_is_said_not_ticked(phi) -> None:  # type: ignore[no
 
 def test_meanings_use_no_rule() -> None:
     """Meanings may import the classes that hold forms, symbols and names, but no function that a rule is made of."""
-    shared = {
-        "coupling_outputs",
-        "field_names",
-        "unit_name",
-    }  # names of observables, used by theory and simulation alike
-    shared |= {"unbind", "response", "spectrum", "orbit_of"}  # names of symbols and of orbits in a form
-    shared |= {
-        "pattern_matrices",
-        "fixed_norm",
-        "replica_site",
-        "cold_site",
-        "known_widths",
-    }  # what a form says about its parts
+    # names of observables, used by theory and simulation alike; names of symbols and of orbits in a form
+    shared = {"coupling_outputs", "field_names", "unit_name", "declared_name", "part_name", "population_of"}
+    shared |= {"unbind", "response", "spectrum", "orbit_of"}
+    # what a form says about its parts
+    shared |= {"pattern_matrices", "fixed_norm", "on_sphere", "replica_site", "cold_site", "known_widths"}
     shared |= {"ladder"}  # the other derivation of the same result, which is what it is compared with
     for path in sorted(Path(meaning.__file__).parent.glob("meaning*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
