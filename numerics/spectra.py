@@ -218,8 +218,10 @@ class SpectralSolver:
             ends = [e.value for e in self._real_edges]
         except ConvergenceError:  # next to an atom
             return False
-        beyond = np.array([ends[0], ends[-1]], complex) + np.array([-0.37, 0.37]) * (ends[-1] - ends[0]) if ends else []
-        if len(beyond) and self.inside(beyond + 1e-6j * self._reach()).any():
+        if not ends:
+            return False
+        beyond = np.array([1.37 * ends[0] - 0.37 * ends[-1], 1.37 * ends[-1] - 0.37 * ends[0]], complex)
+        if self.inside(beyond + 1e-6j * self._reach()).any():
             return False  # a support without an end: between its edges is a hole
         pairs = zip(ends[::2], ends[1::2], strict=False)
         within = np.array([a + (b - a) * share for a, b in pairs for share in (0.21, 0.43, 0.57, 0.79)], complex)
