@@ -39,7 +39,7 @@ CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "traje
 TRANSIENT_QUICK: dict[str, Any] = {"sizes": (500, 1000, 4000), "trials": 224}
 TRANSIENT_FULL: dict[str, Any] = {"sizes": (1000, 4000, 16000), "trials": 512}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
-BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 128, "trajectories": 1}
+BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 160, "trajectories": 1}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
 QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
 CROSSED_LAGS = (0.0, 2.0, 4.0)
