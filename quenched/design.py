@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sympy import sympify
 
 from quenched.theory.cross import observed_between_units
 from quenched.theory.errors import QuenchedError
@@ -57,6 +58,8 @@ _STABLE = 0.4
 _BURN, _WINDOW = 5.0, 8.0
 #: Lags that a curve is measured at, up to this many correlation times.
 _LAGS, _SPAN = 12, 3.0
+#: Realisations of a size, however costly: fewer have no variance that one could trust.
+_FEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -250,7 +253,7 @@ def plan(
     tested = CROSSED_LAGS if crossed else QUICK_LAGS if quick else FULL_LAGS
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
-        trials=trials or tier["trials"],
+        trials=trials or max(_FEWEST, round(tier["trials"] / _passes(model, values))),
         trajectories=trajectories or tier["trajectories"],
         burn=burn or _rounded(max(transient, _BURN * slow, _BURN * correlation), step),
         duration=duration or _whole(max(measured, _WINDOW * slow, _WINDOW * correlation), step, period),
@@ -261,6 +264,12 @@ def plan(
         resolution=_resolution(model, step / fast, noisy),
         lyapunov=grows,
     )
+
+
+def _passes(model: Model, values: Mapping[Symbol, float]) -> float:
+    """What one step costs in units of an N × N matrix, at least 1: all random matrices together."""
+    shares = [sympify((m.rows.fraction or 0) * (m.cols.fraction or 0)) for m in model.matrices]
+    return max(1.0, sum(float(share.xreplace(dict(values))) for share in shares))
 
 
 def largest_size(quick: bool, chosen: Mapping[str, Any], driven: bool = False) -> int:
