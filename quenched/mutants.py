@@ -17,6 +17,7 @@ from quenched.process_mutants import PROCESS_MUTANTS, ProcessMutantTheory
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.landscape import Landscape
 from quenched.theory_object import Theory
 from quenched.time_mutants import TIME_MUTANTS, TimeMutantTheory
 
@@ -124,11 +125,12 @@ def mutate(theory: Theory, name: str) -> Theory:
 class DeclarationMutant:
     """The right theory of a wrong declaration: in words, and as what replaces a random matrix (itself: no mistake).
 
-    `parts` gives other replacements in the equations of a model.
+    `parts` gives other replacements in the equations of a model, `function` what replaces a Gaussian random function.
     """
 
     what: str
     change: Callable[[RandomMatrix], Any] = lambda matrix: matrix
+    function: Callable[[Landscape], Landscape] = lambda landscape: landscape
     parts: Callable[[Any], dict[Any, Any]] = lambda model: {}
 
 
@@ -144,6 +146,8 @@ def mistaken_declaration(theory: Any, name: str) -> Any:
 
     mutant = DECLARATION_MUTANTS[name]
     changed = {m: other for m in theory.model.matrices if (other := mutant.change(m)) != m}
+    functions = getattr(theory.model, "landscapes", {})
+    changed |= {v: other for v in functions if (other := mutant.function(v)) != v}
     changed |= mutant.parts(theory.model)
     if not changed:
         raise NotCovered(f"the mutant {name!r} changes nothing in {theory.model.name or 'this declaration'}")
@@ -176,6 +180,13 @@ def _wider(matrix: RandomMatrix) -> Any:
     return _gaussian(matrix, variance=matrix.variance * tenth)
 
 
+def _rougher(landscape: Landscape) -> Landscape:
+    """Covariance × 1.1."""
+    from sympy import Rational
+
+    return Landscape(landscape.name, landscape.f * Rational(11, 10))
+
+
 def _later(model: Any) -> dict[Any, Any]:
     """Fields at earlier times, 10 % earlier in a flow and a step earlier in a map."""
     from sympy import Rational, S
@@ -203,7 +214,9 @@ def _gaussian(matrix: RandomMatrix, **change: Any) -> Any:
 
 
 DECLARATION_MUTANTS: dict[str, DeclarationMutant] = {
-    "variance-tenth": DeclarationMutant("the variance of all random matrices 10 % too large", _wider),
+    "variance-tenth": DeclarationMutant(
+        "the variance of all random matrices and functions 10 % too large", _wider, _rougher
+    ),
     "symmetry-dropped": DeclarationMutant("no correlation of J_ij and J_ji", lambda m: _gaussian(m, symmetry=0)),
     "delay-tenth": DeclarationMutant("delays 10 % (in a map: one step) too long", parts=_later),
     "mean-dropped": DeclarationMutant("no mean of random matrices", lambda m: _gaussian(m, mean=0)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,10 +115,10 @@ def test_static_transition() -> None:
 
 
 @pytest.mark.slow
-def test_verdict_and_mistakes() -> None:
+def test_verdict_and_mistakes(tmp_path: Path) -> None:
     """The quick tier agrees, and rejects couplings that are a tenth too strong."""
     model = catalogue["p-spin"]()
-    how = {"quick": True, "ci": True, "workers": 1, "store": False}
+    how = {"quick": True, "workers": 1, "store": tmp_path}
     assert validate(model, **how).verdict == "agree"
     wrong = validate(model, theory=derive(model).mutate("variance-tenth"), **how)
     assert wrong.verdict == "disagree", wrong
