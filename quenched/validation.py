@@ -282,13 +282,19 @@ def _case(theory: Theory, target: Target) -> Case:
         scales=_scales(theory, target, predicted),
         uncovered=tuple(uncovered),
         doubts=(solution.main.doubt,) if solution.main.doubt else (),
-        unreliable=(*samples.doubts(), *filter(None, [getattr(solution.main, "undetermined", "")])),
+        unreliable=(*samples.doubts(), *_undetermined(theory, solution)),
     )
     if samples.lags is None or not isinstance(target.design, Design):
         return case
     curves = [name for name in predicted if name in samples.curves]
     tested = target.design.positions(samples.lags)
     return replace(case, lags=dict.fromkeys(curves, samples.lags), select=dict.fromkeys(curves, tested))
+
+
+def _undetermined(theory: Theory, solution: Solution) -> list[str]:
+    """Why networks may be in another state; no excuse for a deliberate mistake, which may be to choose that state."""
+    reason = getattr(solution.main, "undetermined", "")
+    return [reason] if reason and theory.mutant is None else []
 
 
 def _from_own_size(sized: Mapping[int, tuple[Solution, Solution]], names: Iterable[str], samples: Samples) -> Samples:
