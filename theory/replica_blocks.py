@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sympy import Add, Expr, Mul, Rational, S, Symbol
+from sympy import Add, Expr, Matrix, Mul, Rational, S, Symbol, eye
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.priors import fixed_norm, on_sphere
@@ -320,8 +320,7 @@ class _Equations:
         return self._limit(self.action.terms.diff(x) + inside, 2, f"the slope in {x}")
 
     def _replicon(self) -> Expr:
-        """P″Σ for replicas of one innermost block."""
-        found = S.Zero
+        """1 − det(1 − P″Σ) for pairs of replicas of one innermost block."""
         pairs = [o for o in self.action.values if o.copies == 2]
         names = {o: Symbol(f"_pair_{k}") for k, o in enumerate(pairs)}
         total = S.Zero
@@ -334,15 +333,17 @@ class _Equations:
                     2 * term.coef * sign * Mul(*(names.get(o, self.action.values.get(o, (S.One,))[-1]) for o in orbits))
                 )
         at = {names[o]: self.action.values[o][-1] for o in pairs}
-        for i, a in enumerate(pairs):
-            site = self._site(a.population)
-            own = site.average("plain", 0, L[2] ** 2) / site.variable.fraction
-            found += total.diff(names[a], names[a]).xreplace(at) * own
-            for b in pairs[i + 1 :]:
-                other = self._site(b.population)
-                rate = total.diff(names[a], names[b]).xreplace(at)
-                found += rate**2 * own * other.average("plain", 0, L[2] ** 2) / other.variable.fraction
-        return self._limit(found, 0, "the replicon")
+        size = len(pairs)
+        second = Matrix(size, size, lambda i, j: total.diff(names[pairs[i]], names[pairs[j]]).xreplace(at))
+        sigma = Matrix(size, size, lambda i, j: self._between(pairs[i], pairs[j]))
+        return self._limit((1 - (eye(size) - second * sigma).det()).expand(), 0, "the replicon")
+
+    def _between(self, left: Orbit, right: Orbit) -> Expr:
+        """Σ of two kinds of pairs."""
+        if left.population != right.population:
+            return S.Zero
+        site = self._site(left.population)
+        return site.average("plain", 0, L[2] ** 2) / site.variable.fraction
 
     # -- zero temperature ------------------------------------------------------------------------------------------
     def _limit(self, expr: Expr, power: int, what: str) -> Expr:

@@ -245,11 +245,14 @@ def _replicons(
     at: dict[Symbol, float],
     value: Callable[[Expr, dict[Symbol, float]], float],
 ) -> list[tuple[float, float]]:
-    """2 f″(q) E[L₂²] in the innermost blocks, where P = Σ_ab f(Q_ab) of one kind of pairs; nothing for several."""
-    inner = [levels[-1] for orbit, levels in action.values.items() if orbit.copies == 2]
-    if len(inner) != 1 or len(action.sites) != 1:
-        return []
-    site = action.sites[0]
-    response = value(site.average("plain", 0, L[2] ** 2), at) / number(site.variable.fraction, at).real
-    slope = _second_slope(action, inner[0], inner[0], at) / (float(at[action.sizes[-1]]) - 1)
-    return [(value(seen["replicon"], at), 2 * slope * response)]
+    """1 − det(1 − 2 f″ E[L₂²]) in the innermost blocks, where P = Σ_ab f(Q_ab) of all kinds of pairs."""
+    inner = {orbit: levels[-1] for orbit, levels in action.values.items() if orbit.copies == 2}
+    sites = {s.variable.population: s for s in action.sites}
+    if len({o.population for o in inner}) < len(inner):
+        return []  # several kinds of pairs at one site
+    response = [value(sites[o.population].average("plain", 0, L[2] ** 2), at) for o in inner]
+    share = [number(sites[o.population].variable.fraction, at).real for o in inner]
+    within = float(at[action.sizes[-1]]) - 1
+    second = np.array([[_second_slope(action, j, k, at) for k in inner.values()] for j in inner.values()]) / within
+    matrix = 2 * second * np.array(response) / np.array(share)
+    return [(value(seen["replicon"], at), 1 - float(np.linalg.det(np.eye(len(inner)) - matrix)))]
