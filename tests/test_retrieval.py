@@ -74,6 +74,9 @@ def test_averages_over_modes_are_residues(d: int) -> None:
 def test_averages_without_a_rule_keep_their_name() -> None:
     wave = c + 2 * gamma * cos(theta)
     assert isinstance(label_mean(wave / (1 - G * wave), [G]), LabelMean)
+    turn = exp(-I * theta)
+    relaxing = 1 - G * turn / (gamma - c * turn)  # 1 where γ is larger than c, else c/(c + G)
+    assert isinstance(label_mean(1 / relaxing, [G]), LabelMean)
     strength = Quenched("k", Ising(), over=patterns)
     assert label_mean(strength / (1 - G * strength), [G]).equals(G / (1 - G**2))
 

@@ -8,6 +8,7 @@ what the dynamics sums, in time order).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
 
 from sympy import (
     Dummy,
@@ -33,8 +34,8 @@ from quenched.theory.distributions import Uniform
 from quenched.theory.fields import Quenched
 from quenched.theory.problem_labels import LabelMean
 
-#: Size of an operator when poles are told to lie inside or outside the circle.
-_SMALL = 1e-3
+#: Size of an operator when poles are told to lie inside or outside the circle, and random parameters tried.
+_SMALL, _DRAWS = 1e-9, 12
 
 
 def label_mean(expr: Expr, operators: Iterable[Symbol]) -> Expr:
@@ -85,8 +86,9 @@ def _inside(factor: Poly, small: set[Symbol]) -> bool | None:
     """Whether all roots lie inside the circle (True), outside (False), or some on either side (None)."""
     free = sorted(factor.as_expr().free_symbols - {factor.gen}, key=default_sort_key)
     sides = set()
-    for k in range(3):
-        sizes = [0.5 + (0.37 * (k + 1) * (j + 2)) % 1 for j in range(len(free))]
+    draw = Random(1)
+    for _ in range(_DRAWS):  # of either sign and any size: where that decides, there is no answer for all parameters
+        sizes = [draw.choice((-1, 1)) * 10 ** draw.uniform(-1.5, 1.5) for _ in free]
         values = {s: x * (_SMALL if s in small else 1.0) for s, x in zip(free, sizes, strict=True)}
         numbers = Poly([c.subs(values) for c in factor.all_coeffs()], factor.gen)
         sides |= {bool(abs(r) < 1) for r in numbers.nroots(maxsteps=200)}
