@@ -18,6 +18,9 @@ class Number(NamedTuple):
     value: float
     error: float
 
+    def __float__(self) -> float:
+        return float(self.value)
+
 
 @dataclass(frozen=True)
 class Branch:
