@@ -8,8 +8,10 @@ N times its sample variance, or a mean weighted by a likelihood.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
 from quenched.validate.experiment import Arrays
+from quenched.validate.products import Word
 from quenched.validate.program import Program, load
 from quenched.validate.sampling import Law, MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
 
@@ -213,6 +216,12 @@ class Networks:
         J = J if transposed else J.transpose(0, 2, 1)
         rows = np.asarray(vectors, np.float32).reshape(self.count, self.task.samples, J.shape[1])
         return np.matmul(rows, J).reshape(self.trajectories, J.shape[2])
+
+    def product(self, word: Word, vectors: Array, scales: Mapping[int, Any] = MappingProxyType({})) -> Array:
+        """Couplings in a row, one after the other; `scales` are what multiplies between factor k and the next one."""
+        for k, (matrix, transposed) in reversed(list(enumerate(word))):
+            vectors = self.multiply(matrix, transposed, scales[k] * vectors if k in scales else vectors)
+        return vectors
 
     def fixed(self, matrix: int, transposed: bool, vector: Any) -> Array:
         """A coupling applied to disorder that never changes."""

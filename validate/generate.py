@@ -21,7 +21,9 @@ from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.model import Model
 from quenched.theory.observables import Functional, Mean
 from quenched.theory.spaces import N, Population, t
+from quenched.validate.chains import fused
 from quenched.validate.emit import Line, Names, write
+from quenched.validate.products import Word
 from quenched.validate.program import Program
 from quenched.validate.tangent import directional, has_jump, noise_kind
 
@@ -49,12 +51,17 @@ def label(atom: Any) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """An intermediate: what a coupling returns, or an average."""
+    """An intermediate: what a coupling returns, or an average.
+
+    `word` are the couplings that act on the body, the outermost first, and `scales` what multiplies the vector between
+    factor k and the next one.
+    """
 
     symbol: Symbol
     body: Expr
     population: Population
-    matrix: int | None = None
+    word: Word = ()
+    scales: Mapping[int, Expr] = field(default_factory=dict)
     transposed: bool = False
     fixed: bool = False
     bond: int | None = None
@@ -73,6 +80,7 @@ class Tables:
     bonds: list[BondEquation] = field(default_factory=list)
     delays: list[Expr] = field(default_factory=list)
     buffers: list[tuple[int, bool]] = field(default_factory=list)
+    products: list[Word] = field(default_factory=list)
 
     @classmethod
     def of(cls, model: Model) -> Tables:
@@ -199,7 +207,12 @@ class Lowering:
             return self._add(Node(self._new(f"h_{atom.name}"), body, leaf.cols, transposed=turned, bond=bond))
         fixed = atom.redraw is None and self._fixed(body)
         index = self.tables.matrices.index(atom)
-        return self._add(Node(self._new(f"h_{atom.name}"), body, leaf.cols, index, turned, fixed))
+        return self._add(Node(self._new(f"h_{atom.name}"), body, leaf.cols, ((index, turned),), fixed=fixed))
+
+    def compose(self, others: Iterable[Expr]) -> None:
+        """Make one intermediate of static couplings that follow each other, unless something reads what is between."""
+        redrawn = {k for k, atom in enumerate(self.tables.matrices) if atom.redraw is not None}
+        self.nodes = fused(self.nodes, others, self._fixed, redrawn)
 
     def _fixed(self, body: Expr) -> bool:
         """Whether a lowered expression never changes during a realisation."""
@@ -262,10 +275,11 @@ class Function:
         for node in self.low.nodes:
             if node.bond is not None:
                 lines += self._bond(node)
-            elif node.matrix is None:
+            elif not node.word:
                 lines += self._mean(node)
             elif node.fixed:
-                lines.append(Line(f"{node.symbol} = env.fixed({node.matrix}, {node.transposed}, {{}})", node.body))
+                ((matrix, transposed),) = node.word
+                lines.append(Line(f"{node.symbol} = env.fixed({matrix}, {transposed}, {{}})", node.body))
             else:
                 lines += self._coupling(node, buffers)
         return lines
@@ -293,12 +307,26 @@ class Function:
             if slope != 0:
                 lines.append(Line(f"{name}[B:] = {{}}", slope))
         name, moving = buffers[key]
-        product = f"env.multiply({node.matrix}, {node.transposed}, {name})"
+        product = self._product(node, name, lines)
         if not moving:
             return [*lines, Line(f"{node.symbol} = {product}")]
         self.tangents[node.symbol] = tangent = Symbol(self.low.names.new(f"d_{node.symbol}"), real=True)
         both = self.low.names.new(f"both_{node.symbol}")
         return [*lines, Line(f"{both} = {product}"), Line(f"{node.symbol}, {tangent} = {both}[:B], {both}[B:]")]
+
+    def _product(self, node: Node, name: str, lines: list[Line]) -> str:
+        """Source of a coupling, or of several in a row, applied to a buffer."""
+        if len(node.word) == 1:
+            ((matrix, transposed),) = node.word
+            return f"env.multiply({matrix}, {transposed}, {name})"
+        if node.word not in self.tables.products:
+            self.tables.products.append(node.word)
+        scales = {}
+        for at, value in node.scales.items():
+            scales[at] = self.low.names.new("scale")
+            lines.append(Line(f"{scales[at]} = {{}}", value))
+        between = ", {" + ", ".join(f"{k}: {v}" for k, v in scales.items()) + "}" if scales else ""
+        return f"env.product({node.word}, {name}{between})"
 
     def _bond(self, node: Node) -> list[Line]:
         """A dynamic coupling: its own motion moves the result even where what it reads does not."""
@@ -348,6 +376,7 @@ def right_hand_side(model: Model, tables: Tables, tangent: bool) -> Dynamics:
     results = [(f, low.lower(rhs)) for f, rhs in model.eqs.items()]
     rates = [low.lower(equation.rate) for equation in tables.bonds]
     ends = [[(low.lower(d.coefficient * d.left), low.lower(d.right)) for d in e.drives] for e in tables.bonds]
+    low.compose([*(e for _, e in results), *rates, *(x for p in ends for pair in p for x in pair)])
     function = Function(low, tangent)
     lines = function.intermediates()
     for k, (_, expr) in enumerate(results):
@@ -421,6 +450,7 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
         raise QuenchedError("white noise inside a nonlinearity of a flow has no meaning: let it enter linearly")
     if dynamics.jump:
         tables.buffers.clear()
+        tables.products.clear()
         dynamics = replace(right_hand_side(model, tables, False), jump=True)
     tangent = tangent and not dynamics.jump
     plan = plan_measurements(model, tables, tangent, dynamics)
@@ -439,6 +469,7 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
             (label(e.bond), tables.space(e.bond.rows), tables.space(e.bond.cols), len(e.drives)) for e in tables.bonds
         ),
         buffers=tuple(tables.buffers),
+        products=tuple(tables.products),
         channels=tuple(-1 if p is None else tables.space(p) for p in plan.channels.values()),
         autonomous=dynamics.autonomous and plan.autonomous,
         noise_kind=dynamics.noise_kind,

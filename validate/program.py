@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from quenched.validate.products import Word
+
 NoiseKind = Literal["none", "additive", "multiplicative", "nonlinear"]
 
 
@@ -70,6 +72,7 @@ class Program:
     matrices : labels of the atoms.
     bonds : (label, population of the rows, of the columns, number of drives) of dynamic couplings.
     buffers : (population, with tangent) of the arrays that couplings read.
+    products : static couplings in a row, each as (matrix, transposed) from the left.
     channels : population of every recorded channel, −1 for one number.
     autonomous : False when time occurs explicitly.
     """
@@ -87,6 +90,7 @@ class Program:
     channels: tuple[int, ...]
     autonomous: bool
     noise_kind: NoiseKind
+    products: tuple[Word, ...] = ()
 
 
 @lru_cache(maxsize=64)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from quenched.validate.bonds import Bond, BondSpec
 from quenched.validate.exponents import DIMENSION, SPECTRUM, Spectrum, kaplan_yorke
 from quenched.validate.integrators import SCHEMES, Scratch
 from quenched.validate.measure import Lags, Recorder
+from quenched.validate.products import Word, dimensions, entries, largest_intermediate, segments
 from quenched.validate.program import Crossing, Moment, Program, load
 from quenched.validate.sampling import Law, MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
 
@@ -69,7 +71,22 @@ class Task:
         drawn = sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in self.matrices)
         times, units = self.kept_paths()
         plastic = 8.0 * self.trajectories * (2 if self.program.tangent else 1) * self._bond_entries()
-        return drawn + plastic + 16.0 * times * units
+        return drawn + plastic + self._composed_bytes() + 16.0 * times * units
+
+    def _composed_bytes(self) -> float:
+        """Bytes of products that are made once, and of what is made on the way to them."""
+        words, times = self._products(), self.applications()
+        between = max((largest_intermediate(d, times) for d in words), default=0.0)
+        return 8.0 * (sum(entries(d, times)[1] for d in words) + between)
+
+    def _products(self) -> list[tuple[int, ...]]:
+        shapes = [(m.rows, m.cols) for m in self.matrices]
+        return [dimensions(word, shapes) for word in self.program.products]
+
+    def applications(self) -> float:
+        """Number of vectors that every coupling of the right-hand side is applied to."""
+        columns = self.trajectories * (2 if self.program.tangent else 1)
+        return float((self.burn + self.window) * SCHEMES[self.scheme].evaluations * columns)
 
     def _bond_entries(self) -> int:
         return sum(self.sizes[p] * self.sizes[q] for _, p, q, _ in self.program.bonds)
@@ -82,14 +99,14 @@ class Task:
 
     def work(self) -> float:
         """Rough number of elementary operations of one realisation."""
-        entries = sum(m.rows * m.cols for m in self.matrices) + 3 * self._bond_entries()
-        steps = (self.burn + self.window) * (
-            1 if self.scheme in ("map", "euler") else 2 if self.scheme == "heun" else 4
-        )
+        inside = {k for word in self.program.products for k, _ in word}
+        alone = sum(m.rows * m.cols for k, m in enumerate(self.matrices) if k not in inside)
+        read = alone + 3 * self._bond_entries() + sum(entries(d, self.applications())[0] for d in self._products())
         units = sum(self.sizes[p] for _, p in self.program.fields)
         columns = self.trajectories * (2 if self.program.tangent else 1)
+        steps = (self.burn + self.window) * SCHEMES[self.scheme].evaluations
         times, kept = self.kept_paths()
-        return (steps + 20) * columns * (entries + 30 * units + 20000) + times**2 * kept / 2
+        return (steps + 20) * columns * (read + 30 * units + 20000) + times**2 * kept / 2
 
 
 class Network:
@@ -116,6 +133,7 @@ class Network:
         ]
         self._streams: dict[str, np.random.Generator] = {}
         self._fixed: dict[Any, Array] = {}
+        self._composed: dict[Word, list[Array]] = {}
         self.bonds = [
             Bond(BondSpec(name, task.sizes[p], task.sizes[q], drives), task.trajectories, program.tangent, self.dtype)
             for name, p, q, drives in program.bonds
@@ -153,7 +171,32 @@ class Network:
 
     def multiply(self, matrix: int, transposed: bool, vectors: Array) -> Array:
         """Σ_j J_ij ψ_j for every row ψ of `vectors`; the same rounding whatever the platform's thread count."""
-        J = self.matrices[matrix].T if transposed else self.matrices[matrix]
+        return self._through(self._oriented(matrix, transposed), vectors)
+
+    def product(self, word: Word, vectors: Array, scales: Mapping[int, Any] = MappingProxyType({})) -> Array:
+        """Static couplings in a row applied to every row of `vectors`, those composed that are cheaper so.
+
+        `scales` are what multiplies the vectors between factor k and the next one.
+        """
+        if word not in self._composed:
+            self._composed[word] = self._compose(word, scales)
+        for matrix in reversed(self._composed[word]):
+            vectors = self._through(matrix, vectors)
+        return vectors
+
+    def _compose(self, word: Word, scales: Mapping[int, Any]) -> list[Array]:
+        factors = [self._oriented(*factor) for factor in word]
+        for k, scale in scales.items():
+            factors[k] = factors[k] * np.asarray(scale, self.dtype)
+        dims = (*(f.shape[0] for f in factors), factors[-1].shape[1])
+        parts = segments(dims, self.task.applications())
+        made = [factors[i] if j == i + 1 else np.linalg.multi_dot(factors[i:j]) for i, j in parts]
+        return [m if m.flags.c_contiguous or m.flags.f_contiguous else np.ascontiguousarray(m) for m in made]
+
+    def _oriented(self, matrix: int, transposed: bool) -> Array:
+        return self.matrices[matrix].T if transposed else self.matrices[matrix]
+
+    def _through(self, J: Array, vectors: Array) -> Array:
         if len(vectors) <= FEW_COLUMNS:
             out = np.empty((len(vectors), J.shape[0]), self.dtype)
             for row, vector in zip(out, vectors, strict=True):
@@ -172,7 +215,7 @@ class Network:
         """A coupling applied to disorder that never changes: computed once."""
         key = (matrix, transposed, np.asarray(vector).tobytes())
         if key not in self._fixed:
-            J = self.matrices[matrix].T if transposed else self.matrices[matrix]
+            J = self._oriented(matrix, transposed)
             self._fixed[key] = J @ np.broadcast_to(np.asarray(vector, self.dtype), J.shape[1:])
         return self._fixed[key]
 

@@ -17,7 +17,7 @@ from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
 from quenched.theory.transient import transient
-from quenched.validate import dimension, exponents, integrators, measure, realise, sampling
+from quenched.validate import dimension, exponents, integrators, measure, products, realise, sampling
 from quenched.validate.estimators import Run, Sample
 from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.exponents import check_exponents, spectrum_estimators
@@ -211,7 +211,7 @@ def without_silent_noise(model: Model, values: Values) -> Model:
 def package_version() -> str:
     """Version of the installed package and digest of the code that realisations run: part of every stored key."""
     code = hashlib.sha256()
-    for module in (sampling, integrators, measure, realise, dimension, exponents):
+    for module in (sampling, integrators, measure, products, realise, dimension, exponents):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"
