@@ -209,7 +209,7 @@ class SpectralBranch(Branch):
         return Quantity(value, error, "x", x)
 
     def __repr__(self) -> str:
-        return f"{self.label} ({self.kind} eigenvalues, largest real part {self.growth.value:.6g})"
+        return f"{self.label} ({self.kind} eigenvalues, largest real part of the bulk {self.growth.value:.6g})"
 
 
 class SpectralSolution(Solution):
