@@ -51,7 +51,8 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(
         ("QuenchedError", "AmbiguousExpression", "NotCovered", "ConvergenceError"), "quenched.theory.errors"
     ),
-    **dict.fromkeys(("derive", "start", "Theory"), "quenched.theory_object"),
+    **dict.fromkeys(("derive", "start"), "quenched.deriving"),
+    "Theory": "quenched.theory_object",
     **dict.fromkeys(("Solution", "load"), "quenched.solution"),
     "simulate": "quenched.validate.simulate",
     "validate": "quenched.validation",
@@ -75,12 +76,12 @@ _PLANNED: dict[str, str] = {
 __all__ = sorted([*_HOME, "__version__"])
 
 if TYPE_CHECKING:
+    from quenched.deriving import derive as derive
+    from quenched.deriving import start as start
     from quenched.solution import Solution as Solution
     from quenched.solution import load as load
     from quenched.systems import catalogue as catalogue
     from quenched.theory_object import Theory as Theory
-    from quenched.theory_object import derive as derive
-    from quenched.theory_object import start as start
     from quenched.validate.simulate import simulate as simulate
 
 

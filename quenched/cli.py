@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from quenched import __version__
+from quenched.cli_output import BAD_INPUT, INCONCLUSIVE, INTERNAL, INTERRUPTED, SUCCESS
 from quenched.theory.errors import ConvergenceError, QuenchedError
 
-SUCCESS, DISAGREE, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
-INTERRUPTED, INTERNAL = 130, 70
 _NAME_HELP = "a name of the catalogue, or path.py:model"
 
 

@@ -1,4 +1,4 @@
-"""What the command line prints: tables for people, one JSON document for programs."""
+"""What the command line returns and prints: exit codes, tables for people, one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from quenched.solution import Solution
     from quenched.sweeping import Sweep
 
+#: Exit codes.
+SUCCESS, DISAGREE, BAD_INPUT, INCONCLUSIVE = 0, 1, 2, 3
+INTERRUPTED, INTERNAL = 130, 70
 
 #: Columns of what is not printed to a terminal.
 _WIDTH = 160

@@ -8,12 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from quenched import cli_output as out
-from quenched.cli import DISAGREE, INCONCLUSIVE, SUCCESS
+from quenched.cli_output import DISAGREE, INCONCLUSIVE, SUCCESS
+from quenched.deriving import derive as derived
+from quenched.deriving import derive_at
 from quenched.files import check_target, write_atomically, write_text
 from quenched.systems import catalogue
 from quenched.theory.errors import QuenchedError
-from quenched.theory_object import derive as derived
-from quenched.theory_object import derive_at
 
 if TYPE_CHECKING:
     from quenched.solution import Solution

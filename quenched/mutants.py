@@ -142,7 +142,7 @@ def mistaken_declaration(theory: Any, name: str) -> Any:
     NotCovered
         The mistake changes nothing in this declaration.
     """
-    from quenched.theory_object import derive
+    from quenched.deriving import derive
 
     mutant = DECLARATION_MUTANTS[name]
     changed = {m: other for m in theory.model.matrices if (other := mutant.change(m)) != m}

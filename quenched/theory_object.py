@@ -1,11 +1,11 @@
-"""`derive` and the `Theory` that it returns: the derivation, and the verbs that use its result."""
+"""The `Theory` that `derive` returns: the derivation, and the verbs that use its result."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from quenched.fluctuations import Fluctuations
     from quenched.numerics import RawSolution, Sampling
     from quenched.numerics.propagators import GaussianPropagators
-    from quenched.replica_theory import ReplicaTheory
     from quenched.solution import Solution
-    from quenched.spectral import SpectralSolution, SpectralTheory
+    from quenched.spectral import SpectralSolution
     from quenched.stability import Stability
     from quenched.sweeping import Sweep
-    from quenched.theory.gibbs import Gibbs
     from quenched.theory.model import Model
     from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
     from quenched.theory.problem_fluctuations import FluctuationProblem
@@ -30,79 +28,6 @@ if TYPE_CHECKING:
     from quenched.theory.steps import Steps
 
 Params = Mapping[Any, float] | None
-
-
-def start(model: Model | Gibbs) -> Any:
-    """The copied action of a model, to derive step by step (`.average()`, `.order_parameters()`, `.saddle()`, …)."""
-    from quenched.theory.derivation import start as begin
-    from quenched.theory.gibbs import Gibbs
-
-    if isinstance(model, Gibbs):
-        from quenched.theory.replicas import start as replicate
-
-        return replicate(model)
-
-    return begin(model)
-
-
-@overload
-def derive(model: Spectrum, params: Params = None, **fix: Any) -> SpectralTheory: ...
-@overload
-def derive(model: Gibbs, params: Params = None, **fix: Any) -> ReplicaTheory: ...
-@overload
-def derive(model: Model, params: Params = None, **fix: Any) -> Theory: ...
-def derive(model: Model | Spectrum | Gibbs, params: Params = None, **fix: Any) -> Theory:
-    """The N → ∞ theory of a model, derived step by step.
-
-    Parameters
-    ----------
-    model : Dynamics, Map, Spectrum or Gibbs
-        The declaration.
-    params, **fix
-        Parameters to fix before deriving (with η free a site may not be Gaussian, with η = 0 it is).
-
-    Raises
-    ------
-    QuenchedError
-        Something that is no model, or an unknown parameter.
-    NotCovered
-        No reading covers the model: the message says at which step and term the derivation stopped.
-    """
-    from quenched.theory.derivation import derive as run
-    from quenched.theory.gibbs import Gibbs
-    from quenched.theory.spectrum import Spectrum
-
-    fixed = {str(name): value for name, value in (params or {}).items()} | fix
-    if isinstance(model, Spectrum):
-        from quenched.spectral import SpectralTheory
-        from quenched.theory.spectral import derive_spectrum
-
-        return SpectralTheory(derive_spectrum(model.fix(fixed) if fixed else model), fixed=fixed)
-    if isinstance(model, Gibbs):
-        from quenched.replica_theory import ReplicaTheory
-        from quenched.theory.replicas import derive as replicate
-
-        return ReplicaTheory(replicate(model, **fixed), fixed=fixed)
-    if not hasattr(model, "eqs"):
-        raise QuenchedError(f"derive takes a declaration (Dynamics, Map, Spectrum, Gibbs), got {type(model).__name__}")
-    return Theory(run(model, **fixed), fixed=fixed)
-
-
-def derive_at(model: Model, values: Mapping[str, Any]) -> Theory:
-    """The theory for given values: where free parameters make a site non-Gaussian, those that are zero are fixed first.
-
-    Parameters
-    ----------
-    values : {name: number or list of numbers}
-        Parameters as they will be used; those left out take the declaration's defaults.
-    """
-    theory = derive(model)
-    if not hasattr(model, "eqs") or theory.derivation.problem is not None:
-        return theory
-    complete = {str(k): v for k, v in model.defaults.items()} | dict(values)
-    zeros = {name: 0 for name, value in complete.items() if not isinstance(value, (list, tuple)) and value == 0}
-    fixed = derive(model, zeros) if zeros else theory
-    return fixed if fixed.derivation.problem is not None else theory
 
 
 @dataclass(frozen=True)

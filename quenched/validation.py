@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quenched.deriving import derive_at
 from quenched.design import Design, StaticDesign, at_size, design_of, largest_size
 from quenched.parameters import points
 from quenched.paths_in_time import march_of_tier, time_axis
 from quenched.runs import Samples, given_samples, simulated_samples
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
-from quenched.theory_object import Theory, derive_at
+from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
     from quenched.readout import Quantity
