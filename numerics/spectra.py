@@ -459,8 +459,8 @@ class _Overlaps:
                 size = (s.coefficient * SIZE).simplify()
                 if SIZE in size.free_symbols:
                     raise NotCovered(
-                        f"the entries of a finite-rank part, {s.coefficient} times the outer product, would have to fall "
-                        "as 1/N: it has eigenvalues of order N and does not stay finite as N → ∞; divide it by N"
+                        f"the entries of a finite-rank part, {s.coefficient} times the outer product, would have to "
+                        "fall as 1/N: it has eigenvalues of order N and does not stay finite as N → ∞; divide it by N"
                     )
                 weight = solver.at_nodes(space, r.right * s.left * size)
                 place = solver.spaces[space].blocks
