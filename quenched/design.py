@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sympy import sympify
 
 from quenched.theory.cross import observed_between_units
+from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
 from quenched.theory.observables import Lyapunov
 from quenched.theory.transient import transient
@@ -41,6 +42,10 @@ TRANSIENT_QUICK: dict[str, Any] = {"sizes": (500, 1000, 4000), "trials": 224}
 TRANSIENT_FULL: dict[str, Any] = {"sizes": (1000, 4000, 16000), "trials": 512}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
 BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 160, "trajectories": 1}
+#: Where eigenvalues of the Jacobian are observed: each realisation costs all eigenvalues of one matrix, which with
+#: dynamic couplings has a row for every sum that they make besides those of the units.
+JACOBIAN_QUICK: dict[str, Any] = {"sizes": (100, 200, 400), "trials": 112, "trajectories": 4}
+JACOBIAN_FULL: dict[str, Any] = {"sizes": (200, 400, 800), "trials": 96, "trajectories": 4}
 #: Lags at which a curve enters the verdict, in relaxation times of a unit.
 QUICK_LAGS, FULL_LAGS = (1.0,), (1.0, 2.0)
 CROSSED_LAGS = (0.0, 2.0, 4.0)
@@ -237,6 +242,8 @@ def plan(
     tier: dict[str, Any] = (CROSSED_QUICK if quick else CROSSED_FULL) if crossed else QUICK if quick else FULL
     tier = (DRIVEN_QUICK if quick else DRIVEN_FULL) if driven else tier
     tier = tier | (BONDS if model.bonds else {})
+    if any(e.atoms(OfEigenvalues) for e in model.observables.values()):
+        tier = JACOBIAN_QUICK if quick else JACOBIAN_FULL
     fast, slow = _relaxation(model, dict(values))
     noisy = bool(model.fix(values).noises)
     grows = not model.observables or any(e.atoms(Lyapunov) for e in model.observables.values())

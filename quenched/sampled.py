@@ -57,7 +57,9 @@ def solve_sampled(
         No stationary state was reached, or trajectories diverge.
     """
     from quenched import numerics
+    from quenched.jacobian_readout import JacobianReader, with_jacobian
     from quenched.solution import Branch, Solution
+    from quenched.state_laws import sampled_laws
 
     process = theory.derivation.process
     assert process is not None
@@ -87,6 +89,7 @@ def solve_sampled(
         doubt=_CUT.format(state.sampling.reach, state.cut) if state.cut > 0.03 else "",
         undetermined=numerics.start_dependence(seen, dict(values), state),
     )
+    with_jacobian(theory, branch, JacobianReader(theory, values, lambda: sampled_laws(theory, seen, values, state)))
     provenance = Solution.provenance_of(theory) | {"method": "sampled trajectories", "seed": str(how.seed)}
     return Solution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sympy import Symbol
+from sympy import Expr, Symbol
 
+from quenched.jacobian_readout import JacobianReader, with_jacobian
 from quenched.readout import Quantity, State, evaluate, names_of, rms_of_mean, tidied
+from quenched.state_laws import gaussian_laws
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.observables import Critical
 
@@ -76,6 +78,13 @@ class Branch:
         self._get = get
         self._known: dict[str, Quantity] = {}
         self._reasons: dict[str, str] = {}
+
+    def reading(self, observed: Mapping[str, Expr], reader: JacobianReader) -> Branch:
+        """The branch with some observables read by another reader."""
+        get, rms = self._get, self.rms
+        self._get = lambda name: reader.quantity(observed[name]) if name in observed else get(name)
+        self.rms = lambda name: reader.scale(observed[name]) if name in observed else rms(name)
+        return self
 
     @property
     def growth(self) -> Quantity:
@@ -272,13 +281,14 @@ def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, in
     growth = Quantity(float(raw.growth.value), float(raw.growth.error))
     names = names_of(state)
     shared = frozenset(n for n, e in theory.model.observables.items() if e.atoms(Critical))
-    return Branch(
+    branch = Branch(
         *(raw.label, raw.kind, bool(raw.stable), growth, names),
         get=lambda name: evaluate(state, name),
         shared=shared,
         rms=lambda name: rms_of_mean(state, name),
         undetermined=_LOST.format(raw.label) if main and not raw.stable else "",
     )
+    return with_jacobian(theory, branch, JacobianReader(theory, values, lambda: gaussian_laws(theory, raw)))
 
 
 def summary(branch: Branch) -> dict[str, Any]:

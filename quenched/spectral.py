@@ -338,6 +338,19 @@ def jacobian_at(theory: Theory, params: Params = None, sampling: Sampling | None
         For a declaration whose Jacobian is not built, or one that needs the joint law of several fields of a unit.
     """
     from quenched.state_laws import state_laws
+
+    values = theory.values(params, **keywords)
+    return jacobian_of(theory, values, lambda: state_laws(theory, values, sampling))
+
+
+def jacobian_of(theory: Theory, values: Mapping[Any, float], laws: Any) -> Spectrum:
+    """The Jacobian of a theory's declaration at states of given laws (or a function that gives them), with numbers.
+
+    Raises
+    ------
+    NotCovered
+        As in `jacobian_at`.
+    """
     from quenched.theory.jacobian import jacobian
 
     symmetric = [m.name for m in theory.model.matrices if getattr(m, "symmetry", 0) != 0]
@@ -345,8 +358,7 @@ def jacobian_at(theory: Theory, params: Params = None, sampling: Sampling | None
         raise NotCovered(
             f"the states depend on the partly symmetric couplings ({', '.join(symmetric)}): give laws to jacobian()"
         )
-    values = theory.values(params, **keywords)
-    spectrum = jacobian(theory.model, state_laws(theory, values, sampling))
+    spectrum = jacobian(theory.model, laws() if callable(laws) else laws)
     shared = [q for q in spectrum.quenched if sum(p.population == q.population for p in spectrum.quenched) > 1]
     if shared:
         names = ", ".join(sorted(q.name for q in shared))

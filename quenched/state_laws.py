@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sympy import sympify
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field
 
 if TYPE_CHECKING:
-    from quenched.numerics.trajectories import Sampling
-    from quenched.theory.distributions import Law
+    from quenched.numerics.trajectories import ProcessState, Sampling
+    from quenched.theory.problem import SiteProcess
     from quenched.theory_object import Theory
 
-#: Quantiles that stand for the law of a sampled state, and trajectories that they are read from.
-POINTS, PATHS = 192, 400
+Laws = dict[Field, Any]
+#: Variances below this are those of a state that does not fluctuate.
+_NOTHING = 1e-12
+#: Quantiles that stand for the law of a sampled state, trajectories that they are read from, and such samples.
+POINTS, PATHS, SAMPLES = 192, 400, 3
 
 
-def state_laws(theory: Theory, values: Mapping[Any, float], sampling: Sampling | None = None) -> dict[Field, Law]:
+def state_laws(theory: Theory, values: Mapping[Any, float], sampling: Sampling | None = None) -> Laws:
     """The law of every field at one time, in the main branch of the solution.
 
     Gaussian units have normal laws; of sampled units the quantiles of trajectories have equal weights.
@@ -29,38 +33,65 @@ def state_laws(theory: Theory, values: Mapping[Any, float], sampling: Sampling |
     NotCovered
         For states that hang on quenched numbers.
     """
-    return _gaussian(theory, values) if theory.derivation.process is None else _sampled(theory, values, sampling)
+    if theory.derivation.process is None:
+        raw = theory.solved(dict(values))
+        return gaussian_laws(theory, raw.branches[raw.main])[0][0]
+    from quenched import numerics
+
+    process = theory.sampled(theory.derivation.process)
+    state = numerics.solve_process(process, dict(values), sampling=sampling)
+    return _sample(theory, process, values, state, 0)
 
 
-def _gaussian(theory: Theory, values: Mapping[Any, float]) -> dict[Field, Law]:
-    from quenched.theory.distributions import Normal
-
+def gaussian_laws(theory: Theory, state: Any) -> tuple[list[Laws], list[Laws]]:
+    """The laws of the fields in one branch, and these laws moved by their errors."""
     problem = theory.problem
-    if problem.labels:
-        names = ", ".join(str(label.symbol) for label in problem.labels)
-        raise NotCovered(f"the Jacobian at states that depend on quenched numbers ({names}) is not built")
-    state = theory.solved(dict(values)).state
-    laws: dict[Field, Law] = {}
+    _without_labels(problem.labels)
+    laws: Laws = {}
+    moved: Laws = {}
     for x in theory.model.fields:
         for k, argument in enumerate(problem.arguments):
             if (argument.name, argument.population) == (x.name, x.population.name):
-                laws[x] = Normal(float(state.mean[k]), float(state.variance[k]))
-    return laws
+                mean, variance = float(state.mean[k]), float(state.variance[k])
+                laws[x] = _normal(mean, variance)
+                moved[x] = _normal(mean + float(state.mean_error[k]), variance + float(state.variance_error[k]))
+    return [laws], [moved]
 
 
-def _sampled(theory: Theory, values: Mapping[Any, float], sampling: Sampling | None) -> dict[Field, Law]:
-    from quenched import numerics
+def _normal(mean: float, variance: float) -> Any:
+    from quenched.theory.distributions import Normal
+
+    return Normal(mean, variance) if variance > _NOTHING else sympify(mean)
+
+
+def sampled_laws(
+    theory: Theory, process: SiteProcess, values: Mapping[Any, float], state: ProcessState
+) -> tuple[list[Laws], list[Laws]]:
+    """Laws from samples of paths that share nothing, and one of them scaled by the error of its variance."""
+    good = [_sample(theory, process, values, state, number) for number in range(SAMPLES)]
+    return good, [{x: _scaled(law, _relative_error(state, x)) for x, law in good[0].items()}]
+
+
+def _relative_error(state: ProcessState, x: Field) -> float:
+    """Relative error of the root mean square of a field."""
+    name = next(n for n in (x.name, f"{x.name}_{x.population.name}") if (n, n) in state.correlation)
+    value, error = state.correlation[name, name]
+    return float(np.asarray(error)[0]) / (2 * float(np.asarray(value)[0]))
+
+
+def _scaled(law: Any, by: float) -> Any:
+    from quenched.theory.distributions import Empirical
+
+    return Empirical(*((1 + by) * float(a) for a in law.args))
+
+
+def _sample(theory: Theory, process: SiteProcess, values: Mapping[Any, float], state: ProcessState, seed: int) -> Laws:
     from quenched.numerics.trajectories import sample_paths
     from quenched.theory.distributions import Empirical
 
-    process = theory.derivation.process
-    assert process is not None
-    labels = [str(label.symbol) for unit in process.units for label in unit.labels]
-    if labels:
-        raise NotCovered(f"the Jacobian at states that depend on quenched numbers ({', '.join(labels)}) is not built")
-    state = numerics.solve_process(process, dict(values), sampling=sampling)
-    paths = sample_paths(process, dict(values), state, PATHS, np.random.default_rng(0))
-    laws: dict[Field, Law] = {}
+    _without_labels(label for unit in process.units for label in unit.labels)
+    paths = sample_paths(process, dict(values), state, PATHS, np.random.default_rng(seed))
+    laws: Laws = {}
     shares = (np.arange(POINTS) + 0.5) / POINTS
     for unit, found in zip(process.units, paths, strict=True):
         for x in (x for x in theory.model.fields if x.population.name == unit.population):
@@ -70,3 +101,9 @@ def _sampled(theory: Theory, values: Mapping[Any, float], sampling: Sampling | N
                 column = found.states[:, :, names.index(name)]
                 laws[x] = Empirical(*np.round(np.quantile(column, shares), 9).tolist())
     return laws
+
+
+def _without_labels(labels: Iterable[Any]) -> None:
+    names = ", ".join(str(label.symbol) for label in labels)
+    if names:
+        raise NotCovered(f"the Jacobian at states that depend on quenched numbers ({names}) is not built")

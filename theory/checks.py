@@ -14,6 +14,7 @@ from quenched.theory.algebra import Matrix
 from quenched.theory.bonds import BondField, bond_equations, endpoints
 from quenched.theory.couplings import Apply, Gaussian, RandomMatrix
 from quenched.theory.distributions import Law
+from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import AmbiguousExpression, NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise, open_leaves, plain
 from quenched.theory.landscape import Landscape
@@ -354,6 +355,10 @@ def check_observable(name: str, given: Any, eqs: Mapping[Field, Expr], parameter
         if isinstance(part, Field) and part.free()._with(copy=None) not in eqs and part.free() not in eqs:
             hint = nearest(part.name, (x.name for x in eqs))
             raise QuenchedError(f"{where} contains {part}, which is not a field of the model: {hint}")
+    if expr.atoms(OfEigenvalues):
+        from quenched.theory.spectrum import check_of_eigenvalues
+
+        check_of_eigenvalues(name, expr, False, "the Jacobian of a dynamics")
     for critical in expr.atoms(Critical):
         if critical.parameter not in set(parameters):
             names = (s.name for s in parameters)

@@ -257,7 +257,7 @@ class SpectrumDeclaration(Form):
         return out
 
 
-def check_of_eigenvalues(name: str, given: Any, hermitian: bool) -> Expr:
+def check_of_eigenvalues(name: str, given: Any, hermitian: bool, of: str = "a Spectrum") -> Expr:
     """Check that an observable is an expression in functionals of eigenvalues, parameters and numbers."""
     expr = as_expr(given, f"observable {name}")
     found = expr.atoms(OfEigenvalues)
@@ -265,10 +265,10 @@ def check_of_eigenvalues(name: str, given: Any, hermitian: bool) -> Expr:
     if others:
         thing = min(others, key=str)
         raise QuenchedError(
-            f"observable {name!r} of a Spectrum contains {thing}: {', '.join(NAMES)} are read off eigenvalues"
+            f"observable {name!r} of {of} contains {thing}: {', '.join(NAMES)} are read off eigenvalues"
         )
     if not found or any(hasattr(s, "population") for s in expr.xreplace(dict.fromkeys(found, S.One)).free_symbols):
-        raise QuenchedError(f"observable {name!r} of a Spectrum should be made of {', '.join(NAMES)}, got {given}")
+        raise QuenchedError(f"observable {name!r} of {of} should be made of {', '.join(NAMES)}, got {given}")
     for part in found:
         if not hermitian and isinstance(part, Count) and part.kind == "window":
             raise QuenchedError(

@@ -108,7 +108,7 @@ class EigenvalueExperiment:
         begin = time.perf_counter()
         values = self.eigenvalues()
         o = [MEASURE[m.kind](values, *m.numbers) for m in self.measures]
-        found = {name: np.array([float(_evaluate(code, {"o": o}))]) for name, code in self.formulas}
+        found = {name: np.array([float(evaluate(code, {"o": o}))]) for name, code in self.formulas}
         return {**found, "elapsed": np.array([time.perf_counter() - begin])}
 
     def eigenvalues(self) -> Array:
@@ -181,7 +181,7 @@ class Made:
 
     def vector(self, code: str) -> Array:
         """A unit quantity."""
-        return np.asarray(_evaluate(code, self.labels))
+        return np.asarray(evaluate(code, self.labels))
 
 
 def _times(left: Array | None, right: Array) -> Array:
@@ -215,7 +215,8 @@ def _compiled(code: str) -> CodeType:
     return compile(code, "<observable>", "eval")
 
 
-def _evaluate(code: str, names: dict[str, Any]) -> Any:
+def evaluate(code: str, names: dict[str, Any]) -> Any:
+    """The value of a formula."""
     return eval(_compiled(code), {"np": np, "special": special, "__builtins__": {}}, names)
 
 

@@ -27,6 +27,8 @@ from quenched.validate.products import Word
 from quenched.validate.program import Program
 from quenched.validate.tangent import directional, has_jump, noise_kind
 
+#: Name of the right-hand side whose tangents make the columns of a Jacobian.
+LINEARISED = "linearised"
 #: Nodes that are replaced as a whole by a named intermediate.
 LEAVES = (Apply, Mean, At, UnitSymbol, Functional)
 
@@ -370,8 +372,8 @@ class Dynamics:
     autonomous: bool
 
 
-def right_hand_side(model: Model, tables: Tables, tangent: bool) -> Dynamics:
-    """The function ``rhs`` that writes dy/dt (or the next state of a map), with tangents if asked for."""
+def right_hand_side(model: Model, tables: Tables, tangent: bool, name: str = "rhs") -> Dynamics:
+    """The function ``rhs`` (or of another name) that writes dy/dt (or the next state of a map), with tangents if asked for."""
     low = Lowering(tables, Names())
     results = [(f, low.lower(rhs)) for f, rhs in model.eqs.items()]
     rates = [low.lower(equation.rate) for equation in tables.bonds]
@@ -395,7 +397,7 @@ def right_hand_side(model: Model, tables: Tables, tangent: bool) -> Dynamics:
     autonomous = not any(
         e.has(t) for e in (*(body for _, body in bodies), *rates, *(x for p in ends for q in p for x in q))
     )
-    source = _function("rhs(env, t, y, noise, stage, out)", [line.replace("\\", "\\\\") for line in doc], body)
+    source = _function(f"{name}(env, t, y, noise, stage, out)", [line.replace("\\", "\\\\") for line in doc], body)
     return Dynamics(source, kind, has_jump(function.derivatives), autonomous)
 
 
@@ -456,6 +458,8 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
     plan = plan_measurements(model, tables, tangent, dynamics)
     head = '"""Simulation generated from a declaration."""\n\nimport numpy as np\nfrom scipy import special'
     parts = [head, dynamics.source, recorded(plan.channels, tables), initial_state(model, tables), *plan.functions]
+    if plan.spectral:
+        parts.insert(2, right_hand_side(model, tables, True, LINEARISED).source)
     program = Program(
         source="\n\n\n".join(parts) + "\n",
         tangent=tangent,

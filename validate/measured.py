@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sympy import Add, Expr, Mul, S, Symbol, expand
 
+from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.cross import CrossCovariance, between_units
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, UnitSymbol, unbind
@@ -53,6 +54,7 @@ class Plan:
     observables : name → (source of its formula, curve or number)
     crossings : name → what is formed of covariances between units
     estimators : name → function (order of the time step) → Estimator
+    spectral : name → expression in the eigenvalues of the Jacobian
     unmeasured : name → reason
     functions : sources of the inseparable moments and of ``observables``
     autonomous : False when a channel or a formula depends on time explicitly
@@ -64,6 +66,7 @@ class Plan:
     observables: dict[str, tuple[Expr, bool]] = field(default_factory=dict)
     crossings: dict[str, Crossing] = field(default_factory=dict)
     estimators: dict[str, ForOrder] = field(default_factory=dict)
+    spectral: dict[str, Expr] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
     autonomous: bool = True
@@ -72,7 +75,8 @@ class Plan:
     def curves(self) -> dict[str, bool]:
         """Everything measured → curve or number."""
         plain = {name: curve for name, (_, curve) in self.observables.items()}
-        return plain | {name: bool(x.second.sign) for name, x in self.crossings.items()}
+        crossed = {name: bool(x.second.sign) for name, x in self.crossings.items()}
+        return plain | crossed | dict.fromkeys(self.spectral, False)
 
     def channel(self, expr: Expr, population: Population | None) -> int:
         """Position of a channel."""
@@ -103,7 +107,6 @@ LYAPUNOV = Symbol("lyapunov", real=True)
 def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dynamics) -> Plan:
     """The standard observables of every field and coupling output, the exponent, and the declared observables."""
     plan = Plan()
-    each_time = not dynamics.autonomous
     no_tangent = "the right-hand side jumps" if dynamics.jump else "not asked for"
     for name, (kind, thing) in standard_names(model).items():
         _standard(plan, name, kind, thing)
@@ -114,7 +117,7 @@ def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dyn
         plan.unmeasured["lyapunov"] = f"no tangent vector: {no_tangent}"
     for name, expr in model.observables.items():
         try:
-            _declared(plan, name, expr, tables, tangent, each_time)
+            _declared(plan, name, expr, tables, tangent, dynamics)
         except QuenchedError as error:
             plan.unmeasured[name] = str(error)
     plan.autonomous = not any(e.has(t) for e in (*plan.channels, *(f for f, _ in plan.observables.values())))
@@ -136,11 +139,14 @@ def _standard(plan: Plan, name: str, kind: str, thing: Field | Output) -> None:
     plan.estimators[name] = partial(mean_estimator, name, f"mean over units and time of {shown[kind]}")
 
 
-def _declared(plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, each_time: bool) -> None:
+def _declared(plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, dynamics: Dynamics) -> None:
     """One declared observable; a reason as `QuenchedError` where it cannot be measured."""
     crossed = between_units(expr)
     if crossed is not None:
         _crossed(plan, name, crossed)
+        return
+    if expr.atoms(OfEigenvalues):
+        _of_jacobian(plan, name, expr, tables, dynamics)
         return
     functionals = sorted(expr.atoms(Functional), key=str)
     for functional in functionals:
@@ -159,7 +165,31 @@ def _declared(plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, 
     plan.functions = trial.functions
     used = [k for k in range(len(plan.moments)) if moment_symbol(k) in formula.free_symbols]
     plan.observables[name] = formula, any(plan.moments[k].lagged for k in used)
-    plan.estimators[name] = _estimator(name, expr, formula, used, each_time)
+    plan.estimators[name] = _estimator(name, expr, formula, used, not dynamics.autonomous)
+
+
+def _of_jacobian(plan: Plan, name: str, expr: Expr, tables: Tables, dynamics: Dynamics) -> None:
+    """Eigenvalues of the Jacobian at the state in which the measurement ends."""
+    noisy = dynamics.noise_kind in ("multiplicative", "nonlinear")
+    reasons = {
+        "the right-hand side jumps": dynamics.jump,
+        "a system with delays has no Jacobian matrix": bool(tables.delays),
+        "noise multiplies the state, so the Jacobian is random at every instant": noisy,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise QuenchedError(f"no eigenvalues of a Jacobian: {reason}")
+    plan.spectral[name] = expr
+    plan.estimators[name] = partial(_eigenvalue_estimator, name, expr)
+
+
+def _eigenvalue_estimator(name: str, expr: Expr, order: int | None) -> Estimator:
+    from quenched.validate.simulate_spectrum import estimator
+
+    state = "Jacobian at the last state of the run; "
+    return estimator(
+        name, expr, False, state + ("finite burn-in" if order is None else f"time step O(dt^{order}); finite burn-in")
+    )
 
 
 def _crossed(plan: Plan, name: str, what: CrossCovariance) -> None:

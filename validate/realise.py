@@ -16,6 +16,7 @@ from quenched.theory.errors import QuenchedError
 from quenched.validate.bonds import Bond, BondSpec
 from quenched.validate.exponents import DIMENSION, SPECTRUM, Spectrum, kaplan_yorke
 from quenched.validate.integrators import SCHEMES, Scratch
+from quenched.validate.linearised import Observed, jacobian
 from quenched.validate.measure import Lags, Recorder
 from quenched.validate.products import Word, dimensions, entries, largest_intermediate, segments
 from quenched.validate.program import Crossing, Moment, Program, load
@@ -57,6 +58,7 @@ class Task:
     substeps: int = 1
     crossings: dict[str, Crossing] = field(default_factory=dict)
     exponents: int = 0
+    observed: Observed = Observed()
 
     def number(self, realisation: int) -> Task:
         """The same task for another realisation."""
@@ -71,7 +73,7 @@ class Task:
         drawn = sum(m.rows * m.cols * (24.0 if m.symmetry or m.correlation else 16.0) for m in self.matrices)
         times, units = self.kept_paths()
         plastic = 8.0 * self.trajectories * (2 if self.program.tangent else 1) * self._bond_entries()
-        return drawn + plastic + self._composed_bytes() + 16.0 * times * units
+        return drawn + plastic + self._composed_bytes() + 16.0 * times * units + 40.0 * self._linearised() ** 2
 
     def _composed_bytes(self) -> float:
         """Bytes of products that are made once, and of what is made on the way to them."""
@@ -91,6 +93,14 @@ class Task:
     def _bond_entries(self) -> int:
         return sum(self.sizes[p] * self.sizes[q] for _, p, q, _ in self.program.bonds)
 
+    def _linearised(self) -> int:
+        """Side of the matrix whose eigenvalues are observed, 0 for none."""
+        if not self.observed.formulas:
+            return 0
+        return sum(self.sizes[p] for _, p in self.program.fields) + sum(
+            self.sizes[p] for _, p, _, _ in self.program.bonds
+        )
+
     def kept_paths(self) -> tuple[int, int]:
         """Times, over all trajectories, at which covariances between units keep the state; units of their channels."""
         channels = {c for x in self.crossings.values() for c in (x.first, x.second.channel)}
@@ -106,7 +116,8 @@ class Task:
         columns = self.trajectories * (2 if self.program.tangent else 1)
         steps = (self.burn + self.window) * SCHEMES[self.scheme].evaluations
         times, kept = self.kept_paths()
-        return (steps + 20) * columns * (read + 30 * units + 20000) + times**2 * kept / 2
+        eigenvalues = 30 * self.trajectories * self._linearised() ** 3
+        return (steps + 20) * columns * (read + 30 * units + 20000) + times**2 * kept / 2 + eigenvalues
 
 
 class Network:
@@ -115,6 +126,7 @@ class Network:
     Attributes
     ----------
     trajectories : rows of the state that are trajectories (tangent vectors follow)
+    last : time and state at which the integration ended
     parameters, quenched, buffers, slices : tables of the program
     """
 
@@ -142,6 +154,7 @@ class Network:
         self.quenched = [sample_law(self.stream(f"quenched:{v.name}"), (v.size,), v.law) for v in task.vectors]
         self._history = np.zeros((max(task.delays) + 1, *self.shape)) if task.delays else None
         self._step = 0
+        self.last: tuple[float, Array] | None = None
 
     def stream(self, name: str) -> np.random.Generator:
         """The generator of a named random object, made once."""
@@ -395,6 +408,7 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
             recorder.record(n - task.burn, n * task.advance, y)
         y = step(rhs, n * task.advance, task.dt, y, noise.draw(), scratch)
         net.move_bonds()
+    net.last = (end + 1) * task.advance, y
     return recorder, growth
 
 
@@ -439,6 +453,10 @@ def observables(
     for name, crossing in task.crossings.items():
         found = recorder.paths.moments(crossing)
         out[name] = found.ratio if crossing.statistic == "participation" else found.variance
+    if task.observed.formulas:
+        assert net.last is not None
+        matrices = (jacobian(net, functions["linearised"], *net.last, which) for which in range(net.trajectories))
+        out |= task.observed.of(matrices)
     return out
 
 

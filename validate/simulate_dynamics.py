@@ -13,16 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quenched.theory.eigenvalue_observables import OfEigenvalues, with_numbers
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
 from quenched.theory.transient import transient
-from quenched.validate import dimension, exponents, integrators, measure, products, realise, sampling
+from quenched.validate import dimension, exponents, integrators, linearised, measure, products, realise, sampling
 from quenched.validate.estimators import Run, Sample
 from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.exponents import check_exponents, spectrum_estimators
 from quenched.validate.generate import Tables, generate, label
 from quenched.validate.integrators import SCHEMES
+from quenched.validate import simulate_spectrum as spectral
+from quenched.validate.linearised import Observed
 from quenched.validate.measure import Lags
 from quenched.validate.measured import Plan
 from quenched.validate.program import FIXED, Program
@@ -188,10 +191,18 @@ def prepare(
         substeps=substeps,
         crossings=plan.crossings,
         exponents=lyapunov_spectrum,
+        observed=_observed(plan, values),
     )
     parameters = {p.name: v for p, v in values.items()}
     identity = {"model": declared.key(), "version": package_version(), "task": replace(task, realisation=0)}
     return Problem(task, plan, identity, parameters, sizes, clock.unit)
+
+
+def _observed(plan: Plan, values: Values) -> Observed:
+    """What is read off the eigenvalues of the Jacobian, with numbers."""
+    parts = sorted({f for expr in plan.spectral.values() for f in expr.atoms(OfEigenvalues)}, key=str)
+    measures = tuple(spectral.measure(with_numbers(f, values), False) for f in parts)
+    return Observed(measures, tuple((name, spectral.formula(e, parts, values)) for name, e in plan.spectral.items()))
 
 
 def without_silent_noise(model: Model, values: Values) -> Model:
@@ -211,7 +222,7 @@ def without_silent_noise(model: Model, values: Values) -> Model:
 def package_version() -> str:
     """Version of the installed package and digest of the code that realisations run: part of every stored key."""
     code = hashlib.sha256()
-    for module in (sampling, integrators, measure, products, realise, dimension, exponents):
+    for module in (sampling, integrators, measure, products, realise, dimension, exponents, linearised):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"

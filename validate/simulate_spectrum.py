@@ -86,8 +86,8 @@ def prepare(model: Spectrum, N: int, seed: int, params: Mapping[Any, Any], *, la
         matrices=tuple(matrix_spec(atom, writer.numbers) for atom in model.matrices),
         labels=writer.labels(labels == "quantiles"),
         hermitian=model.hermitian,
-        measures=tuple(_measure(with_numbers(f, values), model.hermitian) for f in parts),
-        formulas=tuple((name, _formula(expr, parts, values)) for name, expr in observables.items()),
+        measures=tuple(measure(with_numbers(f, values), model.hermitian) for f in parts),
+        formulas=tuple((name, formula(expr, parts, values)) for name, expr in observables.items()),
     )
     note = _placement(model, labels)
     populations = {p for m in model.matrices for p in (m.rows, m.cols)} | set(model.populations)
@@ -156,13 +156,13 @@ class Writer:
         )
 
 
-def _formula(expr: Expr, parts: list[Any], values: Values) -> str:
+def formula(expr: Expr, parts: list[Any], values: Values) -> str:
     """An observable in o[0], o[1], …"""
     table = {f: Symbol(f"o[{k}]", real=True) for k, f in enumerate(parts)}
     return array_code(expr.xreplace(table).xreplace(values).evalf(17))
 
 
-def _measure(it: OfEigenvalues, hermitian: bool) -> Measure:
+def measure(it: OfEigenvalues, hermitian: bool) -> Measure:
     """A functional with numbers as plain data."""
     if isinstance(it, Count):
         return Measure(it.kind, tuple(complex(x) for x in it.region))
