@@ -16,6 +16,7 @@ from sympy import Basic, Expr, Symbol
 from quenched.theory.algebra import Transpose
 from quenched.theory.bonds import BondEquation, bond_equations
 from quenched.theory.couplings import Apply, Row
+from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.model import Model
@@ -373,7 +374,7 @@ class Dynamics:
 
 
 def right_hand_side(model: Model, tables: Tables, tangent: bool, name: str = "rhs") -> Dynamics:
-    """The function ``rhs`` (or of another name) that writes dy/dt (or the next state of a map), with tangents if asked for."""
+    """The function `name` that writes dy/dt (or the next state of a map), with tangents if asked for."""
     low = Lowering(tables, Names())
     results = [(f, low.lower(rhs)) for f, rhs in model.eqs.items()]
     rates = [low.lower(equation.rate) for equation in tables.bonds]
@@ -455,11 +456,15 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
         tables.products.clear()
         dynamics = replace(right_hand_side(model, tables, False), jump=True)
     tangent = tangent and not dynamics.jump
+    moving = None
+    if any(e.atoms(OfEigenvalues) for e in model.observables.values()):
+        moving = right_hand_side(model, tables, True, LINEARISED)
+        dynamics = replace(dynamics, jump=dynamics.jump or moving.jump)
     plan = plan_measurements(model, tables, tangent, dynamics)
     head = '"""Simulation generated from a declaration."""\n\nimport numpy as np\nfrom scipy import special'
     parts = [head, dynamics.source, recorded(plan.channels, tables), initial_state(model, tables), *plan.functions]
-    if plan.spectral:
-        parts.insert(2, right_hand_side(model, tables, True, LINEARISED).source)
+    if moving is not None and plan.spectral:
+        parts.insert(2, moving.source)
     program = Program(
         source="\n\n\n".join(parts) + "\n",
         tangent=tangent,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sympy import Add, Expr, Mul, S, Symbol, expand
 
-from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.cross import CrossCovariance, between_units
+from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, UnitSymbol, unbind
 from quenched.theory.naming import Output, standard_names

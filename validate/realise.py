@@ -58,7 +58,7 @@ class Task:
     substeps: int = 1
     crossings: dict[str, Crossing] = field(default_factory=dict)
     exponents: int = 0
-    observed: Observed = Observed()
+    observed: Observed = field(default_factory=Observed)
 
     def number(self, realisation: int) -> Task:
         """The same task for another realisation."""

@@ -19,12 +19,12 @@ from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
 from quenched.theory.transient import transient
 from quenched.validate import dimension, exponents, integrators, linearised, measure, products, realise, sampling
+from quenched.validate import simulate_spectrum as spectral
 from quenched.validate.estimators import Run, Sample
 from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.exponents import check_exponents, spectrum_estimators
 from quenched.validate.generate import Tables, generate, label
 from quenched.validate.integrators import SCHEMES
-from quenched.validate import simulate_spectrum as spectral
 from quenched.validate.linearised import Observed
 from quenched.validate.measure import Lags
 from quenched.validate.measured import Plan
