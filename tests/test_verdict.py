@@ -398,3 +398,46 @@ def test_the_calibration_prints_itself() -> None:
     table = calibrate.calibration_table(pool, SIZES, realisations=(8,), n=200)
     assert "simulated" in table
     assert len(table.splitlines()) == 6
+
+
+# -- rows alone --------------------------------------------------------------------------------------------------------
+def test_one_vague_observable_leaves_the_others_in_agreement() -> None:
+    data = runs(60)
+    rng = np.random.default_rng(1)
+    for row in data.values():
+        row["C_x0"] = row["C_x0"] + 2 * rng.standard_normal(60)
+    report = judge(data, THEORY, quick=True)
+    assert report.verdict == "inconclusive"
+    assert {row.name: row.outcome for row in report.rows} == {
+        "C_x0": "inconclusive",
+        "lyapunov": "agree",
+        "C_x": "agree",
+    }
+    assert report.reason.endswith("alone agree: lyapunov, C_x")
+    assert {r["observable"]: r["verdict"] for r in report.table()}["lyapunov"] == "agree"
+    document = report.to_dict()["observables"]
+    assert document["lyapunov"]["verdict"] == "agree"
+    assert "would have been caught" in document["C_x0"]["why"]
+    assert "agree" in next(line for line in repr(report).splitlines() if "lyapunov" in line and "±" in line)
+
+
+def test_a_wrong_observable_is_told_from_right_ones() -> None:
+    report = judge(runs(60), scaled("lyapunov", 1.3), quick=True)
+    assert {row.name: row.outcome for row in report.rows}["lyapunov"] == "disagree"
+    assert report["lyapunov"].outcome_reason.startswith("rejected alone")
+    bent = CURVE.copy()
+    bent[4] += 0.004
+    joint = judge(runs(200), {**THEORY, "C_x": (bent, 0.0)})
+    assert joint["lyapunov"].outcome == "agree" or "combination" in joint["lyapunov"].outcome_reason
+    assert all(row.outcome == "agree" for row in judge(runs(60), THEORY, quick=True).rows)
+
+
+def test_no_row_agrees_where_the_runs_or_the_state_are_in_doubt() -> None:
+    for doubt in ({"unreliable": ("runs are short",)}, {"doubts": ("another state may be reached",)}):
+        report = judge(runs(60), THEORY, quick=True, **doubt)
+        assert {row.outcome for row in report.rows} == {"inconclusive"}
+    slow = judge(runs(200, law=0.3), THEORY, quick=True)
+    assert "a + b/N^1" in slow["lyapunov"].outcome_reason
+    narrow = judge(runs(60), THEORY, quick=True, estimators={"C_x0": Estimator(max_N=300)})
+    assert narrow["C_x0"].outcome == "inconclusive"
+    assert narrow["lyapunov"].outcome == "agree"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Verdict = Literal["agree", "disagree", "inconclusive"]
 Independence = Literal["nothing", "declaration", "theory"]
+#: What is printed of every tested number; the verdict is that of its observable alone.
+COLUMNS = ("observable", "theory", "simulation N→∞", "t", "detectable", "b", "p", "assumes", "verdict")
 EXIT_CODES: dict[str, int] = {"agree": 0, "disagree": 1, "inconclusive": 3}
 
 
@@ -101,6 +103,8 @@ class Row:
         What relative errors are relative to.
     time_step : (float, float) or None
         Bias by the time step, from halving it, and its error; None when not measured or shared with the theory.
+    outcome, outcome_reason : Verdict, str
+        What this observable alone says, and why (the verdict of the whole needs all of them).
     """
 
     name: str
@@ -114,6 +118,8 @@ class Row:
     scale: float
     scale_reason: str
     time_step: tuple[float, float] | None = None
+    outcome: Verdict = "inconclusive"
+    outcome_reason: str = ""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -240,6 +246,7 @@ class Agreement:
                 "shift": c.shift,
                 "independence": row.independence,
                 "time_step_bias": row.time_step[0] if row.time_step else None,
+                "verdict": row.outcome,
             }
             for point, row, c in self._components()
         ]
@@ -303,7 +310,7 @@ class Agreement:
         yield f"{self.verdict}: {self.reason}"
         if not self.points:
             return
-        head = ("observable", "theory", "simulation N→∞", "t", "detectable", "b", "p", "assumes")
+        head = COLUMNS
         lines = [head, *(cells(point, row, c, len(self.points) > 1) for point, row, c in self._components())]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         for line in lines:
@@ -323,7 +330,7 @@ class Agreement:
 
         colour = {"agree": "green", "disagree": "red", "inconclusive": "yellow"}[self.verdict]
         table = Table(box=None, pad_edge=False)
-        for name in ("observable", "theory", "simulation N→∞", "t", "detectable", "b", "p", "assumes"):
+        for name in COLUMNS:
             table.add_column(name, no_wrap=name != "assumes")
         for point, row, c in self._components():
             table.add_row(*(Text(cell) for cell in cells(point, row, c, len(self.points) > 1)))
@@ -336,7 +343,7 @@ class Agreement:
 
 
 def cells(point: Point, row: Row, c: Component, several: bool) -> tuple[str, ...]:
-    """The printed line of one component."""
+    """The printed line of one component, as in `COLUMNS`."""
     name = row.name + (f"({c.lag:g})" if c.lag is not None else "") + (f" [{point.label}]" if several else "")
     relative = c.detectable / row.scale if row.scale > 0 else math.inf
     return (
@@ -348,6 +355,7 @@ def cells(point: Point, row: Row, c: Component, several: bool) -> tuple[str, ...
         with_error(c.slope, c.slope_error),
         f"{row.power:g}",
         row.independence,
+        row.outcome,
     )
 
 
@@ -383,6 +391,8 @@ def _row_dict(row: Row) -> dict[str, Any]:
         return values if row.components[0].lag is not None or len(values) > 1 else values[0]
 
     out = {
+        "verdict": row.outcome,
+        "why": row.outcome_reason,
         "value": pick("theory"),
         "error": pick("theory_error"),
         "simulation": {"value": pick("simulation"), "error": pick("standard_error")},

@@ -6,17 +6,27 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from quenched.theory.errors import QuenchedError
-from quenched.validate.agreement import Agreement, cells
+from quenched.validate.agreement import Agreement, Row, cells
 from quenched.validate.mathml import mathml
 
 _PACKAGES = ("quenched", "numpy", "scipy", "sympy", "numba", "xarray")
-_HEADERS = ("observable", "theory", "simulation, N → ∞", "t", "detectable error", "b", "p", "estimator assumes")
+_HEADERS = (
+    "observable",
+    "theory",
+    "simulation, N → ∞",
+    "t",
+    "detectable error",
+    "b",
+    "p",
+    "estimator assumes",
+    "verdict",
+)
 
 
 def render(agreement: Agreement) -> str:
@@ -64,7 +74,12 @@ def table_rows(agreement: Agreement) -> list[dict[str, Any]]:
     """Printed cells of every tested number, with a flag for those that deviate by more than three errors."""
     several = len(agreement.points) > 1
     return [
-        {"cells": cells(point, row, c, several), "deviates": abs(c.t) > 3, "bad_law": abs(c.shift) > 3}
+        {
+            "cells": cells(point, row, c, several),
+            "deviates": abs(c.t) > 3,
+            "bad_law": abs(c.shift) > 3,
+            "why": row.outcome_reason,
+        }
         for point in agreement.points
         for row in point.rows
         for c in row.components
@@ -85,9 +100,16 @@ def _conditions(agreement: Agreement) -> list[dict[str, str]]:
                 "bias": row.bias or "none stated",
                 "relative to": f"{row.scale_reason} = {row.scale:.4g}",
                 "time step": step or "shared with the theory, or not measured",
+                "alone": _alone([r for r in agreement.rows if r.name == row.name]),
             },
         )
     return list(seen.values())
+
+
+def _alone(rows: Sequence[Row]) -> str:
+    """The worst outcome of an observable over the points, and why."""
+    worst = min(rows, key=lambda r: ("disagree", "inconclusive", "agree").index(r.outcome))
+    return f"{worst.outcome}: {worst.outcome_reason}"
 
 
 def _step(step: Any) -> dict[str, Any]:

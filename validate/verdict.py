@@ -6,6 +6,7 @@
 3. Hotelling's T² on a_k − theory, in fixed blocks of at most R/4 components, rejects or does not.
 4. A theory that is not rejected *agrees* only if an error of 5 % (quick) or 2 % (full) in any observable would have
    been rejected with probability 99 %, and if some estimator does not itself use the theory.
+5. Each observable also gets the verdict that it would have alone (`outcomes`); the joint one needs all of them.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from quenched.validate.agreement import (
     with_error,
 )
 from quenched.validate.cases import RESOLUTION, Case, Data, Observable, Options, prepare, sampled
+from quenched.validate.outcomes import Whole, percent, those_that_agree, with_outcomes
 
 
 def judge(
@@ -76,6 +78,10 @@ def judge_points(cases: Sequence[Case], options: Options | None = None) -> Agree
     points = tuple(_point(case, d, level) for case, d in zip(cases, data, strict=True))
     p_value = float(st.joint_p([p for point in points for p in point.block_p]))
     verdict, reason = _decide(cases, points, p_value, options)
+    whole = Whole(verdict, p_value, _unreliable(cases) or "; ".join(_doubts(cases)), _outside(cases, points))
+    points = with_outcomes(points, whole, options)
+    if verdict == "inconclusive" and (alone := those_that_agree(points)):
+        reason += f"; alone agree: {', '.join(alone)}"
     return Agreement(verdict, reason, points, p_value, options.level, options.target, options.look, options.looks)
 
 
@@ -96,20 +102,36 @@ def _decide(cases: Sequence[Case], points: Sequence[Point], p: float, options: O
         if outcome:
             return "inconclusive", outcome.replace("{kept}", kept)
     row = max((r for point in points for r in point.rows), key=lambda r: r.detectable)
-    caught = f"an error of {_percent(row.detectable)} in {row.name} would have been caught with 99 % probability"
+    caught = f"an error of {percent(row.detectable)} in {row.name} would have been caught with 99 % probability"
     return "agree", f"{kept}; {caught}"
 
 
 def _out_of_range(cases: Sequence[Case], points: Sequence[Point]) -> str | None:
     for case, point in zip(cases, points, strict=True):
         for row in point.rows:
-            estimator = case.estimators.get(row.name)
-            low, high = getattr(estimator, "min_N", 1), getattr(estimator, "max_N", np.inf)
-            if row.sizes[0] < low or row.sizes[-1] > high:
+            low, high = _range(case, row)
+            if not _in_range(case, row):
                 return (
                     f"outside the range of an estimator: {row.name} holds for {low} ≤ N ≤ {high:g}, sizes {row.sizes}"
                 )
     return None
+
+
+def _outside(cases: Sequence[Case], points: Sequence[Point]) -> frozenset[str]:
+    """Observables whose estimators are used outside their range at some point."""
+    return frozenset(
+        row.name for case, point in zip(cases, points, strict=True) for row in point.rows if not _in_range(case, row)
+    )
+
+
+def _in_range(case: Case, row: Row) -> bool:
+    low, high = _range(case, row)
+    return low <= row.sizes[0] and row.sizes[-1] <= high
+
+
+def _range(case: Case, row: Row) -> tuple[float, float]:
+    estimator = case.estimators.get(row.name)
+    return getattr(estimator, "min_N", 1), getattr(estimator, "max_N", np.inf)
 
 
 def _not_asymptotic(points: Sequence[Point]) -> str | None:
@@ -145,8 +167,12 @@ def _unreliable(cases: Sequence[Case]) -> str | None:
 
 
 def _doubtful(cases: Sequence[Case]) -> str | None:
-    doubts = sorted({doubt for case in cases for doubt in case.doubts})
+    doubts = _doubts(cases)
     return f"{'; '.join(doubts)}; the numbers are {{kept}}" if doubts else None
+
+
+def _doubts(cases: Sequence[Case]) -> list[str]:
+    return sorted({doubt for case in cases for doubt in case.doubts})
 
 
 def _not_covered(cases: Sequence[Case]) -> str | None:
@@ -162,8 +188,8 @@ def _too_coarse(points: Sequence[Point], target: float) -> str | None:
         return (
             f"{{kept}}, but the theory of {row.name} is zero and has no declared scale: relative errors are undefined"
         )
-    resolved = f"only errors above {_percent(row.detectable)} in {row.name} would have been caught"
-    return f"{{kept}}, but {resolved} (target {_percent(target)})"
+    resolved = f"only errors above {percent(row.detectable)} in {row.name} would have been caught"
+    return f"{{kept}}, but {resolved} (target {percent(target)})"
 
 
 def _only_consistent(points: Sequence[Point]) -> str | None:
@@ -175,10 +201,6 @@ def _only_consistent(points: Sequence[Point]) -> str | None:
 def _place(point: Point, row: Row, c: Component) -> str:
     lag = f"({c.lag:g})" if c.lag is not None else ""
     return f"{row.name}{lag}" + (f" at {point.label}" if point.parameters else "")
-
-
-def _percent(x: float) -> str:
-    return f"{100 * x:.2g} %"
 
 
 # -- from tests to the record ------------------------------------------------------------------------------------------
