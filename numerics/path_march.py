@@ -4,7 +4,7 @@ The site problem is causal. What a unit's local fields need at a time, their cov
 weights of their memory, are averages over outputs that are known by then. So all paths advance together: the new row of
 the covariance is an average over the paths, the next row of its Cholesky factor follows by forward substitution, and
 the new field of every path is that row times the path's white numbers. Nothing is iterated, nothing need be stationary,
-and the start is the declared one.
+and the start is the declared one. Responses, where units remember through them, come from perturbed twins of the paths.
 
 A flow takes Heun steps with fields extrapolated from the last two (second order: a field is computed once a step), a
 map its own. Rates and drives that switch at a time of the grid keep the order: every step sees its own side of them.
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from scipy.linalg import solve_triangular
 from sympy import Expr, Symbol, lambdify, sympify
 
 from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
@@ -27,6 +28,7 @@ from quenched.theory.problem import CORRELATED, Label, SampledUnit, SiteProcess
 from quenched.theory.problem_causal import TIME
 
 from .labels import label_nodes
+from .path_responses import Twins
 from .trajectories import whole_steps
 from .types import Array
 
@@ -45,6 +47,7 @@ class March:
     paths : paths a batch; finite numbers shift averages by a relative order 1/paths
     batches : independent batches, whose scatter gives the errors
     seed : of all random numbers
+    twins : perturbed twins of every path, that responses are measured with (where there is memory made of them)
     scheme : "heun", or "euler" (the Euler map at dt, exactly)
     """
 
@@ -52,6 +55,7 @@ class March:
     paths: int = 1000
     batches: int = 4
     seed: int = 0
+    twins: int = 3
     scheme: str = "heun"
 
 
@@ -77,7 +81,7 @@ def march_paths(process: SiteProcess, values: Mapping[Symbol, float], grid: Grid
     Raises
     ------
     NotCovered
-        A memory that is made of responses, or a start that is correlated with the couplings.
+        Memory through eliminated populations, or a start that is correlated with the couplings.
     ConvergenceError
         Paths diverge.
     QuenchedError
@@ -132,13 +136,21 @@ class _Unit:
         self.back = [(unit.states.index(x), int(d)) for (_, x, _), d in zip(unit.earlier, delays, strict=True)]
         self.trail: list[Array] = []
         self.labels = [draw(label.law, numbers.values, paths, rng) for label in unit.labels]
-        self.x = self._start(labels)
+        self.x = owner.twins.spread(self._start(labels))
+        self.labels = [owner.twins.spread(q) for q in self.labels]
         self.fields = [f.name for f in unit.fields]
         self.random = [f for f in self.fields if any(f == r[0] for r in owner.covariance)]
         total = owner.grid.steps * len(self.random)
-        self.white = balanced(rng.standard_normal((total, paths)))
+        self.white, self.xi = self._draws(owner.grid.steps, paths, rng)
         self.factor = np.zeros((total, total))
         self.before: Array | None = None
+
+    def _draws(self, steps: int, paths: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """White numbers of the fields (steps · random fields, paths), and noises (steps, noises, paths)."""
+        m, k = len(self.random), len(self.unit.noises)
+        varied = self.x[:, :paths]
+        drawn = balanced(rng.standard_normal((steps * (m + k), paths)), varied).reshape(steps, m + k, paths)
+        return np.ascontiguousarray(drawn[:, :m].reshape(steps * m, paths)), drawn[:, m:]
 
     def _start(self, labels: list[Symbol]) -> Array:
         numbers, paths = self.owner.numbers, self.owner.how.paths
@@ -169,7 +181,7 @@ class _Unit:
     def noise(self, step: int) -> Array:
         """Gaussian fields (random fields, paths) of this step, given those before."""
         m = len(self.random)
-        out = np.zeros((m, self.x.shape[1]))
+        out = np.zeros((m, self.owner.how.paths))
         for k, name in enumerate(self.random):
             count = step * m + k
             extend(self.factor, self.owner.covariance_row(self, name, step, k), count, NUGGET)
@@ -179,12 +191,12 @@ class _Unit:
     def advance(self, step: int, h: Array) -> None:
         """One step: the map, Euler's, or Heun's with the next fields extrapolated."""
         owner, dt = self.owner, self.owner.grid.dt
-        xi = owner.rng.standard_normal((len(self.unit.noises), self.x.shape[1]))
+        xi = owner.twins.spread(self.xi[step])
         now = step * dt
         if not owner.flow:
             self.x = self.rate(step, now, self.x, h, xi)
             return
-        xi /= np.sqrt(dt)
+        xi = xi / np.sqrt(dt)
         first = self.rate(step, owner.after(now), self.x, h, xi)
         guess = self.x + dt * first
         if owner.how.scheme == "heun":
@@ -199,11 +211,6 @@ class _Batch:
     def __init__(
         self, process: SiteProcess, values: Mapping[Any, float], grid: Grid, how: March, rng: np.random.Generator
     ) -> None:
-        if process.memory:
-            raise NotCovered(
-                f"the local field {process.memory[0][0]} remembers through responses (partly symmetric couplings): "
-                "in time only memory of dynamic couplings is built; leave times= out for the stationary state"
-            )
         if process.filters or process.operators:
             raise NotCovered("populations that were eliminated remember through operators: no solver in time yet")
         self.process, self.grid, self.how, self.rng = process, grid, how, rng
@@ -215,9 +222,12 @@ class _Batch:
         self.bonds = [
             (u.name, _Past(self, coef, rate), a.name, b.name, c.name) for u, coef, rate, a, b, c in process.bonds
         ]
+        memory = [(u.name, number(c), a.name, v.name, b.name) for u, c, a, v, b in process.memory]
+        white = lambda steps, columns: balanced(self.rng.standard_normal((steps, columns)))  # noqa: E731
+        self.twins = Twins(process, memory, (how.paths, how.twins, grid.steps), white)
         self.units = [_Unit(u, self) for u in process.units]
         self.read = _read_outputs(process)
-        self.past = {name: np.zeros((grid.steps + 1, how.paths)) for name in self.read}
+        self.past = {name: np.zeros((grid.steps + 1, self.twins.columns)) for name in self.read}
         self._moments: dict[tuple[str, str], Array] = {}
 
     # a step sees the limits of its own side where something switches at one of its ends
@@ -245,38 +255,45 @@ class _Batch:
         return unit.output(step)
 
     def _keep(self, kept: dict[str, list[Array]], outs: dict[str, Array]) -> None:
+        paths = self.how.paths
         for unit in self.units:
             for state, row in zip(unit.unit.states, unit.x, strict=True):
-                kept.setdefault(state.name, []).append(row.copy())
+                kept.setdefault(state.name, []).append(row[:paths].copy())
         for name, row in outs.items():
-            kept.setdefault(name, []).append(row.copy())
+            kept.setdefault(name, []).append(row[:paths].copy())
 
     def _advance(self, step: int, outs: dict[str, Array]) -> None:
         for name in self.read:
             self.past[name][step] = outs[name]
         self._moments.clear()
+        self.twins.begin()
         weights = [past.weights(step) for _, past, *_ in self.bonds]
         fields = [self._fields(unit, step, weights) for unit in self.units]
         for unit, h in zip(self.units, fields, strict=True):
             unit.advance(step, h)
 
     def _fields(self, unit: _Unit, step: int, weights: list[Array]) -> Array:
-        """All local fields (fields, paths) at this step."""
-        h = np.zeros((len(unit.fields), self.how.paths))
+        """All local fields (fields, columns) at this step."""
+        h = np.zeros((len(unit.fields), self.twins.columns))
         for name, row in zip(unit.random, unit.noise(step), strict=True):
-            h[unit.fields.index(name)] += row
+            h[unit.fields.index(name)] += self.twins.spread(row)
         for u, coef, a in self.means:
             if u in unit.fields:
-                h[unit.fields.index(u)] += coef(step * self.grid.dt) * self.past[a][step].mean()
+                h[unit.fields.index(u)] += coef(step * self.grid.dt) * self.past[a][step, : self.how.paths].mean()
+        for u, strength, a, v, b in self.twins.memory:
+            if u in unit.fields:
+                h[unit.fields.index(u)] += strength * self.twins.response(a, v, self.past, step) @ self.past[b][:step]
         for (u, _, a, b, c), weight in zip(self.bonds, weights, strict=True):
             if u in unit.fields:
                 h[unit.fields.index(u)] += (weight * self.moment(a, b, step)) @ self.past[c][: step + 1]
+        self.twins.shift(unit.unit, step, h)
         return h
 
     def moment(self, a: str, b: str, step: int) -> Array:
         """⟨a(now) b(s)⟩ at all steps s up to this one."""
         if (a, b) not in self._moments:
-            self._moments[a, b] = self.past[b][: step + 1] @ self.past[a][step] / self.how.paths
+            paths = self.how.paths
+            self._moments[a, b] = self.past[b][: step + 1, :paths] @ self.past[a][step, :paths] / paths
         return self._moments[a, b]
 
     def covariance_row(self, unit: _Unit, name: str, step: int, k: int) -> Array:
@@ -327,6 +344,7 @@ def _read_outputs(process: SiteProcess) -> list[str]:
     found = [s.name for _, _, _, a, b in process.covariance for s in (a, b)]
     found += [a.name for _, _, a in process.means]
     found += [s.name for _, _, _, *three in process.bonds for s in three]
+    found += [s.name for _, _, a, _, b in process.memory for s in (a, b)]
     return list(dict.fromkeys(found))
 
 
@@ -344,23 +362,32 @@ def extend(factor: Array, row: Array, count: int, nugget: float) -> None:  # pra
     new[count] = np.sqrt(max(left, nugget * row[count], 1e-300))
 
 
-def balanced(white: Array) -> Array:
+def balanced(white: Array, beside: Array | None = None) -> Array:
     """White numbers (variables, paths) turned so that their covariance over the paths is exact, block by block.
 
-    Each block is orthogonal to the one before as well, so that what the paths remember is drawn without scatter.
+    Each block is orthogonal to the one before as well (the first to the rows of `beside`, starts of the paths), so that
+    what the paths remember is drawn without scatter.
     """
-    block = white.shape[1] // 4
+    paths = white.shape[1]
+    block = paths // 4
     if block < 8:
         return white
     out = np.empty_like(white)
+    known = _independent(white[:0] if beside is None else beside, paths)
     for first in range(0, len(white), block):
-        before = out[max(0, first - block) : first]
-        mean = np.ones((1, white.shape[1]))
-        basis, _ = np.linalg.qr(np.concatenate([mean, before, white[first : first + block]]).T)
-        new = basis[:, 1 + len(before) :].T * np.sqrt(white.shape[1])
-        flip = np.sign(np.einsum("vp,vp->v", new, white[first : first + block]))
-        out[first : first + block] = new * flip[:, None]
+        fixed = np.concatenate([known[: None if not first else 1], out[max(0, first - block) : first] / np.sqrt(paths)])
+        new = white[first : first + block]
+        new = new - (new @ fixed.T) @ fixed
+        out[first : first + block] = np.sqrt(paths) * solve_triangular(np.linalg.cholesky(new @ new.T), new, lower=True)
     return out
+
+
+def _independent(rows: Array, paths: int) -> Array:
+    """Orthonormal rows (k, paths): the constant first, then what is left of the others beside it."""
+    off = rows - rows.mean(axis=1, keepdims=True)
+    basis, size, _ = np.linalg.svd(off.T, full_matrices=False)
+    kept = basis[:, size > 1e-9 * max(1.0, size.max(initial=0.0))].T
+    return np.concatenate([np.full((1, paths), 1 / np.sqrt(paths)), kept])
 
 
 def draw(law: Any, values: Mapping[str, float], paths: int, rng: np.random.Generator) -> Array:
