@@ -224,7 +224,7 @@ class _Batch:
         ]
         memory = [(u.name, number(c), a.name, v.name, b.name) for u, c, a, v, b in process.memory]
         white = lambda steps, columns: balanced(self.rng.standard_normal((steps, columns)))  # noqa: E731
-        self.twins = Twins(process, memory, (how.paths, how.twins, grid.steps), white)
+        self.twins = Twins(process, memory, (how.paths, how.twins, grid.steps), grid.dt, white)
         self.units = [_Unit(u, self) for u in process.units]
         self.read = _read_outputs(process)
         self.past = {name: np.zeros((grid.steps + 1, self.twins.columns)) for name in self.read}
@@ -365,7 +365,7 @@ def extend(factor: Array, row: Array, count: int, nugget: float) -> None:  # pra
 def balanced(white: Array, beside: Array | None = None) -> Array:
     """White numbers (variables, paths) turned so that their covariance over the paths is exact, block by block.
 
-    Each block is orthogonal to the one before as well (the first to the rows of `beside`, starts of the paths), so that
+    Each block is orthogonal to the one before and to the rows of `beside`, starts of the paths, as well, so that
     what the paths remember is drawn without scatter.
     """
     paths = white.shape[1]
@@ -375,7 +375,7 @@ def balanced(white: Array, beside: Array | None = None) -> Array:
     out = np.empty_like(white)
     known = _independent(white[:0] if beside is None else beside, paths)
     for first in range(0, len(white), block):
-        fixed = np.concatenate([known[: None if not first else 1], out[max(0, first - block) : first] / np.sqrt(paths)])
+        fixed = np.concatenate([known, out[max(0, first - block) : first] / np.sqrt(paths)])
         new = white[first : first + block]
         new = new - (new @ fixed.T) @ fixed
         out[first : first + block] = np.sqrt(paths) * solve_triangular(np.linalg.cholesky(new @ new.T), new, lower=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sympy import Expr, Heaviside, Max, Rational, exp, sin, sqrt, symbols, tanh
+from sympy import Expr, Max, Rational, exp, sin, sqrt, symbols, tanh
 
 from quenched import (
     Dynamics,
@@ -151,10 +151,6 @@ def test_what_is_missing_is_said() -> None:
         halted.solve(values, times=[1, 2, 4])
     with pytest.raises(QuenchedError, match="give burn="):
         validate(freeze(hebbian(), A, at=at), values, quick=True)
-    eta = symbols("eta")
-    partly = Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ tanh(x) + Heaviside(t - 1) / 2})
-    with pytest.raises(QuenchedError, match="remembers through responses"):
-        derive(partly).solve(g=1, eta=0.5, times=[0, 1])
     net = hebbian()
     net.observe(since=mean(x * x(5)))
     with pytest.raises(QuenchedError, match="reads the fixed time 5"):
