@@ -9,26 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from random import Random
+from typing import Any
 
 from sympy import (
     Dummy,
     Expr,
     I,
-    Lambda,
     Poly,
-    RootSum,
     S,
     Symbol,
     cancel,
     default_sort_key,
-    diff,
     exp,
     factor_list,
-    factorial,
     fraction,
     log,
     together,
 )
+from sympy.polys.matrices import DomainMatrix
 
 from quenched.theory.distributions import Uniform
 from quenched.theory.fields import Quenched
@@ -69,17 +67,13 @@ def _circle(expr: Expr, label: Quenched, small: set[Symbol]) -> Expr | None:
     if not (top.is_polynomial(z) and bottom.is_polynomial(z)):
         return None
     constant, factors = factor_list(bottom, z)
-    total: Expr = S.Zero
-    for k, (factor, power) in enumerate(factors):
+    sides: dict[bool, Expr] = {True: S.One, False: constant}
+    for factor, power in factors:
         where = _inside(Poly(factor, z), small)
-        if where is None or (where and power > 1 and Poly(factor, z).degree() > 1):
+        if where is None:
             return None
-        if where:
-            rest = constant
-            for j, (other, times) in enumerate(factors):
-                rest = rest * other**times if j != k else rest
-            total += _residues(top / rest, Poly(factor, z), power)
-    return cancel(together(total))
+        sides[where] = sides[where] * factor**power
+    return _residues(top, sides[True], sides[False], z)
 
 
 def _inside(factor: Poly, small: set[Symbol]) -> bool | None:
@@ -95,10 +89,28 @@ def _inside(factor: Poly, small: set[Symbol]) -> bool | None:
     return sides.pop() if len(sides) == 1 else None
 
 
-def _residues(rest: Expr, factor: Poly, power: int) -> Expr:
-    """Σ over the roots r of a factor of Res rest/factor^power."""
-    z = factor.gen
-    if factor.degree() == 1:
-        a, b = factor.all_coeffs()
-        return (diff(rest / a**power, z, power - 1) / factorial(power - 1) if power > 1 else rest / a).subs(z, -b / a)
-    return RootSum(factor, Lambda(z, rest / factor.as_expr().diff(z)), auto=True).doit()
+def _residues(top: Expr, inner: Expr, outer: Expr, z: Dummy) -> Expr:
+    """Σ over the roots of `inner` of the residues of top/(inner·outer).
+
+    With top = U·outer + V·inner, deg U < deg inner = m, it is what U/inner is at infinity: the ratio of their
+    coefficients of z^(m−1) and z^m. U solves a linear system of size m, multiplication by outer modulo inner.
+    """
+    P, Q, A = (Poly(e, z, field=True) for e in (inner, outer, top))
+    P, Q = P.unify(Q)
+    P, A = P.unify(A)
+    P, Q = P.unify(Q)
+    m = P.degree()
+    if m == 0:
+        return S.Zero
+    field, Z = P.domain, Poly(z, z, domain=P.domain)
+    columns = [_coefficients((Q * Z**k).rem(P), m) for k in range(m)]
+    U = DomainMatrix(columns, (m, m), field).transpose().lu_solve(
+        DomainMatrix([_coefficients(A.rem(P), m)], (1, m), field).transpose()
+    )
+    return field.to_sympy(U.to_list()[m - 1][0] / P.rep.LC())
+
+
+def _coefficients(p: Poly, m: int) -> list[Any]:
+    """Coefficients of 1, z, …, z^(m−1), in the domain."""
+    found = p.rep.to_list()[::-1]
+    return [*found, *[p.domain.zero] * (m - len(found))]
