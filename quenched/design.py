@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import sympify
 
+from quenched.silence import only_silent
 from quenched.theory.cross import observed_between_units
 from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from quenched.solution import Solution
     from quenched.theory.model import Model
+    from quenched.theory.spaces import Population
 
 QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 112, "trajectories": 8}
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
@@ -117,7 +119,7 @@ class Design:
         """Settings of `simulate`, sizes and seeds apart."""
         how: dict[str, Any] = {"burn": self.burn, "duration": self.duration, "dt": self.dt, "lags": self.lags}
         how |= {"trials": self.trials, "trajectories": self.trajectories, "dtype": "float32"}
-        return how | {"lyapunov": self.lyapunov}
+        return how | {"lyapunov": self.lyapunov, "standard": False}
 
     def settings(self) -> dict[str, Any]:
         """For the report."""
@@ -257,6 +259,9 @@ def plan(
     shortest = 100 * step if model.clock == "map" else 25 * fast
     # Covariances need no tangent vector that finds its direction, but long series: their noise falls as 1/duration.
     transient, measured = (shortest / 2, (1.6 if quick else 2.4) * shortest) if crossed else (shortest, 1.5 * shortest)
+    if only_silent(model):  # eigenvalues of a network, no time
+        transient = measured = step
+        slow = correlation = 0.0
     tested = CROSSED_LAGS if crossed else QUICK_LAGS if quick else FULL_LAGS
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
@@ -274,9 +279,20 @@ def plan(
 
 
 def _passes(model: Model, values: Mapping[Symbol, float]) -> float:
-    """What one step costs in units of an N × N matrix, at least 1: all random matrices together."""
-    shares = [sympify((m.rows.fraction or 0) * (m.cols.fraction or 0)) for m in model.matrices]
-    return max(1.0, sum(float(share.xreplace(dict(values))) for share in shares))
+    """What one step costs in units of an N × N matrix, at least 1: all random matrices, those in a row composed."""
+    from quenched.validate.generate import generate
+    from quenched.validate.products import dimensions, entries
+
+    program, tables, _ = generate(model, False)
+    shapes = [(_share(m.rows, values), _share(m.cols, values)) for m in tables.matrices]
+    inside = {k for word in program.products for k, _ in word}
+    alone = sum(rows * cols for k, (rows, cols) in enumerate(shapes) if k not in inside)
+    return max(1.0, alone + sum(entries(dimensions(word, shapes), float("inf"))[0] for word in program.products))
+
+
+def _share(population: Population, values: Mapping[Symbol, float]) -> float:
+    """Size of a population in units of N, 0 of a finite one."""
+    return float(sympify(population.fraction or 0).xreplace(dict(values)))
 
 
 def largest_size(quick: bool, chosen: Mapping[str, Any], driven: bool = False) -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from quenched.numerics import Branch as RawBranch
     from quenched.numerics import RawSolution
+    from quenched.silence import SilentReader
     from quenched.theory.cross import CrossCovariance
     from quenched.theory.problem import SiteFunction
     from quenched.theory_object import Theory
@@ -79,7 +80,7 @@ class Branch:
         self._known: dict[str, Quantity] = {}
         self._reasons: dict[str, str] = {}
 
-    def reading(self, observed: Mapping[str, Expr], reader: JacobianReader) -> Branch:
+    def reading(self, observed: Mapping[str, Expr], reader: JacobianReader | SilentReader) -> Branch:
         """The branch with some observables read by another reader."""
         get, rms = self._get, self.rms
         self._get = lambda name: reader.quantity(observed[name]) if name in observed else get(name)

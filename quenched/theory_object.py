@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -255,10 +256,32 @@ class Theory:
         ConvergenceError
             Nothing converged; carries the history of residuals.
         """
-        from quenched.solution import Solution
+        from quenched.silence import only_silent, silent_solution, with_silence
 
         size = keywords.pop("N", None)
         values = self.values(params, **keywords)
+        if only_silent(self.model):
+            return silent_solution(self, values)
+        how = {"lags": lags, "tol": tol, "sampling": sampling, "times": times, "size": size, "window": window}
+        return with_silence(self, self._solve(values, dt=dt, scheme=scheme, nodes=nodes, **how), values)
+
+    def _solve(
+        self,
+        values: dict[Any, float],
+        *,
+        lags: Any,
+        tol: float | None,
+        sampling: Any,
+        times: Any,
+        dt: float | None,
+        scheme: str,
+        nodes: int,
+        window: tuple[float, float] | None,
+        size: float | None,
+    ) -> Solution:
+        """The state and all other branches, by the solver that the derivation ends in."""
+        from quenched.solution import Solution
+
         if self.derivation.layered is not None:
             return self.solve_layers(values)
         if self.derivation.points is not None:
@@ -368,6 +391,11 @@ class Theory:
         from quenched.fixed_points import fixed_point_stability
 
         return fixed_point_stability(self.model, at)
+
+    @cached_property
+    def silence(self) -> FixedPointStability:
+        """Stability of the state in which all fields vanish."""
+        return self.fixed_point_stability()
 
     def fluctuations(self) -> Fluctuations:
         """Fluctuations of order 1/N about the saddle: cross-covariances between units and participation ratios.

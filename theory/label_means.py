@@ -104,8 +104,10 @@ def _residues(top: Expr, inner: Expr, outer: Expr, z: Dummy) -> Expr:
         return S.Zero
     field, Z = P.domain, Poly(z, z, domain=P.domain)
     columns = [_coefficients((Q * Z**k).rem(P), m) for k in range(m)]
-    U = DomainMatrix(columns, (m, m), field).transpose().lu_solve(
-        DomainMatrix([_coefficients(A.rem(P), m)], (1, m), field).transpose()
+    U = (
+        DomainMatrix(columns, (m, m), field)
+        .transpose()
+        .lu_solve(DomainMatrix([_coefficients(A.rem(P), m)], (1, m), field).transpose())
     )
     return field.to_sympy(U.to_list()[m - 1][0] / P.rep.LC())
 

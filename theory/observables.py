@@ -167,6 +167,14 @@ class Critical(Functional):
         return self.args[1]
 
 
+class Growth(Functional):
+    """Growth rate of the fastest small perturbation: of a dynamics, of the state in which all fields vanish.
+
+    Per unit time (a step of a map: the logarithm of the largest multiplier). Not to be confused with `Lyapunov`, the
+    exponent of the state that the dynamics is in. Of a measure: growth of perturbed messages a sweep.
+    """
+
+
 class SpinGlassSusceptibility(Functional):
     """(1/N) Σ_ij (⟨s_i s_j⟩ − ⟨s_i⟩⟨s_j⟩)² of the units of a field of a measure, N being their own number.
 
@@ -244,10 +252,10 @@ class Posterior(Functional):
 
 _NAMES = """
     Participation Replicon Entropy FreeEntropy Complexity Capacity Margin Probability IPR Kernel
-    Fisher Evidence Growth RateFunction Law_of
+    Fisher Evidence RateFunction Law_of
 """
-#: Functionals that can be written down; only `Lyapunov` and `Critical` have a meaning so far.
-NAMED = (*_NAMES.split(), "Fluctuation", "Peak", "PeakTime", "Posterior", "Shift", "SpinGlassSusceptibility")
+#: Functionals that can be written down.
+NAMED = (*_NAMES.split(), "Fluctuation", "Growth", "Peak", "PeakTime", "Posterior", "Shift", "SpinGlassSusceptibility")
 
 
 def functional(name: str) -> type[Functional]:

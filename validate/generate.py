@@ -20,7 +20,7 @@ from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
 from quenched.theory.model import Model
-from quenched.theory.observables import Functional, Mean
+from quenched.theory.observables import Functional, Growth, Mean
 from quenched.theory.spaces import N, Population, t
 from quenched.validate.chains import fused
 from quenched.validate.emit import Line, Names, write
@@ -428,8 +428,8 @@ def initial_state(model: Model, tables: Tables) -> str:
     return _function("start(env, t, y)", ["Initial values that are declared as expressions."], body)
 
 
-def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
-    """Array code of a model and its observables.
+def generate(model: Model, tangent: bool = True, standard: bool = True) -> tuple[Program, Tables, Any]:
+    """Array code of a model and its observables (the standard ones too if asked for, or where no other is measured).
 
     Returns
     -------
@@ -457,13 +457,13 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
         dynamics = replace(right_hand_side(model, tables, False), jump=True)
     tangent = tangent and not dynamics.jump
     moving = None
-    if any(e.atoms(OfEigenvalues) for e in model.observables.values()):
+    if any(e.atoms(OfEigenvalues, Growth) for e in model.observables.values()):
         moving = right_hand_side(model, tables, True, LINEARISED)
         dynamics = replace(dynamics, jump=dynamics.jump or moving.jump)
-    plan = plan_measurements(model, tables, tangent, dynamics)
+    plan = plan_measurements(model, tables, tangent, dynamics, standard)
     head = '"""Simulation generated from a declaration."""\n\nimport numpy as np\nfrom scipy import special'
     parts = [head, dynamics.source, recorded(plan.channels, tables), initial_state(model, tables), *plan.functions]
-    if moving is not None and plan.spectral:
+    if moving is not None and (plan.spectral or plan.silent):
         parts.insert(2, moving.source)
     program = Program(
         source="\n\n\n".join(parts) + "\n",
@@ -479,6 +479,7 @@ def generate(model: Model, tangent: bool = True) -> tuple[Program, Tables, Any]:
         ),
         buffers=tuple(tables.buffers),
         products=tuple(tables.products),
+        silent=plan.silent,
         channels=tuple(-1 if p is None else tables.space(p) for p in plan.channels.values()),
         autonomous=dynamics.autonomous and plan.autonomous,
         noise_kind=dynamics.noise_kind,

@@ -19,7 +19,7 @@ from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import At, Field, UnitSymbol, unbind
 from quenched.theory.naming import Output, standard_names
-from quenched.theory.observables import Functional, Lyapunov, Mean
+from quenched.theory.observables import Functional, Growth, Lyapunov, Mean
 from quenched.theory.spaces import Population, t, tau
 from quenched.validate.emit import Line, Names, array_code, write
 from quenched.validate.estimators import (
@@ -53,6 +53,7 @@ class Plan:
     offsets : constant time offsets, expressions in the parameters
     observables : name → (source of its formula, curve or number)
     crossings : name → what is formed of covariances between units
+    silent : names of growth rates of the state in which all fields vanish
     estimators : name → function (order of the time step) → Estimator
     spectral : name → expression in the eigenvalues of the Jacobian
     unmeasured : name → reason
@@ -65,6 +66,7 @@ class Plan:
     offsets: list[Expr] = field(default_factory=lambda: [S.Zero])
     observables: dict[str, tuple[Expr, bool]] = field(default_factory=dict)
     crossings: dict[str, Crossing] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
     estimators: dict[str, ForOrder] = field(default_factory=dict)
     spectral: dict[str, Expr] = field(default_factory=dict)
     unmeasured: dict[str, str] = field(default_factory=dict)
@@ -104,11 +106,14 @@ def moment_symbol(k: int) -> Symbol:
 LYAPUNOV = Symbol("lyapunov", real=True)
 
 
-def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dynamics) -> Plan:
-    """The standard observables of every field and coupling output, the exponent, and the declared observables."""
+def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dynamics, standard: bool = True) -> Plan:
+    """The declared observables, the standard ones of every field and coupling output, and the exponent.
+
+    Without `standard`, the standard ones are measured only where no declared one is: they cost channels of their own.
+    """
     plan = Plan()
     no_tangent = "the right-hand side jumps" if dynamics.jump else "not asked for"
-    for name, (kind, thing) in standard_names(model).items():
+    for name, (kind, thing) in standard_names(model).items() if standard else ():
         _standard(plan, name, kind, thing)
     if tangent:
         plan.observables["lyapunov"] = LYAPUNOV, False
@@ -120,6 +125,8 @@ def plan_measurements(model: Model, tables: Tables, tangent: bool, dynamics: Dyn
             _declared(plan, name, expr, tables, tangent, dynamics)
         except QuenchedError as error:
             plan.unmeasured[name] = str(error)
+    if not standard and not model.observables.keys() & {*plan.curves, *plan.silent}:
+        return plan_measurements(model, tables, tangent, dynamics)
     plan.autonomous = not any(e.has(t) for e in (*plan.channels, *(f for f, _ in plan.observables.values())))
     plan.functions.append(_formulas(plan, tables))
     return plan
@@ -141,6 +148,9 @@ def _standard(plan: Plan, name: str, kind: str, thing: Field | Output) -> None:
 
 def _declared(plan: Plan, name: str, expr: Expr, tables: Tables, tangent: bool, dynamics: Dynamics) -> None:
     """One declared observable; a reason as `QuenchedError` where it cannot be measured."""
+    if isinstance(expr, Growth):
+        _silent(plan, name, tables, dynamics)
+        return
     crossed = between_units(expr)
     if crossed is not None:
         _crossed(plan, name, crossed)
@@ -190,6 +200,21 @@ def _eigenvalue_estimator(name: str, expr: Expr, order: int | None) -> Estimator
     return estimator(
         name, expr, False, state + ("finite burn-in" if order is None else f"time step O(dt^{order}); finite burn-in")
     )
+
+
+def _silent(plan: Plan, name: str, tables: Tables, dynamics: Dynamics) -> None:
+    """Growth from the state in which all fields vanish; how it is estimated depends on where eigenvalues are found."""
+    reasons = {
+        "the right-hand side jumps": dynamics.jump,
+        "it depends on time": not dynamics.autonomous,
+        "a system with delays has no Jacobian matrix": bool(tables.delays),
+        "noise drives it": bool(tables.noises),
+        "couplings are dynamic": bool(tables.bonds),
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise QuenchedError(f"no growth from a silent state: {reason}")
+    plan.silent += (name,)
 
 
 def _crossed(plan: Plan, name: str, what: CrossCovariance) -> None:

@@ -72,6 +72,7 @@ class Program:
     matrices : labels of the atoms.
     bonds : (label, population of the rows, of the columns, number of drives) of dynamic couplings.
     buffers : (population, with tangent) of the arrays that couplings read.
+    silent : names of the growth rates of the state in which all fields vanish.
     products : static couplings in a row, each as (matrix, transposed) from the left.
     channels : population of every recorded channel, −1 for one number.
     autonomous : False when time occurs explicitly.
@@ -91,6 +92,7 @@ class Program:
     autonomous: bool
     noise_kind: NoiseKind
     products: tuple[Word, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=64)

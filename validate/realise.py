@@ -21,6 +21,7 @@ from quenched.validate.measure import Lags, Recorder
 from quenched.validate.products import Word, dimensions, entries, largest_intermediate, segments
 from quenched.validate.program import Crossing, Moment, Program, load
 from quenched.validate.sampling import Law, MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
+from quenched.validate.silence import SILENT, silent_growth
 
 Array = NDArray[Any]
 
@@ -213,7 +214,10 @@ class Network:
         if len(vectors) <= FEW_COLUMNS:
             out = np.empty((len(vectors), J.shape[0]), self.dtype)
             for row, vector in zip(out, vectors, strict=True):
-                np.dot(J, vector, out=row)
+                if vector.any():
+                    np.dot(J, vector, out=row)
+                else:
+                    row[:] = 0
             return out
         if self.dtype == np.float32:
             return np.ascontiguousarray((J @ vectors.T).T)
@@ -447,6 +451,8 @@ def observables(
             array = array.mean(axis=0)
         width = len(task.lags.steps) if task.curves[name] else 1
         out[name] = np.array(np.broadcast_to(np.atleast_1d(array), (width,)))
+    if task.program.silent:
+        out[SILENT] = silent_growth(net, functions)
     if isinstance(growth, Spectrum):
         out[SPECTRUM] = growth.rates() / (1.0 if task.clock == "map" else task.dt)
         out[DIMENSION] = np.array([kaplan_yorke(out[SPECTRUM])])

@@ -18,7 +18,17 @@ from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
 from quenched.theory.naming import standard_names
 from quenched.theory.transient import transient
-from quenched.validate import dimension, exponents, integrators, linearised, measure, products, realise, sampling
+from quenched.validate import (
+    dimension,
+    exponents,
+    integrators,
+    linearised,
+    measure,
+    products,
+    realise,
+    sampling,
+    silence,
+)
 from quenched.validate import simulate_spectrum as spectral
 from quenched.validate.estimators import Run, Sample
 from quenched.validate.experiment import Prepared, check_counts
@@ -32,6 +42,7 @@ from quenched.validate.program import FIXED, Program
 from quenched.validate.quantities import Clock, Numbers, Values, initial_law, matrix_spec
 from quenched.validate.realise import Task
 from quenched.validate.sampling import VectorSpec
+from quenched.validate.silence import SILENT, growth_rates, silence_estimator
 
 FloatArray = NDArray[np.float64]
 
@@ -56,9 +67,12 @@ class Problem:
             name: Sample.of(np.array([r[name] for r in results]), lags if curve else None, plan.estimators[name](order))
             for name, curve in plan.curves.items()
         }
+        if plan.silent:
+            rates, law = growth_rates(np.array([r[SILENT] for r in results]))
+            observables |= {name: Sample.of(rates, None, silence_estimator(name, law)) for name in plan.silent}
         if task.exponents:
-            made = spectrum_estimators()
-            observables |= {n: Sample.of(np.array([r[n] for r in results]), None, e) for n, e in made.items()}
+            exponents = spectrum_estimators()
+            observables |= {n: Sample.of(np.array([r[n] for r in results]), None, e) for n, e in exponents.items()}
         names = ("scheme", "dtype", "trajectories", "substeps", "clock")
         settings = {n: getattr(task, n) for n in names} | {"stride": task.lags.stride * self.unit}
         return Run(
@@ -93,6 +107,7 @@ def prepare(
     lyapunov: bool = True,
     substeps: int = 1,
     lyapunov_spectrum: int = 0,
+    standard: bool = True,
 ) -> Problem | Prepared:
     """Put numbers into the generated program.
 
@@ -121,6 +136,8 @@ def prepare(
     lyapunov_spectrum : int
         Number of Lyapunov exponents to measure, the largest ones, by QR decompositions: observables
         ``lyapunov_spectrum`` (k,) and ``kaplan_yorke``, the dimension that they give (nan if k is too small for it).
+    standard : bool
+        Whether to measure the standard observables beside declared ones; couplings in a row cost some channels.
 
     Raises
     ------
@@ -139,8 +156,8 @@ def prepare(
     check_supported(model)
     values, declared = model.values(params), model
     model = without_silent_noise(declared, values)
-    program, tables, plan = generate(model, lyapunov)
-    missing = [name for name in declared.observables if name not in plan.curves]
+    program, tables, plan = generate(model, lyapunov, standard)
+    missing = [name for name in declared.observables if name not in {*plan.curves, *plan.silent}]
     plan.unmeasured = {name: "it is not read off one simulation" for name in missing} | plan.unmeasured
     numbers = Numbers(values, N)
     scheme = choose_scheme(model, program, tables, scheme, free_step=dt is None)
@@ -222,7 +239,7 @@ def without_silent_noise(model: Model, values: Values) -> Model:
 def package_version() -> str:
     """Version of the installed package and digest of the code that realisations run: part of every stored key."""
     code = hashlib.sha256()
-    for module in (sampling, integrators, measure, products, realise, dimension, exponents, linearised):
+    for module in (sampling, integrators, measure, products, realise, dimension, exponents, linearised, silence):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"

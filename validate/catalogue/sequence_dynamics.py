@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sympy import Expr, symbols, tanh
 
-from quenched import Circulant, Dynamics, Field, Iid, Ising, Population, mean, t, tau, units
+from quenched import Circulant, Dynamics, Field, Growth, Iid, Ising, Population, mean, t, tau, units
 
 
 def sequence_dynamics(d: int = 1, phi: Callable[[Expr], Expr] = tanh) -> Dynamics:
@@ -20,4 +20,5 @@ def sequence_dynamics(d: int = 1, phi: Callable[[Expr], Expr] = tanh) -> Dynamic
         name="sequence-dynamics",
         defaults={alpha: 1, c: 0, gamma: 1.5},
     )
-    return net.observe(C_x=mean(x(t) * x(t + tau)), variance=mean(x**2), output=mean(phi(x) ** 2))
+    net.observe(C_x=mean(x(t) * x(t + tau)), variance=mean(x**2), output=mean(phi(x) ** 2))
+    return net.observe(growth=Growth())  # of the silent state
