@@ -65,6 +65,8 @@ _STABLE = 0.4
 _BURN, _WINDOW = 5.0, 8.0
 #: Lags that a curve is measured at, up to this many correlation times.
 _LAGS, _SPAN = 12, 3.0
+#: Vectors that couplings of a long run are applied to.
+_LONG = 1e6
 #: Realisations of a size, however costly: fewer have no variance that one could trust.
 _FEWEST = 16
 
@@ -284,15 +286,16 @@ def _passes(model: Model, values: Mapping[Symbol, float]) -> float:
     from quenched.validate.products import dimensions, entries
 
     program, tables, _ = generate(model, False)
-    shapes = [(_share(m.rows, values), _share(m.cols, values)) for m in tables.matrices]
+    N = max(QUICK["sizes"])
+    shapes = [(_units(m.rows, values, N), _units(m.cols, values, N)) for m in tables.matrices]
     inside = {k for word in program.products for k, _ in word}
     alone = sum(rows * cols for k, (rows, cols) in enumerate(shapes) if k not in inside)
-    return max(1.0, alone + sum(entries(dimensions(word, shapes), float("inf"))[0] for word in program.products))
+    return max(1.0, (alone + sum(entries(dimensions(word, shapes), _LONG)[0] for word in program.products)) / N**2)
 
 
-def _share(population: Population, values: Mapping[Symbol, float]) -> float:
-    """Size of a population in units of N, 0 of a finite one."""
-    return float(sympify(population.fraction or 0).xreplace(dict(values)))
+def _units(population: Population, values: Mapping[Symbol, float], N: int) -> int:
+    """Units of a population in networks of N, none of a finite one."""
+    return round(N * float(sympify(population.fraction or 0).xreplace(dict(values))))
 
 
 def largest_size(quick: bool, chosen: Mapping[str, Any], driven: bool = False) -> int:

@@ -73,8 +73,8 @@ def silent_growth(net: Network, functions: dict[str, Any]) -> Array:
     size = np.real(values) if clock == "flow" else np.log(np.maximum(np.abs(values), 1e-300))
     order = np.argsort(-size)
     values, size = values[order], size[order]
-    whole = "soft" if _symmetric(apply, n, net.stream("silent symmetry")) else "tip" if clock == "flow" else "rim"
-    law = "single" if _stands_apart(values, size) else whole
+    whole: Law = "soft" if _symmetric(apply, n, net.stream("silent symmetry")) else "tip" if clock == "flow" else "rim"
+    law: Law = "single" if _stands_apart(values, size) else whole
     return np.array([size[0], _ranked(size, _rank(whole, n)), list(LAWS).index(law)])
 
 
