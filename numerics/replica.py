@@ -416,6 +416,8 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
     for k, start in enumerate([*first, *last]):
         if found and k >= len(first):
             break
+        if k == 1 and problem.start and not any(_ordered(problem, x) for x, *_ in found):
+            found = [*_settled(ev, first[0]), *found]
         try:
             reached = (start, 0) if guess is not None else iterate(ev, start, known=[x for x, *_ in found])
             if reached is None:
@@ -440,6 +442,19 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
     return ReplicaSolution(tuple(_numbered(branches)), max(range(len(rank)), key=rank.__getitem__))
 
 
+def _settled(ev: Evaluator, start: Array) -> list[tuple[Array, float, int, Array]]:
+    """The state of a declared start that iteration loses, if it is still there."""
+    from .replica_settle import settled
+
+    found = settled(ev, start)
+    return [found] if found is not None and _ordered(ev.problem, found[0]) else []
+
+
+def _ordered(problem: ReplicaProblem, x: Array) -> bool:
+    """Whether some mean does not vanish."""
+    return any(abs(v) > 1e-6 for v, kind in zip(x, problem.kinds, strict=True) if kind == "mean")
+
+
 def _branch(
     problem: ReplicaProblem, ev: Evaluator, coarse: Evaluator, x: Array, residual: float, count: int, slope: Array
 ) -> ReplicaBranch:
@@ -448,9 +463,8 @@ def _branch(
     values = {
         k: Number(v, abs(v - there[k]) + residual * (1 + abs(v)) if np.isfinite(v) else 0.0) for k, v in here.items()
     }
-    means = [abs(v) for v, kind in zip(x, problem.kinds, strict=True) if kind == "mean"]
     overlaps = [abs(v) for v, kind in zip(x, problem.kinds, strict=True) if kind == "overlap"]
-    label = "ordered" if max(means, default=0.0) > 1e-6 else "overlap" if max(overlaps, default=0.0) > 1e-6 else "zero"
+    label = "ordered" if _ordered(problem, x) else "overlap" if max(overlaps, default=0.0) > 1e-6 else "zero"
     radius = max(np.abs(np.linalg.eigvals((slope + np.eye(len(x))) / 2)), default=0.0)
     return ReplicaBranch(
         label, values, values["replicon"].value < 1, bool(radius < 1), residual, count, tuple(map(float, x))

@@ -166,11 +166,18 @@ def test_sphere_keeps_its_norm() -> None:
     assert float(run["u"].mean[0]) == pytest.approx(0.5, abs=0.05)
 
 
-def test_low_rank_and_pairs_are_the_same_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = Gibbs(MODELS["chain"].priors, MODELS["chain"].energy, beta=beta).observe(m=mean(s * teacher))
+@pytest.mark.parametrize(("form", "rank"), [("chain", 16), ("window", 16), ("one-sided window", 31)])
+def test_low_rank_and_pairs_are_the_same_measure(monkeypatch: pytest.MonkeyPatch, form: str, rank: int) -> None:
+    """Patterns that see each other equally in both directions take one column each."""
+    between = Gaussian("X", symmetry=0 if form == "one-sided window" else 1, over=(patterns, patterns))
+    inner = xi @ s if form == "chain" else between @ (xi @ s)
+    energy = -total(s * (xi.T @ inner)) / 2 - N * mean(teacher * s) ** 2
+    model = Gibbs({s: Ising()}, energy=energy, beta=beta).observe(m=mean(s * teacher))
     pairs = experiment(model, 30, route="monte carlo").realise()
     monkeypatch.setattr("quenched.validate.gibbs_system.MOST_PAIRS", 10)
-    assert experiment(model, 30, route="monte carlo").realise()["m"] == pytest.approx(pairs["m"], abs=1e-9)
+    thin = experiment(model, 30, route="monte carlo")
+    assert Chain(thin.system()).low.shape == (30, rank)
+    assert thin.realise()["m"] == pytest.approx(pairs["m"], abs=1e-9)
 
 
 def test_frozen_runs_are_noticed() -> None:

@@ -266,11 +266,24 @@ class _Collector:
         level, slope, second = self._numbers(smooth, *cols.shape[1:])
         out.constant += float(level.sum())
         out.linear += np.einsum("irk,rk->i", cols, slope)
-        flat, dual = cols.reshape(n, -1), np.einsum("irk,rkl->irl", cols, second).reshape(n, -1)
         if self.dense:
+            flat, dual = cols.reshape(n, -1), np.einsum("irk,rkl->irl", cols, second).reshape(n, -1)
             out.pairs = (out.pairs if out.pairs.size else np.zeros((n, n))) + flat @ dual.T
-        else:
-            out.low, out.dual = np.hstack([out.low, flat]), np.hstack([out.dual, dual])
+            return
+        flat, dual = _low_rank(cols, second)
+        out.low, out.dual = ((np.hstack([a, b]) if a.size else b) for a, b in ((out.low, flat), (out.dual, dual)))
+
+
+def _low_rank(cols: Array, second: Array) -> tuple[Array, Array]:
+    """Σ_r u_r·curvature_r u_r as low·dualᵀ; products of two fields, equal when exchanged, take half the columns."""
+    n = len(cols)
+    if cols.shape[2] == 2 and not np.any(second[:, [0, 1], [0, 1]]):
+        low, dual = cols[..., 0], cols[..., 1] * second[:, 0, 1]
+        z = np.cos(np.arange(n) ** 2)  # any direction
+        one, other = low @ (z @ dual), dual @ (z @ low)
+        if np.max(np.abs(one - other)) < 1e-10 * np.max(np.abs(one)):
+            return np.ascontiguousarray(low), 2 * dual
+    return cols.reshape(n, -1), np.einsum("irk,rkl->irl", cols, second).reshape(n, -1)
 
 
 def quadratic_part(system: System, most_pairs: int | None = None) -> QuadraticPart:
