@@ -185,7 +185,8 @@ def design_of(
     """The simulations of one parameter point: the tier of the head's simulator, and what is given instead.
 
     A simulator's module may have ``tier(model, values, quick)``, which returns sizes, trials and settings of its own
-    (with a further argument ``route``, those of a route that is chosen); else its ``QUICK`` and ``FULL`` hold for all.
+    (with further arguments ``route``, those of a chosen route, and ``near``, the number of rows of a matrix that
+    the state overlaps with); else its ``QUICK`` and ``FULL`` hold for all.
     """
     from quenched.validate.heads import check_settings, module_of
 
@@ -203,7 +204,8 @@ def design_of(
     module = module_of(model)
     if hasattr(module, "tier"):
         takes = inspect.signature(module.tier).parameters
-        tier = module.tier(model, values, quick, **{k: given[k] for k in ("route",) if k in given and k in takes})
+        known = {"route": given.get("route"), "near": _near(model, solution)}
+        tier = module.tier(model, values, quick, **{k: v for k, v in known.items() if k in takes and v is not None})
     else:
         tier = module.QUICK if quick else module.FULL
     settings = {**tier, **given}
@@ -211,6 +213,17 @@ def design_of(
     settings.pop("also", None)
     sizes, trials = tuple(settings.pop("sizes")), settings.pop("trials")
     return StaticDesign(sizes, trials, settings, also=tuple(_further(d, trials) for d in also))
+
+
+#: Overlap of a state with a row that it is near.
+OVERLAP = 0.05
+
+
+def _near(model: Any, solution: Solution) -> int | None:
+    """How many rows of the matrix of a declared start a state overlaps with; None without such a start."""
+    heads = tuple(f"m_{r.matrix.name}_" for r in getattr(model, "rows", ()))
+    names = [n for n in solution.names if n.startswith(heads)] if heads else []
+    return sum(abs(float(solution[n])) > OVERLAP for n in names) or None
 
 
 def _further(settings: Mapping[str, Any], trials: int) -> StaticDesign:

@@ -26,6 +26,7 @@ from quenched import (
     validate,
     zero_temperature,
 )
+from quenched.design import design_of
 from quenched.numerics.replica import Evaluator
 from quenched.numerics.replica_signs import Density, FreeLabel
 from quenched.numerics.replica_slopes import jacobian
@@ -95,6 +96,23 @@ def test_correlated_attractors() -> None:
     assert found == pytest.approx([0.5927, 0.4047, 0.0976, 0.0196], abs=6e-5)
     assert [float(solution["q"]), float(solution["r"]) / 100] == pytest.approx([0.97170, 5.723], abs=6e-4)
     assert float(solution["replicon"]) == pytest.approx(0.016, abs=6e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("at", "found"),
+    [
+        ({"alpha": 0.0015, "gamma": 0.5}, [0.5927, 0.4047, 0.0976, 0.0196, 0.97170]),
+        ({"alpha": 0.003, "gamma": 0.4}, [0.5779, 0.4194, 0.0822, 0.0169, 0.96690]),
+    ],
+)
+def test_a_start_that_iteration_loses(at: dict[str, float], found: list[float]) -> None:
+    """The correlated attractor as the state that the declared start leads to; samples of it are large."""
+    model = catalogue["hebbian-length-correlations"](distances=3)
+    solution = derive(model).solve({**at, "T": 0.1})
+    assert [float(solution[n]) for n in ("m_0", "m_1", "m_2", "m_3", "q")] == pytest.approx(found, abs=6e-5)
+    sizes = design_of(model, model.values({**at, "T": 0.1}), solution, True, {}).sizes
+    assert at["alpha"] * min(sizes) > 80
 
 
 @pytest.mark.slow

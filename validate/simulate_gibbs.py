@@ -403,13 +403,20 @@ MANY = 12
 SHORT = {"sweeps": 60, "burn": 30}
 #: The same where early and late states of a run have to be independent.
 LONG = {"sweeps": 140, "burn": 40}
+#: The same of states between rows, which settle within a few sweeps.
+SETTLED = {"sweeps": 16, "burn": 24}
+#: Units a row where rows are finitely many, rows where they are many, and units at least, for states between rows: at
+#: smaller sizes some realisations leave such a state.
+UNITS_A_ROW, ROWS, FEWEST_ROW_UNITS = 4000, 90, 20000
 #: Sizes (quick, full) of measures with couplings of more than two units, by how many: sweeps cost N to that power.
 FEW_UNITS = {3: ((24, 32, 48), (32, 48, 64)), 4: ((12, 16, 24), (16, 20, 28))}
 FEWEST_UNITS = ((8, 10, 12), (10, 12, 16))
 
 
-def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | None = None) -> dict[str, Any]:
-    """Sizes, trials and settings of `validate` for one measure at one point."""
+def tier(
+    model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | None = None, near: int = 1
+) -> dict[str, Any]:
+    """Sizes, trials and settings of `validate` for one measure at one point, whose state is `near` so many rows."""
     program, what = _written(model)
     small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), route)
     if small == "messages":
@@ -430,6 +437,10 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | No
         # pairs of units: corrections in 1/N are large, and chains need many samples
         sizes = _sizes(model, values, (125, 250, 500))
         return {"sizes": sizes, "trials": 72 if quick else 400, "sweeps": 600, "burn": 60}
+    if _spread(model, program, near):
+        # a state between patterns is soft along their sequence, and the rows on its way are no noise: few in all
+        wanted = _of_rows(model, values, quick)
+        return {"sizes": _sizes(model, values, wanted), "trials": 32 if quick else 96, **SETTLED}
     if any(f.starts for f in program.fields):
         # a state of its own for every start: realisations cost little, and few rows are far from many
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
@@ -437,6 +448,22 @@ def tier(model: Gibbs, values: Mapping[Any, float], quick: bool, route: str | No
     if all(f.kind == "atoms" for f in program.fields):
         return {"sizes": _sizes(model, values, (32, 64, 128)), "trials": 1800 if quick else 11000, **LONG}
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
+
+
+def _spread(model: Gibbs, program: GibbsProgram, near: int) -> bool:
+    """Whether states of a declared start may overlap with several rows, and sweeps of large systems are cheap."""
+    rows = {r.matrix.rows for r in model.rows}
+    quick = all(b.smooth for b in program.blocks) and all(f.kind == "atoms" for f in program.fields)
+    return bool(rows) and quick and (near > 1 or all(not p.extensive for p in rows))
+
+
+def _of_rows(model: Gibbs, values: Mapping[Any, float], quick: bool) -> tuple[int, ...]:
+    """Sizes at which finitely many rows are a small load, and others many more than those that a state is near."""
+    populations = {r.matrix.rows for r in model.rows}
+    few = [UNITS_A_ROW * int(p.size) for p in populations if p.size is not None]
+    many = [ROWS / float(p.fraction.subs(values)) for p in populations if p.extensive]
+    smallest = max(FEWEST_ROW_UNITS, *few, *many)
+    return tuple(round(smallest * f) for f in ((1, 2, 4) if not many else (1, 1.5, 2.25)))
 
 
 #: Most constraints a unit that small systems are counted with: beyond it many a draw has no state at all.
