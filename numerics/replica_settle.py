@@ -9,6 +9,7 @@ many.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from sympy import Expr
 
 from quenched.theory.errors import ConvergenceError
@@ -16,6 +17,8 @@ from quenched.theory.problem_replicas import ReplicaProblem, SiteAverage, TreeAv
 
 from .replica import Evaluator, reach
 from .types import Array
+
+Mask = NDArray[np.bool_]
 
 #: Strength of the noise at first.
 WEAK = 1.0
@@ -59,7 +62,7 @@ def settled(ev: Evaluator, x: Array) -> tuple[Array, float, int, Array] | None:
     return None
 
 
-def noisy(problem: ReplicaProblem) -> Array:
+def noisy(problem: ReplicaProblem) -> Mask:
     """Which unknowns are overlaps of channels: the noise that sites get from them."""
     channels = {s.name for s in problem.sites if s.kind == "channel"}
     rows = zip(problem.equations, problem.kinds, strict=True)
@@ -70,13 +73,13 @@ def _sites(expr: Expr) -> set[str]:
     return {node.site for node in expr.atoms(SiteAverage, TreeAverage)}
 
 
-def _some(ev: Evaluator, x: Array, which: Array) -> Array:
+def _some(ev: Evaluator, x: Array, which: Mask) -> Array:
     """The right-hand sides of some equations."""
     at = ev.point(x)
     return np.array([ev.number(ev.problem.equations[k][1], at) for k in np.flatnonzero(which)])
 
 
-def _in_noise(ev: Evaluator, x: Array, states: Array) -> Array:
+def _in_noise(ev: Evaluator, x: Array, states: Mask) -> Array:
     """States settled in a given noise."""
     x = x.copy()
     for _ in range(SWEEPS):
@@ -87,7 +90,7 @@ def _in_noise(ev: Evaluator, x: Array, states: Array) -> Array:
     return x
 
 
-def _newton(ev: Evaluator, x: Array, states: Array) -> tuple[Array, float, int, Array] | None:
+def _newton(ev: Evaluator, x: Array, states: Mask) -> tuple[Array, float, int, Array] | None:
     """The saddle next to states that have settled."""
     try:
         found = reach(ev, x)

@@ -439,7 +439,7 @@ def tier(
         return {"sizes": sizes, "trials": 72 if quick else 400, "sweeps": 600, "burn": 60}
     if _spread(model, program, near):
         # a state between patterns is soft along their sequence, and the rows on its way are no noise: few in all
-        wanted = _of_rows(model, values, quick)
+        wanted = _of_rows(model, values)
         return {"sizes": _sizes(model, values, wanted), "trials": 32 if quick else 96, **SETTLED}
     if any(f.starts for f in program.fields):
         # a state of its own for every start: realisations cost little, and few rows are far from many
@@ -457,11 +457,11 @@ def _spread(model: Gibbs, program: GibbsProgram, near: int) -> bool:
     return bool(rows) and quick and (near > 1 or all(not p.extensive for p in rows))
 
 
-def _of_rows(model: Gibbs, values: Mapping[Any, float], quick: bool) -> tuple[int, ...]:
+def _of_rows(model: Gibbs, values: Mapping[Any, float]) -> tuple[int, ...]:
     """Sizes at which finitely many rows are a small load, and others many more than those that a state is near."""
     populations = {r.matrix.rows for r in model.rows}
     few = [UNITS_A_ROW * int(p.size) for p in populations if p.size is not None]
-    many = [ROWS / float(p.fraction.subs(values)) for p in populations if p.extensive]
+    many = [ROWS / float(p.fraction.subs(values)) for p in populations if p.fraction is not None]
     smallest = max(FEWEST_ROW_UNITS, *few, *many)
     return tuple(round(smallest * f) for f in ((1, 2, 4) if not many else (1, 1.5, 2.25)))
 
