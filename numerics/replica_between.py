@@ -1,7 +1,8 @@
 """Overlap of two states of one disorder that are near different stored patterns.
 
 Each state has its own fields; those of one site are correlated through the labels that both see and through the
-couplings. The overlap q₁₂ and its conjugate are the only new order parameters, and they react on nothing else.
+couplings. Their overlaps are the only new order parameters (see `quenched.theory.replica_pair`), and they react on
+nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from scipy.special import erfc
 from sympy import S, Symbol
 
 from quenched.theory.errors import ConvergenceError, NotCovered
-from quenched.theory.problem_replicas import ReplicaProblem, SiteAverage
+from quenched.theory.problem_replicas import PairProblem, PairSite, ReplicaProblem
 
 from .replica import Evaluator
 from .replica_cold import best, changes
@@ -24,77 +25,71 @@ from .replica_signs import Density, FreeLabel, affine, every
 from .replica_sites import Site
 from .types import Array
 
-#: Sweeps of the two equations.
+#: Sweeps of the equations.
 SWEEPS = 400
 
 
-def overlap_between(
-    problem: ReplicaProblem, values: dict[Symbol, float], x: Array, shift: Mapping[Symbol, Symbol]
-) -> tuple[float, int]:
-    """q₁₂ of two saddles that differ by an exchange of labels.
+def overlaps_between(
+    problem: ReplicaProblem, pairs: PairProblem, values: dict[Symbol, float], x: Array
+) -> dict[Symbol, float]:
+    """All overlaps of two states at a saddle of one of them.
 
     Parameters
     ----------
-    problem, values, x : a saddle with one overlap of the states and at most one of their conjugates
-    shift : label → the label in its place for the other state; others of its values are labels that only it sees
+    problem, values, x : the problem of one state, its parameters, and a saddle
+    pairs : fields and equations of both
 
     Raises
     ------
     NotCovered
-        Other order parameters.
+        Weights of local fields that are not Gaussian, several labels that both states do not share.
     """
-    overlaps = [s for (s, _), k in zip(problem.equations, problem.kinds, strict=True) if k == "overlap"]
-    states = [s for s in problem.sites if s.kind == "state"]
-    channels = [s for s in problem.sites if s.kind == "channel"]
-    if len(states) != 1 or len(channels) > 1 or len(overlaps) > 2:
-        raise NotCovered("the overlap of two states: one field of states, and of patterns at most one matrix")
     ev = Evaluator(problem, values)
     at = ev.point(x)
-    units = _Pair(ev, problem, states[0].name, at, shift)
-    if not channels:
-        return units.overlap(0.0), 0
-    rows = _Pair(ev, problem, channels[0].name, at, {})
-    of = {s: _site_of(problem, s) for s in overlaps}
-    r = next(s for s in overlaps if of[s] == channels[0].name)
-    q = next((s for s in overlaps if of[s] == states[0].name), None)
-    same = units.same()
-    q12, r12 = 0.5 * same, 0.5 * at[r]
-    for sweep in range(SWEEPS):
-        new_r = rows.gaussian(rows.k * q12 / same if q is None else rows.variance(at | {q: q12}))
-        new_q = units.overlap(units.variance(at | {r: new_r}))
-        change = abs(new_q - q12) + abs(new_r - r12) / (1 + abs(r12))
-        q12, r12 = new_q, new_r
+    sites = {s.site: PairOfFields(ev, problem, s, at, pairs) for s in pairs.sites}
+    here = {e.unknown: 0.5 * sites[e.site].same() for e in pairs.equations}
+    for _ in range(SWEEPS):
+        change = 0.0
+        for e in pairs.equations:
+            new = ev.number(e.scale, at) * sites[e.site].overlap(here)
+            change += abs(new - here[e.unknown]) / (1 + abs(new))
+            here[e.unknown] = new
         if change < 1e-11:
-            return q12, sweep
+            return here
     raise ConvergenceError("the overlap of two states did not converge")
 
 
-def _site_of(problem: ReplicaProblem, unknown: Symbol) -> str:
-    (node,) = dict(problem.equations)[unknown].atoms(SiteAverage)
-    return str(node.site)
-
-
-class _Pair:
+class PairOfFields:
     """The fields of one site in two states."""
 
     def __init__(
-        self, ev: Evaluator, problem: ReplicaProblem, name: str, at: dict[Symbol, float], shift: Mapping[Symbol, Symbol]
+        self, ev: Evaluator, problem: ReplicaProblem, fields: PairSite, at: dict[Symbol, float], pairs: PairProblem
     ) -> None:
-        self.ev, self.site = ev, ev.sites[name]
-        self.labels = _labels(problem, self.site, ev.base) if shift else []
-        symbols = tuple(q.symbol for q in self.labels)
-        b, k, v = next(n for _, rhs in problem.equations for n in rhs.atoms(SiteAverage) if n.site == name).field
-        constant, slopes = affine(b, symbols) if symbols else (b, [])
-        self.of_variance = compiled(tuple(ev.names), k, "math")
-        numbers = compiled(tuple(ev.names), (constant, k, v, *slopes), "math")(*(at[s] for s in ev.names))
+        self.ev, self.site, self.at = ev, ev.sites[fields.site], at
+        seen = sorted((fields.b.free_symbols | fields.other.free_symbols) - set(ev.names), key=str)
+        self.labels = _labels(problem, self.site, ev.base) if seen else []
+        (constant, first), (_, second) = (affine(b, tuple(seen)) if seen else (b, []) for b in (fields.b, fields.other))
+        numbers = compiled(tuple(ev.names), (constant, fields.k, fields.v, *first, *second), "math")(
+            *(at[s] for s in ev.names)
+        )
         self.b, self.k, self.v = numbers[:3]
-        self.first = dict(zip(symbols, numbers[3:], strict=True))
-        self.second = {shift.get(q, q): a for q, a in self.first.items()}
+        slopes = np.array(numbers[3:]).reshape(2, -1)
+        own = {q.symbol for q in self.labels}
+        self.first, self.second = ({q: a for q, a in zip(seen, row, strict=True) if a or q in own} for row in slopes)
+        self.first = {q.symbol: self.first[q.symbol] for q in self.labels}
+        self.unknowns = [e.unknown for e in pairs.equations]
+        self.covariance = compiled((*ev.names, *self.unknowns), fields.cross, "math")
         self.density: Density | None = None
 
-    def variance(self, at: dict[Symbol, float]) -> float:
-        """The variance of the field as a function of the order parameters: the covariance for two states."""
-        return float(self.of_variance(*(at[s] for s in self.ev.names)))
+    def overlap(self, here: Mapping[Symbol, float]) -> float:
+        """E[L₁ L₁′] at overlaps of the two states."""
+        numbers = (*(self.at[s] for s in self.ev.names), *(here[s] for s in self.unknowns))
+        covariance = float(self.covariance(*numbers))
+        return self.of_units(covariance) if self.site.kind == "state" else self.gaussian(covariance)
+
+    def same(self) -> float:
+        """E[L₁²] of one state."""
+        return self.same_units() if self.site.kind == "state" else self.gaussian(self.k)
 
     def response(self, h: Array, case: int = 0) -> Array:
         """L₁ at fields h."""
@@ -114,15 +109,15 @@ class _Pair:
             total += float(np.sum(case.probability[:, 0] * (middle**2 + slope**2 * covariance)))
         return total
 
-    def same(self) -> float:
-        """E[L₁²] of one state."""
+    def same_units(self) -> float:
+        """E[L₁²] of a state."""
         if self.k < 1e-13:
             return self._all(self.second if not self.first else self.first)
         density = self._density()
         square = self.response(density.nodes) ** 2
         return density.average((0,) * len(self.labels), "square", square)
 
-    def overlap(self, covariance: float) -> float:
+    def of_units(self, covariance: float) -> float:
         """E[L₁ L₁′] over labels that both states see, by the characteristic function of both fields."""
         if self.k < 1e-13:
             return self._all(self.second)

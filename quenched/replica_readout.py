@@ -123,19 +123,15 @@ class Readout:
         """Overlap of two copies that start from different rows of a matrix: the same saddle, its labels exchanged."""
         import numpy as np
 
-        from quenched.numerics.replica_between import overlap_between
-        from quenched.theory.replica_condense import shifted
-
         states = [f for f in unbind(leaf.body).atoms(Field) if f.copy is not None]
         if len(states) != 2 or unbind(leaf.body) != Mul(*states):
             raise NotCovered(f"{leaf}: of copies that start from different states, products of two states are covered")
         rows = [self.model.starts[f.copy - 1] for f in states]
         if any(type(row) is not Row or row.matrix != rows[0].matrix for row in rows):
             raise NotCovered(f"{leaf}: copies that start from rows of one matrix are covered")
-        shift = shifted(self.model, rows[1].index - rows[0].index)
-        problem = self.theory.problem
-        x = np.array([self.branch.values[s.name].value for s, _ in problem.equations])
-        return Quantity(overlap_between(problem, self.values, x, shift)[0], 1e-9)
+        x = np.array([self.branch.values[s.name].value for s, _ in self.theory.problem.equations])
+        distance = rows[1].index - rows[0].index
+        return Quantity(overlap_of_states(self.theory, distance, self.values, x), 1e-9)
 
     # -- messages ----------------------------------------------------------------------------------------------------
     def growth(self) -> Quantity:
@@ -257,6 +253,21 @@ class Readout:
                     return min(lo, hi), max(lo, hi)
                 previous = value
         raise QuenchedError(f"{what} does not vanish for {parameter} around {here:g}")
+
+
+def overlap_of_states(theory: ReplicaTheory, distance: int, values: dict[Symbol, float], x: Any) -> float:
+    """Overlap of two states at a distance, from the derived fields of both, at a saddle of one."""
+    from quenched.numerics.replica_between import overlaps_between
+    from quenched.theory.replica_pair import TwoStatesForm
+
+    form = theory.derivation.two_states(distance).find(TwoStatesForm)
+    assert form is not None
+    found = overlaps_between(theory.problem, form.problem, values, x)
+    states = {s.variable.population for s in form.action.sites if s.variable.kind == "state"}
+    overlaps = [found[e.unknown] for e in form.problem.equations if e.site in states]
+    if len(overlaps) != 1:
+        raise NotCovered("the overlap of two states: measures of one field are covered")
+    return overlaps[0]
 
 
 def _outermost(expr: Expr) -> list[Functional]:

@@ -253,15 +253,13 @@ class ReplicaTheory(Theory):
         import numpy as np
 
         from quenched.numerics.replica import from_means, solve_replica
-        from quenched.numerics.replica_between import overlap_between
         from quenched.numerics.types import Number
-        from quenched.theory.replica_condense import shifted
+        from quenched.replica_readout import overlap_of_states
 
         values = self.values(params, **at)
         guess = None if start is None else from_means(self.problem, values, start)
         state = solve_replica(self.problem, values, guess).state
-        value, _ = overlap_between(self.problem, values, np.array(state.x), shifted(self.model, distance))  # type: ignore[arg-type]
-        return Number(value, 1e-9)
+        return Number(overlap_of_states(self, distance, values, np.array(state.x)), 1e-9)
 
     def broken(self, steps: int = 1) -> BlockTheory:
         """The theory with replica symmetry broken in steps: blocks of replicas within blocks.

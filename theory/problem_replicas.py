@@ -222,6 +222,35 @@ class ReplicaSite:
 
 
 @dataclass(frozen=True)
+class PairSite:
+    """Fields of one site in two states: means b and b′, both of variance k, covariance `cross`, and V of either."""
+
+    site: str
+    b: Expr
+    other: Expr
+    k: Expr
+    cross: Expr
+    v: Expr
+
+
+@dataclass(frozen=True)
+class PairEquation:
+    """unknown = E[scale · L₁ L₁′] of a site in two states."""
+
+    unknown: Symbol
+    site: str
+    scale: Expr
+
+
+@dataclass(frozen=True)
+class PairProblem:
+    """Overlaps of two states of one disorder, each of which solves the equations of one."""
+
+    sites: tuple[PairSite, ...]
+    equations: tuple[PairEquation, ...]
+
+
+@dataclass(frozen=True)
 class ReplicaProblem:
     """Replica-symmetric saddle as n → 0.
 

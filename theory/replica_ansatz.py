@@ -173,10 +173,10 @@ class ReplicaSymmetry(Rule):
 
     def __call__(self, before: Form) -> RSAction:
         assert isinstance(before, SiteProblem)
-        return _Ansatz(before).run()
+        return Ansatz(before).run()
 
 
-class _Ansatz:
+class Ansatz:
     """Orbits, contraction and decoupling for one site problem."""
 
     def __init__(self, problem: SiteProblem) -> None:
@@ -277,6 +277,14 @@ class _Ansatz:
         scale = term.coef * Mul(*(self._coefficient(a) for a, _ in term.atoms))
         return scale * Mul(*(self._value(r.op.population, _at(r.op.atoms, r.at, names)) for r in term.refs))
 
+    def covariance(self, population: str) -> Expr:
+        """Covariance of the fields of two replicas at a site, in the values of their order parameters."""
+        given, total = Given(self, self.variables[population]), S.Zero
+        for term in self.problem.terms:
+            if term.population == population and not given.takes(term):
+                total += self._site_term(term)[2]
+        return (total - given.condition()[2]).expand()
+
     def single(self, atom: str) -> bool:
         """Whether a field is disorder: the same in all replicas."""
         return self.action.fields[atom].single
@@ -368,7 +376,7 @@ class Given:
     standard normal ζ and R = L Lᵀ. A replica's field then has the mean d·ζ, d = L⁻¹c, and k is smaller by d².
     """
 
-    def __init__(self, ansatz: _Ansatz, variable: Variable) -> None:
+    def __init__(self, ansatz: Ansatz, variable: Variable) -> None:
         self.ansatz, self.variable = ansatz, variable
         noise = {f"hat_{name}": (mean, var) for name, mean, var in variable.weight.given}
         self.names = list(noise)

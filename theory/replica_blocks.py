@@ -23,7 +23,7 @@ from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, ReplicaProblem, TreeAverage
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
-from quenched.theory.replica_ansatz import Orbit, Variable, _Ansatz, _at, polynomial, replica_site
+from quenched.theory.replica_ansatz import Ansatz, Orbit, Variable, _at, polynomial, replica_site
 from quenched.theory.replica_cold import cold_site, leading
 from quenched.theory.replica_limit import ReplicaState, closure
 from quenched.theory.replica_lower import COLD, ReplicatedAction
@@ -112,7 +112,7 @@ class Blocks(Rule):
         return _Nested(before, self.steps).nested()
 
 
-class _Nested(_Ansatz):
+class _Nested(Ansatz):
     """Orbits, contraction and decoupling in blocks; everything about one pair of replicas is as under symmetry."""
 
     def __init__(self, problem: SiteProblem, steps: int) -> None:

@@ -18,7 +18,16 @@ from typing import ClassVar
 from sympy import Add, Expr, Mul, Rational, S, Symbol
 
 from quenched.theory.errors import NotCovered
-from quenched.theory.problem_replicas import L, Piece, ReplicaProblem, ReplicaSite, SiteAverage, X, site_average
+from quenched.theory.problem_replicas import (
+    L,
+    PairSite,
+    Piece,
+    ReplicaProblem,
+    ReplicaSite,
+    SiteAverage,
+    X,
+    site_average,
+)
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
 from quenched.theory.replica_ansatz import (
@@ -228,6 +237,19 @@ class _Cooling:
                 power += int(exponent) * (1 - L.index(base) if state else 1)
         b, k, v = self._field(node.site, *node.field)
         return COLD**power * site_average(node.site, node.poly, b, k, v, node.labels)
+
+
+def cooled_pairs(form: ColdForm, sites: tuple[PairSite, ...], unknowns: dict[Orbit, Symbol]) -> tuple[PairSite, ...]:
+    """Fields of sites in two states at zero temperature, the overlaps of both scaled as those of one."""
+    cooling = _Cooling(form.warm)
+    cooling.run()
+    swap = cooling.swap | {s: COLD ** cooling._hats(o) * s for o, s in unknowns.items()}
+    out = []
+    for pair, cold in zip(sites, form.sites, strict=True):
+        power = 2 if cold.variable.kind == "state" else 0
+        cross = leading(pair.cross.xreplace(swap), power, f"the covariance of fields of {pair.site}")
+        out.append(replace(pair, b=cold.b, k=cold.k, v=cold.v, cross=cross))
+    return tuple(out)
 
 
 def leading(expr: Expr, power: int, what: str, loose: bool = False) -> Expr:

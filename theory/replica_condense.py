@@ -110,6 +110,14 @@ def apart(model: Gibbs, expr: Expr) -> bool:
     return any(len({f.copy for f in node.body.atoms(Field)}) > 1 for node in expr.atoms(Mean))
 
 
+def distances(model: Gibbs) -> list[int]:
+    """How many rows apart the copies are that observables compare."""
+    nodes = [n for e in model.observables.values() for n in e.atoms(Mean) if apart(model, n)]
+    pairs = [sorted({f.copy or 1 for f in n.body.atoms(Field)}) for n in nodes]
+    rows = [[model.starts[k - 1] for k in pair] for pair in pairs if len(pair) == 2]
+    return list(dict.fromkeys(b.index - a.index for a, b in rows if type(a) is type(b) is Row))
+
+
 def seen_from_first(model: Gibbs) -> Gibbs:
     """Observables of single copies that start from other rows, as the first copy sees them: patterns are exchangeable.
 

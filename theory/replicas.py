@@ -14,7 +14,7 @@ from quenched.theory.record import Line
 from quenched.theory.replica_ansatz import ReplicaSymmetry, RSAction
 from quenched.theory.replica_blocks import BlockEquations, Blocks
 from quenched.theory.replica_cold import ColdForm, ObserveCold, ZeroTemperature
-from quenched.theory.replica_condense import Condense, Condensed, pattern_matrices
+from quenched.theory.replica_condense import Condense, Condensed, distances, pattern_matrices, shifted
 from quenched.theory.replica_limit import (
     Extremise,
     FewReplicas,
@@ -26,6 +26,7 @@ from quenched.theory.replica_limit import (
     SaddleEquations,
 )
 from quenched.theory.replica_lower import GibbsDeclaration, Replicate, ReplicatedAction
+from quenched.theory.replica_pair import TwoStates
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle, SiteProblem
 from quenched.theory.steps import Steps
 
@@ -103,6 +104,11 @@ class ReplicaDerivation(Steps):
         """β → ∞ (of a measure declared at zero temperature)."""
         return self._take(ZeroTemperature(), RepliconForm, "zero_temperature")
 
+    def two_states(self, distance: int) -> ReplicaDerivation:
+        """Two states of one disorder, whose stored patterns are so many rows apart."""
+        exchanged = tuple(sorted(shifted(self.declaration.model, distance).items(), key=str))
+        return self._take(TwoStates(exchanged), ColdForm if self.declaration.model.cold else RepliconForm, "two_states")
+
     def observables(self) -> ReplicaDerivation:
         model = (self.find(Condensed) or self.declaration).model
         if model.cold:
@@ -135,4 +141,7 @@ def derive(model: Gibbs, values: Mapping[object, object] | None = None, **fixed:
             d = d.zero_temperature()
     except NotCovered as stop:
         return d.refuse(ReplicaSymmetry.title, str(stop))
-    return d.observables()
+    d = d.observables()
+    for distance in distances(model):
+        d = d.two_states(distance)
+    return d

@@ -14,9 +14,11 @@ from quenched.theory.replica_cold import ObserveCold, ZeroTemperature
 from quenched.theory.replica_condense import Condense, condensed, pattern_matrices
 from quenched.theory.replica_limit import Extremise, FewReplicas, Observe, Replicon
 from quenched.theory.replica_lower import Replicate
+from quenched.theory.replica_pair import TwoStates
 from quenched.validate.meaning_condense import condense_deviation
 from quenched.validate.meaning_replica_blocks import block_equations_deviation, blocks_deviation
 from quenched.validate.meaning_replica_cold import cooling_deviation, observed_cold_deviation
+from quenched.validate.meaning_replica_pair import pair_deviation
 from quenched.validate.meaning_replica_steps import (
     ansatz_deviation,
     limit_deviation,
@@ -95,6 +97,11 @@ WITNESSES: dict[type[Rule], Witness] = {
         "P″ by differences of 4 explicit replicas, covariance of a site by sums over states",
         DIFFERENCES,
         lambda b, a, s: declared(s) and replicon_deviation(b, a, s.values, s.rng()),
+    ),
+    TwoStates: Witness(
+        "fields from one explicit replica in each state, overlaps by sums over both",
+        QUADRATURES,
+        lambda b, a, s: pair_deviation(declared(s), b, a, s.values, s.rng()),
     ),
     ZeroTemperature: Witness(
         "energy, equations, norms, fields and replicon at β = 4 … 128, extrapolated",

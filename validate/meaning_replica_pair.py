@@ -1,0 +1,200 @@
+"""Two states of one disorder with one explicit replica each, for the witness of their overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sympy import Mul, Symbol
+
+from quenched.numerics.quadrature import trapezoid
+from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_between import PairOfFields
+from quenched.theory.gibbs import Gibbs
+from quenched.theory.problem_replicas import PairSite, ReplicaProblem
+from quenched.theory.record import Form
+from quenched.theory.replica_ansatz import Orbit, SiteInField, orbit_of, replica_site
+from quenched.theory.replica_cold import ColdForm
+from quenched.theory.replica_limit import label_part, site_of
+from quenched.theory.replica_lower import COLD
+from quenched.theory.replica_pair import TwoStates, TwoStatesForm
+from quenched.theory.saddle import OrderParameter
+from quenched.validate.meaning import draw_parameters, number, relative
+from quenched.validate.meaning_replica_sites import Direct, every_label
+from quenched.validate.meaning_replica_steps import place
+from quenched.validate.meaning_site import site_exponent
+
+Array = NDArray[Any]
+Values = Mapping[Symbol, float]
+#: Nodes of each of two Gaussian numbers.
+NODES = 81
+
+
+def pair_deviation(model: Gibbs, before: Form, form: TwoStatesForm, values: Values, rng: np.random.Generator) -> float:
+    """Fields of every site in both states from explicit replicas, and the equations by sums over their states.
+
+    At large parameters (temperatures): the Gaussian weights of patterns outgrow their fields at low ones.
+    """
+    if isinstance(before, ColdForm):
+        return _cooled_deviation(before, form, values, rng)
+    values = {**draw_parameters(model, rng, (2.0, 4.0)), COLD: 0.25}  # type: ignore[arg-type]
+    return _warm_deviation(form, values, rng)
+
+
+def _warm_deviation(form: TwoStatesForm, values: Values, rng: np.random.Generator) -> float:
+    at = place(form.action, values, rng)
+    for symbol, orbit in form.orbits:
+        own = form.action.values.get(orbit)
+        at[symbol] = float(rng.uniform(0.3, 0.8)) * (at[own] if isinstance(own, Symbol) else 1.0)
+    worst = 0.0
+    problem = ReplicaProblem(tuple(at), tuple(replica_site(s.variable) for s in form.action.sites), (), (), Mul(0), ())
+    own = {s: at[s] for s in at if s not in dict(form.orbits)}
+    ev = Evaluator(problem, own)
+    ev.cache = {}
+    for pair in form.problem.sites:
+        site = site_of(form.action, pair.site)
+        if site.given:
+            continue
+        worst = max(worst, _fields_deviation(form, site, pair, at))
+        solver = PairOfFields(ev, problem, pair, ev.point(np.zeros(0)), form.problem)
+        for e in form.problem.equations:
+            if e.site == pair.site:
+                found = number(e.scale, at).real * solver.overlap({s: at[s] for s, _ in form.orbits})
+                worst = max(
+                    worst, relative(np.array(found), np.array(_direct(form, site, dict(form.orbits)[e.unknown], at)))
+                )
+    return worst
+
+
+def _fields_deviation(form: TwoStatesForm, site: SiteInField, pair: PairSite, at: dict[Symbol, float]) -> float:
+    worst = 0.0
+    for labels, _ in _seen(form, site, at):
+        direct = np.array(explicit_fields(form, site, {**at, **labels}))
+        named = np.array([number(e, {**at, **labels}).real for e in (pair.b, pair.other, pair.cross)])
+        worst = max(worst, relative(named, direct))
+    return worst
+
+
+def _seen(form: TwoStatesForm, site: SiteInField, at: dict[Symbol, float]) -> list[tuple[dict[Symbol, float], float]]:
+    """Labels of a site; those beyond the condensed ones, of which one state knows nothing, are 0."""
+    beyond = dict.fromkeys((q for _, q in form.labels), 0.0)
+    return [({**beyond, **labels}, p) for labels, p in every_label(site, at)]
+
+
+def explicit_fields(form: TwoStatesForm, site: SiteInField, numbers: Values) -> tuple[float, float, float]:
+    """(b, b′, K) of one replica in each state, from the exponent of the site at chosen values of its variables."""
+
+    def exponent(x: tuple[float, float]) -> float:
+        return _exponent(form, site, numbers, x)
+
+    b, other = ((exponent(x) - exponent((-x[0], -x[1]))) / 2 for x in ((1.0, 0.0), (0.0, 1.0)))
+    cross = (exponent((1, 1)) - exponent((1, -1)) - exponent((-1, 1)) + exponent((-1, -1))) / 4
+    weight = site.variable.weight
+    if weight.prior:
+        linear = number(weight.exponent.coeff(weight.prior[0], 1), numbers).real
+        b, other = b + linear, other + linear
+    return b, other, cross
+
+
+def _exponent(form: TwoStatesForm, site: SiteInField, numbers: Values, x: tuple[float, float]) -> float:
+    action = form.action
+    fields, own = action.problem.action.fields, site.variable
+    ops = {ref.op for term in action.problem.terms for ref in term.refs}
+    parameters = {op: _array(form, op, numbers) for op in ops}
+    state = fields[own.name].symbol
+    values = {}
+    for f in fields.values():
+        if f.population.name != own.population or f.single:
+            continue
+        if f.role == "hat":
+            values[f.name] = 1j * np.array(x)
+        elif f.role == "state":
+            values[f.name] = np.array(x, complex)
+        elif f.role == "output":
+            values[f.name] = np.array([number(f.definition, {**numbers, state: v}) for v in x])
+    return float(site_exponent(action.problem.terms, own.population, values, parameters, numbers).real)
+
+
+def _array(form: TwoStatesForm, op: OrderParameter, at: Values) -> Array:
+    """An order parameter of two replicas, the second in the other state."""
+    fields = form.action.problem.action.fields
+    cross = {orbit: symbol for symbol, orbit in form.orbits}
+    hats = sum(fields[a].role == "hat" for a, _ in op.atoms)
+    out = np.zeros((2,) * op.slots, complex)
+    for where in product(range(2), repeat=op.slots):
+        orbit = orbit_of(op.population, tuple((a, where[s]) for a, s in op.atoms))
+        copies = {where[s] for _, s in op.atoms}
+        value = at[cross[orbit]] if orbit in cross else _own(form, orbit, copies == {1}, at)
+        out[where] = 1j**hats * complex(value)
+    return out
+
+
+def _own(form: TwoStatesForm, orbit: Orbit, second: bool, at: Values) -> float:
+    """The value of an order parameter of one state; the second sees every pattern where the first sees another."""
+    action = form.action
+    if not second or len(orbit.atoms) != 1:
+        return float(number(action.values[orbit], at).real)
+    wanted, back = label_part(action, orbit.atoms[0][0]), {new: old for old, new in form.labels}
+    if wanted in dict(form.labels) and wanted not in back:
+        return 0.0
+    wanted = back.get(wanted, wanted)
+    for other, value in action.values.items():
+        if len(other.atoms) == 1 and label_part(action, other.atoms[0][0]) == wanted:
+            return float(number(value, at).real)
+    return 0.0
+
+
+def _direct(form: TwoStatesForm, site: SiteInField, orbit: Orbit, at: dict[Symbol, float]) -> float:
+    """E over labels and both fields of what the replicas of both states are in them."""
+    scale = Mul(*(label_part(form.action, a) for a, _ in orbit.atoms))
+    z, w = trapezoid(NODES)
+    w = w / w.sum()
+    total = 0.0
+    for labels, probability in _every(form, site, at):
+        numbers = {**at, **labels}
+        b, _, cross = explicit_fields(form, site, numbers)
+        other = number(next(p for p in form.problem.sites if p.site == site.variable.population).other, numbers).real
+        k, v = (number(e, numbers).real for e in (site.k, site.v))
+        direct = Direct(site, numbers)
+        first = direct.moments(b + np.sqrt(k) * z, v).first
+        rest = np.sqrt(max(k - cross**2 / k, 0.0)) if k > 0 else 0.0
+        slope = cross / np.sqrt(k) if k > 0 else 0.0
+        second = np.array([w @ direct.moments(other + slope * u + rest * z, v).first for u in z])
+        total += probability * number(scale, numbers).real * float((w * first) @ second)
+    return total
+
+
+def _every(form: TwoStatesForm, site: SiteInField, at: dict[Symbol, float]) -> list[tuple[dict[Symbol, float], float]]:
+    """All labels of a site, also of those beyond the condensed ones."""
+    inside = {old for old, _ in form.labels}
+    beyond = [new for _, new in form.labels if new not in inside and new in _other(form, site)]
+    found = list(every_label(site, at))
+    for q in beyond:
+        found = [
+            ({**labels, q: float(value)}, p * float(chance)) for labels, p in found for value, chance in q.law.weights()
+        ]
+    return found
+
+
+def _other(form: TwoStatesForm, site: SiteInField) -> set[Any]:
+    return next(p for p in form.problem.sites if p.site == site.variable.population).other.free_symbols
+
+
+def _cooled_deviation(before: ColdForm, form: TwoStatesForm, values: Values, rng: np.random.Generator) -> float:
+    """Covariances at a large β, in units of its power, against those at zero temperature."""
+    warm = TwoStates(form.labels)(before.warm)
+    beta, worst = 1e6, 0.0
+    base = place(form.action, values, rng)
+    for pair, hot in zip(form.problem.sites, warm.problem.sites, strict=True):
+        state = site_of(form.action, pair.site).variable.kind == "state"
+        fields = form.action.problem.action.fields
+        at, scaled = {**base, COLD: beta}, {**base, COLD: beta}
+        for symbol, orbit in form.orbits:
+            at[symbol] = float(rng.uniform(0.2, 0.6))
+            scaled[symbol] = at[symbol] * beta ** sum(fields[a].role == "hat" for a, _ in orbit.atoms)
+        found = number(hot.cross, scaled).real / beta ** (2 if state else 0)
+        worst = max(worst, relative(np.array(number(pair.cross, at).real), np.array(found)))
+    return worst
