@@ -171,7 +171,7 @@ class _Unit:
     def output(self, step: int) -> Array:
         if self.back:
             self.trail.append(self.x)
-        found = self.outputs(step * self.owner.grid.dt, *self.x, *self.earlier(step), *self.labels)
+        found = self.outputs(self.owner.time(step), *self.x, *self.earlier(step), *self.labels)
         return np.array([np.broadcast_to(np.asarray(v, float), self.x.shape[1:]) for v in found])
 
     def rate(self, step: int, now: float, x: Array, h: Array, xi: Array) -> Array:
@@ -192,7 +192,7 @@ class _Unit:
         """One step: the map, Euler's, or Heun's with the next fields extrapolated."""
         owner, dt = self.owner, self.owner.grid.dt
         xi = owner.twins.spread(self.xi[step])
-        now = step * dt
+        now = owner.time(step)
         if not owner.flow:
             self.x = self.rate(step, now, self.x, h, xi)
             return
@@ -216,6 +216,7 @@ class _Batch:
         self.process, self.grid, self.how, self.rng = process, grid, how, rng
         self.numbers = _Numbers(process, values)
         self.flow = process.clock == "flow"
+        self.lapse = float(self.numbers.put(process.advance))
         number = lambda e: float(self.numbers.put(e))  # noqa: E731
         self.covariance = [(u.name, v.name, number(c), a.name, b.name) for u, v, c, a, b in process.covariance]
         self.means = [(u.name, self.numbers.of_time(c), a.name) for u, c, a in process.means]
@@ -229,6 +230,10 @@ class _Batch:
         self.read = _read_outputs(process)
         self.past = {name: np.zeros((grid.steps + 1, self.twins.columns)) for name in self.read}
         self._moments: dict[tuple[str, str], Array] = {}
+
+    def time(self, step: int) -> float:
+        """t at a step."""
+        return step * self.grid.dt * self.lapse
 
     # a step sees the limits of its own side where something switches at one of its ends
     def after(self, now: float) -> float:
@@ -279,7 +284,7 @@ class _Batch:
             h[unit.fields.index(name)] += self.twins.spread(row)
         for u, coef, a in self.means:
             if u in unit.fields:
-                h[unit.fields.index(u)] += coef(step * self.grid.dt) * self.past[a][step, : self.how.paths].mean()
+                h[unit.fields.index(u)] += coef(self.time(step)) * self.past[a][step, : self.how.paths].mean()
         for u, strength, a, v, b in self.twins.memory:
             if u in unit.fields:
                 h[unit.fields.index(u)] += strength * self.twins.response(a, v, self.past, step) @ self.past[b][:step]
@@ -321,11 +326,11 @@ class _Past:
         """Weight of every step s ≤ now."""
         if self.owner.flow and self.owner.how.scheme == "heun":
             return self._flow(step)
-        dt = self.owner.grid.dt
+        dt, before = self.owner.grid.dt, self.owner.time(step - 1)
         if step:
-            kept = self.rate((step - 1) * dt) if not self.owner.flow else 1 + dt * self.rate((step - 1) * dt)
+            kept = self.rate(before) if not self.owner.flow else 1 + dt * self.rate(before)
             self.product[: step - 1] *= kept
-            self.product[step - 1] = self.coef((step - 1) * dt) * (dt if self.owner.flow else 1.0)
+            self.product[step - 1] = self.coef(before) * (dt if self.owner.flow else 1.0)
         return self.product[: step + 1]
 
     def _flow(self, step: int) -> Array:

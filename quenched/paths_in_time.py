@@ -8,15 +8,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sympy import Dummy, Expr, lambdify
+from sympy import Dummy, Expr, lambdify, sympify
 
 from quenched.readout import Quantity
 from quenched.sampled import Probe, probes_of, terms_of, watched
 from quenched.solution import Branch, Solution
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.linear import NeedsTrajectories
 from quenched.theory.naming import Output, field_names, standard_names
 from quenched.theory.observables import Functional, Mean
 from quenched.theory.problem import CORRELATED, SiteProcess
+from quenched.theory.readoff import EffectiveProcess
+from quenched.theory.sampled import sampled_process
 from quenched.theory.spaces import t, tau
 
 if TYPE_CHECKING:
@@ -67,7 +70,35 @@ class PathSolution(Solution):
         return self.paths.two_time(name)
 
 
-def solve_paths(theory: Theory, values: Mapping[Any, float], what: Moments, how: March) -> PathSolution:
+def process_in_time(theory: Theory) -> SiteProcess | None:
+    """The single-site process whose paths are marched through given times; None where the two-time equations are.
+
+    Populations that a stationary theory eliminates are kept: in time they are units as others are.
+
+    Raises
+    ------
+    NotCovered
+        For a mistaken theory whose mistake is not one of the process; for units that are no process in time.
+    """
+    d = theory.derivation
+    whole = next((s.after for s in d.steps if isinstance(s.after, EffectiveProcess)), None)
+    if d.process is not None:
+        eliminated = d.process.filters or d.process.operators
+        return theory.sampled(sampled_process(whole) if eliminated and whole is not None else d.process)
+    if d.march is not None or d.problem is None or whole is None:
+        return None
+    try:
+        d.two_time()
+    except NeedsTrajectories as stop:
+        if theory.mutant is not None:
+            raise NotCovered(f"{stop}: in time it is sampled, and {theory.mutant} is no mistake of that") from stop
+        return sampled_process(whole)
+    return None
+
+
+def solve_paths(
+    theory: Theory, process: SiteProcess, values: Mapping[Any, float], what: Moments, how: March
+) -> PathSolution:
     """March the single-site process of a theory through given times.
 
     Raises
@@ -75,14 +106,12 @@ def solve_paths(theory: Theory, values: Mapping[Any, float], what: Moments, how:
     QuenchedError
         Times that are not equally spaced from 0, or offsets between the steps.
     NotCovered
-        Memory that is made of responses; starts that are correlated with the couplings.
+        Starts that are correlated with the couplings.
     ConvergenceError
         Paths diverge.
     """
-    process = theory.derivation.process
-    assert process is not None
     probes = probes_of(theory.written)
-    reader = PathReader(theory.written, watched(theory.sampled(process), probes), dict(values), probes, what, how)
+    reader = PathReader(theory.written, watched(process, probes), dict(values), probes, what, how)
     growth = Quantity(float("nan"), float("inf"))
     branch = Branch("in time", "dynamic", True, growth, reader.names(), reader.quantity)
     provenance = Solution.provenance_of(theory) | {"method": "paths marched in time", "seed": str(how.seed)}
@@ -107,12 +136,23 @@ class PathReader:
         self.what, self.how = what, how
         self.times = _checked(what.times, process.clock)
         self.spacing = float(self.times[1] - self.times[0])
-        self.substeps = 1 if process.clock == "map" else max(1, int(np.ceil(self.spacing / how.dt - 1e-9)))
-        self.dt = self.spacing / self.substeps
+        self.dt = self.spacing if process.clock == "map" else self._step_length()
+        self.advance = self._number(process.advance)
         self.base = self._base()
         self.batches = self._march()
 
     # -- marching ---------------------------------------------------------------------------------------------------
+    def _number(self, e: Any) -> float:
+        e = sympify(e)
+        return float(e.xreplace({s: self.values[s] for s in e.free_symbols if s in self.values}))
+
+    def _step_length(self) -> float:
+        """The longest step that divides the spacing of the times and all delays."""
+        from quenched.numerics.trajectories import dividing_step
+
+        delays = [self._number(d) for u in self.process.units for *_, d in u.earlier]
+        return dividing_step(self.how.dt, [self.spacing, *delays])
+
     def _base(self) -> Array:
         """Steps of the times that observables are read at."""
         if self.what.window is None:
@@ -156,7 +196,7 @@ class PathReader:
         offset = value - t if time.has(t) else value
         if offset.free_symbols:
             raise NotCovered(f"the times in {node} are t, t ± tau, t + constant and constants, got {time}")
-        step = self._step(float(offset))
+        step = self._step(float(offset) / self.advance)
         return self.base + step if time.has(t) else np.full(len(self.base), step)
 
     # -- names ------------------------------------------------------------------------------------------------------
@@ -201,7 +241,7 @@ class PathReader:
         each = [[self._mean(batch, node, lags) for node in means] for batch in self.batches]
         if self.what.window is not None:
             each = [[part.mean(axis=0, keepdims=True) for part in parts] for parts in each]
-        clock = (self.base * self.dt)[:, None] if self.what.window is None else np.array([[np.nan]])
+        clock = (self.base * self.dt * self.advance)[:, None] if self.what.window is None else np.array([[np.nan]])
         whole = function(*(np.mean(parts, axis=0) for parts in zip(*each, strict=True)), clock)
         rows = [np.broadcast_to(function(*parts, clock), np.shape(parts[0])) for parts in each]
         return self._joined(np.broadcast_to(whole, rows[0].shape), np.array(rows), lags if lagged else None)
@@ -210,7 +250,7 @@ class PathReader:
         """⟨body⟩ of one batch at the base times and lags."""
         total = np.zeros((len(self.base), len(lags)))
         for constant, factors in terms_of(node):
-            scale = lambdify(t, constant.xreplace(self.values), "numpy")(self.base * self.dt)
+            scale = lambdify(t, constant.xreplace(self.values), "numpy")(self.base * self.dt * self.advance)
             for k, lag in enumerate(lags):
                 product: Array = 1.0
                 for time, body in factors:
@@ -230,7 +270,7 @@ class PathReader:
         count = len(each)
         error = each.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.full(value.shape, np.inf)
         if self.what.window is None:
-            return Quantity(value[:, 0], error[:, 0], "t", self.base * self.dt)
+            return Quantity(value[:, 0], error[:, 0], "t", self.base * self.dt * self.advance)
         if lags is not None:
             return Quantity(value[0], error[0], "tau", lags)
         return Quantity(float(value[0, 0]), float(error[0, 0]))
@@ -253,7 +293,7 @@ class PathReader:
             n: ("t", np.mean([b.values[n][self.every].mean(axis=1) for b in self.batches], axis=0))
             for n in self.labels()
         }
-        return xr.Dataset(data, coords={"t": self.times})
+        return xr.Dataset(data, coords={"t": self.times * self.advance})
 
     def two_time(self, name: str) -> xr.DataArray:
         import xarray as xr
@@ -265,7 +305,8 @@ class PathReader:
             rows = batch.values[name][self.every]
             rows = rows - rows.mean(axis=1, keepdims=True)
             total += rows @ rows.T / rows.shape[1] / len(self.batches)
-        return xr.DataArray(total, coords={"t": self.times, "s": self.times}, dims=("t", "s"), name=f"cov_{name}")
+        at = self.times * self.advance
+        return xr.DataArray(total, coords={"t": at, "s": at}, dims=("t", "s"), name=f"cov_{name}")
 
 
 def _checked(times: Any, clock: str) -> Array:
@@ -340,4 +381,4 @@ def as_march(sampling: Any, dt: float | None, scheme: str, seed: int = 0) -> Mar
     return replace(how, dt=dt or how.dt, scheme="euler" if scheme == "euler" else how.scheme)
 
 
-__all__ = ["Moments", "PathReader", "PathSolution", "as_march", "solve_paths"]
+__all__ = ["Moments", "PathReader", "PathSolution", "as_march", "process_in_time", "solve_paths"]

@@ -288,10 +288,13 @@ class Theory:
             from quenched.courses import solve_courses
 
             return solve_courses(self, values, times)
-        if times is not None and self.derivation.process is not None:
-            from quenched.paths_in_time import Moments, as_march, solve_paths
+        if times is not None:
+            from quenched.paths_in_time import Moments, as_march, process_in_time, solve_paths
 
-            return solve_paths(self, values, Moments(times, window, lags), as_march(sampling, dt, scheme))
+            process = process_in_time(self)
+            if process is not None:
+                march = as_march(sampling, dt, scheme)
+                return solve_paths(self, process, values, Moments(times, window, lags), march)
         if times is not None or self.in_time:
             from quenched.twotime import InTime, solve_in_time
 

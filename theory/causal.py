@@ -154,9 +154,9 @@ class _Marching:
         assert out.definition is not None
         k = next(k for k, u in enumerate(units) if u.population == out.population.name)
         if out.definition.atoms(At):
-            raise NotCovered(f"the output {out.name} = {out.definition} is delayed: no two-time solver for delays yet")
+            raise NeedsTrajectories(f"the output {out.name} = {out.definition} reads the past of its units")
         if out.definition.has(t):
-            raise NotCovered(f"the output {out.name} = {out.definition} depends on t explicitly: add a field for it")
+            raise NeedsTrajectories(f"the output {out.name} = {out.definition} depends on t explicitly")
         labels = self._labels(out.population, [])
         names = {f.symbol: f.name for f in self.action.fields.values() if f.role in ("state", "local")}
         function, weights = as_site_function(out.name, out.definition, names, labels)
@@ -205,7 +205,7 @@ def affine_row(rhs: Expr, owner: str, variables: list[Any], free: set[Any]) -> t
     """Coefficients of an affine right-hand side and the rest; both may contain time and the labels in `free`."""
     delayed = next(iter(rhs.atoms(At)), None)
     if delayed is not None:
-        raise NotCovered(f"the equation of {owner} contains {delayed}: no two-time solver for delays yet")
+        raise NeedsTrajectories(f"the equation of {owner} contains {delayed}, the past of its unit")
     coefs = [rhs.diff(v) for v in variables]
     moving = (set(variables) | rhs.atoms(Field, WhiteNoise, Quenched)) - free
     for v, c in zip(variables, coefs, strict=True):

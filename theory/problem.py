@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sympy import Expr, Symbol
+from sympy import Expr, S, Symbol
 
 from quenched.theory.spaces import t
 
@@ -251,6 +251,7 @@ class SiteProcess:
         time, K(t, s) = exp(∫_s^t rate) or Π_{s<l<t} rate(l); a coefficient that does is taken at the earlier time s.
     filters : (u, coefficient, b): h_u contains the coefficient, an operator in time, acting on b
     operators : the responses that occur in coefficients of covariances and filters as operators in time
+    advance : what one step of a map adds to t (of a flow: 1)
     """
 
     clock: Clock
@@ -262,6 +263,7 @@ class SiteProcess:
     bonds: tuple[tuple[Symbol, Expr, Expr, Symbol, Symbol, Symbol], ...] = ()
     filters: tuple[tuple[Symbol, Expr, Symbol], ...] = ()
     operators: tuple[OperatorSymbol, ...] = ()
+    advance: Expr = S.One
 
     @property
     def timed(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sympy import Expr, Rational, Symbol, sympify
+from sympy import Expr, Rational, S, Symbol, sympify
 
 from quenched.theory.couplings import Apply
 from quenched.theory.delays import stand_ins, steps_of
@@ -111,6 +111,7 @@ def sampled_process(process: EffectiveProcess) -> SiteProcess:
         tuple(_bonds(process)),
         tuple(_filters(process)),
         tuple(OperatorSymbol(o.symbol, o.adjoint, o.output, o.field) for o in process.operators),
+        S.One if act.clock == "flow" else act.advance,
     )
 
 
