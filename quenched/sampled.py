@@ -66,7 +66,7 @@ def solve_sampled(
     process = theory.sampled(process)
     if process.timed:
         raise NotCovered(
-            "units that are not Gaussian and depend on time have no stationary state: give times=, as in "
+            "units that are sampled and depend on time have no stationary state: give times=, as in "
             "solve(times=linspace(0, 50, 101))"
         )
     probes = probes_of(theory.written)

@@ -88,6 +88,11 @@ def bond_equations(bonds: Mapping[BondField, Matrix]) -> tuple[BondEquation, ...
     return tuple(bond_equation(bond, rhs) for bond, rhs in bonds.items())
 
 
+def site_bodies(model: Any) -> list[Expr]:
+    """Everything that the equations of a model say of its units: right-hand sides, and what bonds read."""
+    return [*model.eqs.values(), *(end for e in bond_equations(model.bonds) for end, _ in endpoints(e))]
+
+
 def endpoints(equation: BondEquation) -> list[tuple[Expr, Population]]:
     """What the bond reads from its units, each with the population."""
     bond = equation.bond

@@ -186,7 +186,7 @@ def _check_matrices(expr: Basic, where: str) -> None:
 
 
 def check_bonds(eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix]) -> None:
-    """Every dynamic coupling has an equation, which reads fields at the present only."""
+    """Every dynamic coupling has an equation, which reads fields at the present or earlier, without noise."""
     for node in (*eqs.values(), *bonds.values()):
         for part in walk(node):
             if isinstance(part, BondField) and part not in bonds:
@@ -194,9 +194,10 @@ def check_bonds(eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix]) ->
     for equation in bond_equations(bonds):
         where = f"equation of {equation.bond.name}"
         for end, population in endpoints(equation):
+            check_times(equation.bond, end)
             for part in walk(end):
-                if isinstance(part, (At, WhiteNoise)):
-                    raise NotCovered(f"{where} contains {part}: bonds read fields at the present, without noise")
+                if isinstance(part, WhiteNoise):
+                    raise NotCovered(f"{where} contains {part}: bonds read fields, without noise")
                 if isinstance(part, Field) and part.free() not in eqs:
                     raise QuenchedError(f"{where} contains the field {part}, which has no equation")
             for leaf, owner in open_leaves(end):
@@ -205,7 +206,7 @@ def check_bonds(eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix]) ->
 
 
 # -- times ---------------------------------------------------------------------------------------------------------
-def check_times(field: Field, rhs: Expr) -> None:
+def check_times(field: Field | BondField, rhs: Expr) -> None:
     """Equations read the present and the past."""
     where = f"equation of {field}"
     if tau in rhs.free_symbols:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Basic, Dummy, Expr, Symbol, lambdify, sympify
 
+from quenched.theory.bonds import site_bodies
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import At, UnitSymbol
@@ -141,7 +142,7 @@ class World:
         self.numbers: dict[Basic, Array] = {}
         for unit in (*model.fields, *model.noises, *model.quenched):
             self.numbers[unit] = rng.normal(size=sites[unit.population])
-        for delayed in _delayed(model.eqs.values()):
+        for delayed in _delayed(site_bodies(model)):
             self.numbers[delayed] = rng.normal(size=sites[delayed.population])
 
     def evaluate(self, expr: Expr, population: Population) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from sympy import Basic, Expr
 
 from quenched.theory.algebra import Outer
+from quenched.theory.bonds import site_bodies
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.lower import SiteField
@@ -175,7 +176,7 @@ def earlier_parts(model: Model, values: Values) -> dict[At, int]:
     """
     advance = 1.0 if model.dt is None else number(model.dt, values).real
     out = {}
-    for part in (a for rhs in model.eqs.values() for a in rhs.atoms(At)):
+    for part in (a for body in site_bodies(model) for a in body.atoms(At)):
         count = number(t - part.time, {**values, t: 0.0}).real / advance
         if abs(count - round(count)) > 1e-9:
             raise ValueError(f"the delay of {part} is {count:g} steps, not a whole number")
@@ -393,7 +394,7 @@ def suitable_values(model: Model, values: Values) -> dict[Basic, Any]:
     from sympy import Symbol
 
     shares = {p.fraction for p in model.populations if isinstance(p.fraction, Symbol)}
-    parts = (a for rhs in model.eqs.values() for a in rhs.atoms(At))
+    parts = (a for body in site_bodies(model) for a in body.atoms(At))
     delays = {s for a in parts for s in (t - a.time).free_symbols} - {t}
     rounded = {s: round(v * 20) / 20 if s in shares else v for s, v in values.items()}
     return {s: 1.0 if s in delays else v for s, v in rounded.items()}
