@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .path_march import March, march_paths
     from .public import average1, average2, label_variance, labelled1, labelled2
     from .solver import solve
-    from .starts import start_dependence
+    from .starts import declared_moments, start_dependence
     from .trajectories import Sampling, solve_process
     from .types import Branch, Number, RawSolution
 
@@ -28,6 +28,7 @@ _HOME = {
     "march_paths": "path_march",
     "process_growth": "path_growth",
     "solve_process": "trajectories",
+    "declared_moments": "starts",
     "start_dependence": "starts",
     "Branch": "types",
     "Number": "types",
@@ -43,6 +44,7 @@ __all__ = [
     "average1",
     "average2",
     "critical",
+    "declared_moments",
     "export",
     "label_variance",
     "labelled1",

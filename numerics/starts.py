@@ -1,17 +1,19 @@
-"""Whether the law of sampled units depends on where they start."""
+"""Where sampled units start: whether their law depends on it, and the order parameters of a declared start."""
 
 from __future__ import annotations
 
 import numpy as np
 from sympy import Symbol
 
-from quenched.theory.errors import QuenchedError
+from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import SiteProcess
 
 from .trajectories import ProcessSampler, ProcessState, state_orders
 
 #: Distance of the starts, and differences of means that count, in standard deviations of a unit and standard errors.
 _FAR, _SEEN, _SURE = 2.0, 0.05, 5.0
+#: Correlation time of a first guess in which units stay where they start, in memory times of the bonds.
+_LONG = 8.0
 
 
 def start_dependence(process: SiteProcess, values: dict[Symbol, float], state: ProcessState) -> str:
@@ -44,3 +46,28 @@ def start_dependence(process: SiteProcess, values: dict[Symbol, float], state: P
                         "stationary states, or a memory longer than this"
                     )
     return ""
+
+
+def declared_moments(
+    process: SiteProcess, values: dict[Symbol, float], seed: int = 0
+) -> tuple[dict[tuple[str, str], float], float] | None:
+    """Second moments of outputs and states at the declared start, and a time in which dynamic couplings forget it.
+
+    What sweeps should begin with where the couplings start with a memory of the units' own start. None where the start
+    is not a law of single units, or there are no dynamic couplings that forget.
+    """
+    from .path_march import Grid, March, _Batch
+
+    try:
+        batch = _Batch(process, values, Grid(0.1, 1, (0,)), March(), np.random.default_rng((seed, 2)))
+    except NotCovered:
+        return None
+    rates = [abs(float(batch.numbers.put(rate))) for _, _, rate, *_ in process.bonds]
+    if not rates or min(rates) == 0:
+        return None
+    moments: dict[tuple[str, str], float] = {}
+    for unit in batch.units:
+        series = dict(zip([s.name for s in unit.unit.states], unit.x, strict=True))
+        series |= dict(zip(unit.names, unit.output(0), strict=True))
+        moments |= {(a, b): float(np.mean(series[a] * series[b])) for a in series for b in series}
+    return moments, _LONG / min(rates)

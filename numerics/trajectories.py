@@ -11,7 +11,7 @@ Sources: Eissfeller & Opper, PRL 68, 2094 (1992); Roy, Biroli, Bunin & Cammarota
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -31,6 +31,15 @@ K = TypeVar("K")
 FORGOTTEN = 3e-3
 #: Part of the memory that may be cut, and doublings of its reach.
 _CUT, _EXTENSIONS = 0.01, 3
+#: Amplitude and correlation time of the first guess.
+_START = (0.5, 3.0)
+#: Part of its largest size below which a state that shrinks from sweep to sweep is silence.
+SILENT = 1e-3
+#: Length of a window in units of the slowest correlation time (measured: shorter ones make slow states too weak), and
+#: moving part of a covariance that counts.
+_LAPS, _STILL = 8.0, 1e-3
+#: Length of a window in correlation times of a first guess from declared starts.
+_WINDOW = 40.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Sampling:
     paths : paths a sweep and population
     reach : length of the memory, in time units
     settle, average : most sweeps with shared numbers, and averaged sweeps with fresh ones
+    start : amplitude and correlation time of the first guess of the outputs' covariance, by default (0.5, 3). Where
+        there are several states, sweeps from small and from large order parameters end in different ones.
     seed : of all random numbers
     """
 
@@ -54,6 +65,7 @@ class Sampling:
     settle: int = 60
     average: int = 20
     seed: int = 0
+    start: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -313,8 +325,8 @@ class ProcessSampler:
                 new.response[o.name, v] = answer[:, k, i].mean(axis=0)
 
     # -- start ---------------------------------------------------------------------------------------------------
-    def guess(self, amplitude: float, time: float) -> _Orders:
-        """A decaying covariance of every output, from units that fluctuate with the given amplitude and time."""
+    def guess(self, amplitude: float | Mapping[tuple[str, str], float], time: float) -> _Orders:
+        """Decaying covariances of all outputs, of the given size or sizes and time."""
         lags = np.minimum(np.arange(self.how.steps), self.how.steps - np.arange(self.how.steps)) * self.dt
         shape = np.exp(-((lags / time) ** 2) / 2)
         start = _Orders({}, {}, {})
@@ -323,7 +335,8 @@ class ProcessSampler:
             for i, a in enumerate(names):
                 start.mean[a] = np.zeros(1)
                 for b in names[i:]:
-                    start.covariance[a, b] = amplitude * shape
+                    size = amplitude.get((a, b), 0.0) if isinstance(amplitude, Mapping) else amplitude
+                    start.covariance[a, b] = size * shape
             for v in self._kicked(unit):
                 for o, _ in unit.outputs:
                     start.response[o.name, v] = np.zeros(self.reach + 1)
@@ -362,7 +375,7 @@ def solve_process(
     values: dict[Symbol, float],
     *,
     sampling: Sampling | None = None,
-    start: tuple[float, float] = (0.5, 3.0),
+    first: tuple[Mapping[tuple[str, str], float], float] | None = None,
     extend: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProcessState:
@@ -373,8 +386,9 @@ def solve_process(
     process : SiteProcess
     values : parameter values
     sampling : grid, number of paths and sweeps, seed
-    start : amplitude and correlation time of the first guess of the outputs' covariance
-    extend : whether the reach of the memory, and the window with it, grow until the memory has decayed
+    first : second moments of the outputs and correlation time to begin with, where `sampling` gives no start
+    extend : whether the reach of the memory grows until the memory has decayed, and the window until it is many
+        correlation times long
     progress : called with (sweeps done, sweeps at most)
 
     Raises
@@ -385,8 +399,11 @@ def solve_process(
         If trajectories diverge.
     """
     how = sampling or Sampling()
+    if extend and how.start is None and first is not None and process.clock == "flow":
+        how = _wide(how, first[1])
     sampler = ProcessSampler(process, values, how)
-    now, history = _settle(sampler, sampler.guess(*start), progress)
+    guess = sampler.guess(*(how.start or first or _START))
+    now, history = _settle(sampler, guess, progress)
     for _ in range(_EXTENSIONS if extend else 0):
         if memory_cut(now) < _CUT:
             break
@@ -395,6 +412,13 @@ def solve_process(
         sampler = ProcessSampler(process, values, longer)
         now, more = _settle(sampler, _on_grid(now, longer.steps, sampler.reach), progress)
         history, how = history + more, longer
+    for _ in range(_EXTENSIONS if extend else 0):
+        silent = _size(now) < 2 * SILENT * _size(guess)
+        if silent or _LAPS * slowest(sampler, now) < sampler.how.steps * sampler.dt:
+            break
+        sampler = ProcessSampler(process, values, replace(sampler.how, steps=2 * sampler.how.steps))
+        now, more = _settle(sampler, _on_grid(now, sampler.how.steps, sampler.reach), progress)
+        history, how = history + more, sampler.how
     iterates = []
     for k in range(how.average):
         now = sampler.sweep(now, np.random.default_rng((how.seed, 1, k)))
@@ -402,6 +426,15 @@ def solve_process(
         if progress:
             progress(len(history) + k + 1, how.settle + how.average)
     return _summary(sampler, iterates, history)
+
+
+def _wide(how: Sampling, time: float) -> Sampling:
+    """A window that is many times as long as the correlation time of the first guess, in steps twice as long; sweeps.
+
+    In a window that is not, a slow state cannot be told from one that stands still.
+    """
+    steps = 2 ** int(np.ceil(np.log2(_WINDOW * time / (2 * how.dt))))
+    return replace(how, dt=2 * how.dt, steps=max(how.steps, steps), settle=2 * how.settle)
 
 
 def sample_paths(
@@ -458,6 +491,23 @@ def memory_cut(now: _Orders) -> float:
     return worst
 
 
+def _size(now: _Orders) -> float:
+    """The largest variance."""
+    return max(float(np.abs(c[0])) for c in now.covariance.values())
+
+
+def slowest(sampler: ProcessSampler, now: _Orders) -> float:
+    """The longest time in which the autocorrelation of an output falls half of the way to its value at long lags."""
+    times = [0.0]
+    for unit in sampler.process.units:
+        for o, _ in unit.outputs:
+            curve = now.covariance[o.name, o.name][: sampler.how.steps // 2]
+            moving = np.abs(curve - curve[-1])
+            if moving[0] > _STILL * abs(curve[0]):
+                times.append(float(np.argmax(moving < moving[0] / 2)) * sampler.dt)
+    return max(times)
+
+
 def _on_grid(now: _Orders, steps: int, reach: int) -> _Orders:
     """Order parameters on a longer grid: covariances stay at their last value, responses at zero."""
 
@@ -476,25 +526,36 @@ def _settle(sampler: ProcessSampler, now: _Orders, progress) -> tuple[_Orders, l
     """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
     how = sampler.how
     history: list[float] = []
+    largest = 0.0
     bound = 1.0 / np.sqrt(how.paths)
     for k in range(how.settle):
         new = sampler.sweep(now, np.random.default_rng((how.seed, 0)))
-        scale = max(float(np.abs(c[0])) for c in new.covariance.values()) or 1.0
+        size = _size(new)
+        largest, scale = max(largest, size), size or 1.0
         moved = max(float(np.abs(c - now.covariance[key]).max()) for key, c in new.covariance.items()) / scale
         history.append(moved)
         mix = 1.0 if k < 2 else 0.8
         now = now.mixed(new, mix)
         if progress:
             progress(k + 1, how.settle + how.average)
-        if k > 4 and moved < 0.3 * bound:
+        settled = moved < 0.3 * bound and _remaining(history) < bound
+        if k > 4 and (settled or size < SILENT * largest):
             return now, history
-    if history[-1] > 5 * bound:
+    if history[-1] > 5 * bound or _remaining(history) > 10 * bound:
         raise ConvergenceError(
             f"the sampled process still moves by {history[-1]:.2g} of its size after {how.settle} sweeps; "
-            "give more sweeps, a longer window or another start",
+            "give more sweeps, a longer window or another start, as in Sampling(settle=200, start=(0.5, 10))",
             history,
         )
     return now, history
+
+
+def _remaining(history: list[float]) -> float:
+    """How far sweeps that contract as the last ones did still have to go."""
+    if len(history) < 6:
+        return float("inf")
+    rate = min((history[-1] / max(history[-6], 1e-300)) ** (1 / 5), 0.99)
+    return history[-1] / (1 - rate)
 
 
 def _summary(sampler: ProcessSampler, iterates: list[_Orders], history: list[float]) -> ProcessState:

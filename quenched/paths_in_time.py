@@ -356,7 +356,8 @@ def settled_paths(
     stop = start + float(np.ceil(_AVERAGED * max(decay, 2.0)))
     correlated = any(s == CORRELATED for u in process.units for s in u.starts)
     beyond = process.memory or process.filters or process.operators or any(u.earlier for u in process.units)
-    if beyond or correlated or stop / dt > _LONGEST:
+    started = any(bond.initial is not None for bond in model.bonds)
+    if beyond or correlated or started or stop / dt > _LONGEST:
         return None
     from quenched.numerics.path_march import March
 

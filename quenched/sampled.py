@@ -58,6 +58,7 @@ def solve_sampled(
     """
     from quenched import numerics
     from quenched.jacobian_readout import JacobianReader, with_jacobian
+    from quenched.silent_branch import silent_branch
     from quenched.solution import Branch, Solution
     from quenched.state_laws import sampled_laws
 
@@ -74,7 +75,9 @@ def solve_sampled(
     seen = watched(process, probes)
     seen = _kicked(seen) if crossed else seen
     how = sampling or numerics.Sampling(seed=seed)
-    state = numerics.solve_process(seen, dict(values), sampling=how, extend=sampling is None)
+    started = any(bond.initial is not None for bond in theory.model.bonds)
+    first = numerics.declared_moments(seen, dict(values)) if started else None
+    state = numerics.solve_process(seen, dict(values), sampling=how, first=first, extend=sampling is None)
     reader = _Reader(theory.written, seen, dict(values), state, probes)
     reader.fluctuations = theory.fluctuations if crossed else None
     noisy = any(u.noises for u in process.units)
@@ -91,7 +94,17 @@ def solve_sampled(
     )
     with_jacobian(theory, branch, JacobianReader(theory, values, lambda: sampled_laws(theory, seen, values, state)))
     provenance = Solution.provenance_of(theory) | {"method": "sampled trajectories", "seed": str(how.seed)}
-    return Solution([branch], 0, {str(k): float(v) for k, v in values.items()}, provenance)
+    silent = silent_branch(theory.model, values)
+    branches: list[Branch] = [branch] if silent is None else [silent] if _fallen_silent(state) else [branch, silent]
+    return Solution(branches, 0, {str(k): float(v) for k, v in values.items()}, provenance)
+
+
+def _fallen_silent(state: ProcessState) -> bool:
+    """Whether sweeps have ended in a state without fluctuations, of which their noise leaves a rest."""
+    from quenched.numerics.trajectories import SILENT
+
+    sizes = [abs(float(value[0])) for (a, b), (value, _) in state.correlation.items() if a == b]
+    return max(sizes, default=1.0) < 2 * SILENT
 
 
 # --- what the declared observables need ----------------------------------------------------------------------------

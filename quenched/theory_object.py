@@ -288,6 +288,9 @@ class Theory:
             from quenched.courses import solve_courses
 
             return solve_courses(self, values, times)
+        started = [bond.name for bond in getattr(self.model, "bonds", ()) if bond.initial is not None]
+        if started and (times is not None or self.in_time):
+            raise NotCovered(f"{started[0]} starts from an initial value: a state in time is derived for bonds from 0")
         if times is not None:
             from quenched.paths_in_time import Moments, as_march, process_in_time, solve_paths
 

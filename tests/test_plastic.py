@@ -14,7 +14,10 @@ from quenched import (
     Gaussian,
     Map,
     N,
+    Normal,
+    NotCovered,
     Population,
+    Quenched,
     QuenchedError,
     WhiteNoise,
     derive,
@@ -130,8 +133,41 @@ def test_bad_declarations_get_one_line() -> None:
         with pytest.raises(QuenchedError, match=message) as caught:
             Dynamics(eqs)
         assert "\n" not in str(caught.value)
-    with pytest.raises(QuenchedError, match="starts at 0"):
-        Field("A", over=(units, units), initial=1)
+    for start, message in ((1, "it starts at 0"), (J, "driven by outer"), (outer(J @ x, x), "a sum over units")):
+        with pytest.raises(QuenchedError, match=message):
+            Field("A", over=(units, units), initial=start)
+    stray = Field("A", over=(units, units), initial=outer(x, Field("y")) / N)
+    with pytest.raises(QuenchedError, match=r"contains the field y.*, which has no equation"):
+        Dynamics({x: -x + stray @ x, stray: -stray})
+
+
+def test_bonds_start_where_they_are_declared() -> None:
+    """Aligned with the initial state of the units; kept by every transformation."""
+    w = Field("w", initial=2 * Quenched("xi", Normal(0, 1)))
+    B = Field("B", over=(units, units), initial=k / N * outer(tanh(w), cos(w)) - outer(1, w) / N)
+    net = Dynamics({w: -w + (J + B) @ tanh(w), B: -B / p + outer(w, w) / N})
+    assert "B_ij(0) = -1/N w_j + (k/N) tanh(w_i) cos(w_j)" in str(net)
+    assert net.parameters == (g, k, p)
+    import pickle
+
+    again = pickle.loads(pickle.dumps(net))
+    assert again == net
+    assert net.fix(k=2) != net.fix(k=3)
+    assert net != Dynamics({w: -w + (J + A) @ tanh(w), A: -A / p + outer(w, w) / N})
+    assert all(bond.initial is not None for bond in copies(net, 2).bonds)
+    values = dict(g=1.2, k=0.7, p=2.0)
+    task = prepare(net, 6, 2, values, dt=0.1, duration=1, burn=0, trajectories=2).task
+    from quenched.validate.program import load
+    from quenched.validate.realise import Network, initial_state
+
+    drawn = Network(task)
+    state = initial_state(drawn, load(task.program.source))[:2]
+    for start, matrix in zip(state, drawn.bonds[0].matrices, strict=True):
+        expected = 0.7 / 6 * np.outer(np.tanh(start), np.cos(start)) - np.outer(np.ones(6), start) / 6
+        np.testing.assert_allclose(matrix, expected, atol=1e-12)
+    assert derive(net).solvable  # a stationary state has forgotten its start
+    with pytest.raises(NotCovered, match="starts from an initial value"):
+        derive(net).solve(values, times=[0, 1, 2])
 
 
 class Loops:

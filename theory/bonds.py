@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,52 @@ from sympy.core.symbol import Str
 from quenched.theory.algebra import Matrix, Outer
 from quenched.theory.couplings import Apply, RandomMatrix, spaces_of
 from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.fields import At
 from quenched.theory.observables import Mean
 from quenched.theory.spaces import Population, as_name
 
 
 class BondField(RandomMatrix):
-    """A coupling matrix that moves: ``Field("A", over=(rows, cols))``, with an equation of its own. It starts at 0."""
+    """A coupling matrix that moves: ``Field("A", over=(rows, cols))``, with an equation of its own.
 
-    def __new__(cls, name: Any, over: Any) -> BondField:
+    Attributes
+    ----------
+    initial : Matrix or None
+        Where it starts: a sum of ``outer(u, v)`` of what its units are then; None for 0.
+    """
+
+    initial: Matrix | None
+
+    def __new__(cls, name: Any, over: Any, initial: Any = None) -> BondField:
         text = as_name(name, "Field")
         spaces = spaces_of(over, text)
         obj = Basic.__new__(cls, Str(text), Tuple(*spaces))
         obj._place(text, spaces, Str(""))
+        obj.initial = None if initial in (None, 0) else _start(initial, obj)
         return obj
+
+    def _hashable_content(self) -> tuple[Any, ...]:
+        return self.args if self.initial is None else (*self.args, self.initial)
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return (*self.args, self.initial)
 
     def __repr__(self) -> str:
         return self.name
+
+
+def _start(initial: Any, bond: BondField) -> Matrix:
+    """Check where a bond starts."""
+    spaces = (bond.rows, bond.cols)
+    if not isinstance(initial, Matrix) or (initial.rows, initial.cols) != spaces:
+        raise QuenchedError(
+            f"initial of {bond.name} should be a matrix ({bond.rows.name} × {bond.cols.name}), as in outer(u, v)/N, or "
+            f"left out: it starts at 0; got {initial}"
+        )
+    for drive in _drives(initial, bond, f"initial of {bond.name}")[1]:
+        if drive.left.has(At) or drive.right.has(At):
+            raise QuenchedError(f"initial of {bond.name} reads {drive.left}, {drive.right}: give what units are then")
+    return initial
 
 
 @dataclass(frozen=True)
@@ -64,6 +94,25 @@ def bond_equation(bond: BondField, rhs: Any) -> BondEquation:
     if not isinstance(rhs, Matrix) or (rhs.rows, rhs.cols) != (bond.rows, bond.cols):
         space = f"({bond.rows.name} × {bond.cols.name})"
         raise QuenchedError(f"{where} should be a matrix {space}, as in -{bond.name} + outer(u, v)/N, got {rhs}")
+    return BondEquation(bond, *_drives(rhs, bond, where))
+
+
+def _hint(word: tuple[Matrix, ...]) -> str:
+    """What of a word comes close to an equation of a bond."""
+    if len(word) == 1 and isinstance(word[0], BondField):
+        return f"; a bond that follows another one, {word[0].name}, is not covered"
+    if any(isinstance(f, BondField) for f in word):
+        return "; their decay has one rate for all pairs of units"
+    return ""
+
+
+def starts_of(bond: BondField) -> tuple[Drive, ...]:
+    """Where a bond starts, as products of what its two units are then."""
+    return () if bond.initial is None else _drives(bond.initial, bond, f"initial of {bond.name}")[1]
+
+
+def _drives(rhs: Matrix, bond: BondField, where: str) -> tuple[Expr, tuple[Drive, ...]]:
+    """Coefficient of the bond itself, and the products of unit quantities."""
     rate: Expr = S.Zero
     drives = []
     for coefficient, word in rhs.terms:
@@ -73,8 +122,10 @@ def bond_equation(bond: BondField, rhs: Any) -> BondEquation:
             drives.append(Drive(coefficient, _site(word[0].left, where), _site(word[0].right, where)))
         else:
             text = " @ ".join(map(str, word)) or "eye"
-            raise NotCovered(f"{where} contains {text}: bonds are linear in themselves, driven by outer(u, v)")
-    return BondEquation(bond, rate, tuple(drives))
+            raise NotCovered(
+                f"{where} contains {text}: bonds are linear in themselves, driven by outer(u, v){_hint(word)}"
+            )
+    return rate, tuple(drives)
 
 
 def _site(vector: Expr, where: str) -> Expr:
@@ -90,10 +141,10 @@ def bond_equations(bonds: Mapping[BondField, Matrix]) -> tuple[BondEquation, ...
 
 def site_bodies(model: Any) -> list[Expr]:
     """Everything that the equations of a model say of its units: right-hand sides, and what bonds read."""
-    return [*model.eqs.values(), *(end for e in bond_equations(model.bonds) for end, _ in endpoints(e))]
+    ends = (end for e in bond_equations(model.bonds) for end, _ in endpoints(e.bond, e.drives))
+    return [*model.eqs.values(), *ends]
 
 
-def endpoints(equation: BondEquation) -> list[tuple[Expr, Population]]:
-    """What the bond reads from its units, each with the population."""
-    bond = equation.bond
-    return [end for d in equation.drives for end in ((d.left, bond.rows), (d.right, bond.cols))]
+def endpoints(bond: BondField, drives: Iterable[Drive]) -> list[tuple[Expr, Population]]:
+    """What a bond reads from its units, each with the population."""
+    return [end for d in drives for end in ((d.left, bond.rows), (d.right, bond.cols))]

@@ -11,7 +11,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
 
 from quenched.theory.algebra import Matrix
-from quenched.theory.bonds import BondField, bond_equations, endpoints
+from quenched.theory.bonds import BondField, bond_equations, endpoints, starts_of
 from quenched.theory.couplings import Apply, Gaussian, RandomMatrix
 from quenched.theory.distributions import Law
 from quenched.theory.eigenvalue_observables import OfEigenvalues
@@ -191,10 +191,11 @@ def check_bonds(eqs: Mapping[Field, Expr], bonds: Mapping[BondField, Matrix]) ->
         for part in walk(node):
             if isinstance(part, BondField) and part not in bonds:
                 raise QuenchedError(f"the dynamic coupling {part.name} has no equation: give {part.name}: … as well")
-    for equation in bond_equations(bonds):
-        where = f"equation of {equation.bond.name}"
-        for end, population in endpoints(equation):
-            check_times(equation.bond, end)
+    read = [(e.bond, f"equation of {e.bond.name}", endpoints(e.bond, e.drives)) for e in bond_equations(bonds)]
+    read += [(bond, f"initial of {bond.name}", endpoints(bond, starts_of(bond))) for bond in bonds]
+    for bond, where, ends in read:
+        for end, population in ends:
+            check_times(bond, end)
             for part in walk(end):
                 if isinstance(part, WhiteNoise):
                     raise NotCovered(f"{where} contains {part}: bonds read fields, without noise")

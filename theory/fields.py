@@ -181,11 +181,11 @@ class Field(UnitSymbol):
     name : str
     population : Population, default `units`
     initial : law, number or expression in quenched quantities, optional
-        State at the start of a simulation.
+        State at the start of a simulation; of a matrix a sum of ``outer(u, v)`` of the units at the start.
     each : Population, optional
         Extra copy index (samples, vector components) that couplings do not contract.
     over : Population, or pair of them, optional
-        The same as `population`; a pair (rows, columns) makes a matrix of dynamic couplings, which starts at 0.
+        The same as `population`; a pair (rows, columns) makes a matrix of dynamic couplings.
 
     Notes
     -----
@@ -225,9 +225,9 @@ def _bond(name: str, over: Any, initial: Any, each: Any) -> Any:
     """A field over pairs of units is a matrix."""
     from quenched.theory.bonds import BondField
 
-    if initial not in (None, 0) or each is not None:
-        raise NotCovered(f"field {name!r} over pairs of units starts at 0 and has no further index: leave out initial=")
-    return BondField(name, over)
+    if each is not None:
+        raise NotCovered(f"field {name!r} over pairs of units has no further index: leave out each=")
+    return BondField(name, over, initial)
 
 
 class Quenched(UnitSymbol):

@@ -17,7 +17,7 @@ from sympy.printing.pretty.pretty_symbology import greek_unicode
 from sympy.printing.str import StrPrinter
 
 from quenched.theory.algebra import Transpose
-from quenched.theory.bonds import bond_equations
+from quenched.theory.bonds import Drive, bond_equations, starts_of
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply, Gaussian, Iid, RandomMatrix
 from quenched.theory.distributions import Law, Normal
@@ -255,6 +255,7 @@ def indexed(model: Model) -> list[str]:
             law = isinstance(x.initial, Law)
             start = printer.law(x.initial) if law else printer.tidy(x.initial)
             lines.append(f"{printer.unit(x, 'i')}(0) {'~' if law else '='} {start}")
+    lines += [f"{left} = {start}" for left, start in _bond_starts(model, printer)]
     for population in model.populations:
         if printer.tagged or population.count != N:
             labels = "" if population.labels is None else f", labels ~ {printer.law(population.labels)}"
@@ -289,6 +290,7 @@ def indexed_latex(model: Model) -> str:
             start = printer.law(x.initial) if law else printer._print(x.initial)
             relation = r"\sim" if law else "="
             rows.append(rf"{printer.unit(x, 'i')}(0) &{relation} {start}")
+    rows += [f"{left} &= {start}" for left, start in _bond_starts(model, printer)]
     for population in model.populations:
         if printer.tagged or population.count != N:
             labels = "" if population.labels is None else rf",\ \text{{labels}} \sim {printer.law(population.labels)}"
@@ -303,12 +305,23 @@ def _bonds(model: Model, printer: Any) -> Iterator[tuple[str, str]]:
     for equation in bond_equations(model.bonds):
         entry = printer.entry(equation.bond, "ij")
         pieces = [(equation.rate, entry)] if equation.rate != 0 else []
-        for drive in equation.drives:
-            left = printer.parenthesize(drive.left, _MUL)
-            with printer.inner():
-                pieces.append((drive.coefficient, f"{left} {printer.parenthesize(drive.right, _MUL)}"))
+        pieces += [_product(drive, printer) for drive in equation.drives]
         flow = rf"\frac{{\mathrm{{d}} {entry}}}{{\mathrm{{d}} t}}" if tex else f"d{entry}/dt"
         yield flow if model.clock == "flow" else f"{entry}(t + {step})", _weighted(pieces, printer)
+
+
+def _bond_starts(model: Model, printer: Any) -> Iterator[tuple[str, str]]:
+    """Where dynamic couplings start that do not start at 0."""
+    for bond in (b for b in model.bonds if b.initial is not None):
+        yield f"{printer.entry(bond, 'ij')}(0)", _weighted([_product(d, printer) for d in starts_of(bond)], printer)
+
+
+def _product(drive: Drive, printer: Any) -> tuple[Expr, str]:
+    """Coefficient and u_i v_j."""
+    left = printer.parenthesize(drive.left, _MUL)
+    with printer.inner():
+        right = printer.parenthesize(drive.right, _MUL)
+    return drive.coefficient, " ".join(side for side in (left, right) if side != "1") or "1"
 
 
 def _weighted(pieces: list[tuple[Expr, str]], printer: Any) -> str:

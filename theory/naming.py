@@ -54,7 +54,7 @@ def coupling_outputs(model: Model) -> list[Output]:
     for node in applications(model):
         bodies.setdefault((unbind(node.body), node.cols), None)
     for equation in bond_equations(model.bonds):
-        bodies |= dict.fromkeys(endpoints(equation))
+        bodies |= dict.fromkeys(endpoints(equation.bond, equation.drives))
     given = {key: key[0].name for key in bodies if _is_given(key[0])}
     rest = [key for key in bodies if key not in given]
     names = given | {key: "phi" if len(rest) == 1 else f"phi_{k + 1}" for k, key in enumerate(rest)}

@@ -21,7 +21,8 @@ def parts(node: Basic) -> tuple[Basic, ...]:
     """Everything directly inside a node, the insides of unit symbols included."""
     if isinstance(node, UnitSymbol):
         return (node.population, *node._details)
-    return node.args
+    start = getattr(node, "initial", None)  # of a dynamic coupling
+    return node.args if start is None else (*node.args, start)
 
 
 def walk(node: Basic) -> Iterator[Basic]:
@@ -77,7 +78,7 @@ def canonical(node: Basic) -> str:
         return f"Symbol({node.name!r};{known})"
     if not node.args:
         return f"{node.func.__name__}({node})" if node != NOTHING else "()"
-    inside_texts = [canonical(arg) for arg in node.args]
+    inside_texts = [canonical(arg) for arg in parts(node)]
     if isinstance(node, (Add, Mul)):
         inside_texts.sort()
     return f"{node.func.__name__}({','.join(inside_texts)})"

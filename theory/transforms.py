@@ -148,7 +148,8 @@ def _copy_names(model: Model, k: int, shared: list[Any]) -> Mapping[Basic, Any]:
         if matrix not in shared:
             names[matrix] = _renamed(matrix, k)
     for bond in model.bonds:
-        names[bond] = BondField(f"{bond.name}[{k}]", (bond.rows, bond.cols))
+        start = None if bond.initial is None else substitute(bond.initial, names)
+        names[bond] = BondField(f"{bond.name}[{k}]", (bond.rows, bond.cols), start)
     return names
 
 

@@ -47,6 +47,12 @@ class Bond:
         self.left = np.zeros((2, spec.drives, rows, spec.rows), dtype)
         self.right = np.zeros((2, spec.drives, rows, spec.cols), dtype)
 
+    def start(self, left: Array, right: Array) -> None:
+        """Add l rᵀ to the matrix of every trajectory, l and r one row (or number) a trajectory."""
+        u = np.broadcast_to(left, (self.trajectories, self.spec.rows))
+        v = np.broadcast_to(right, (self.trajectories, self.spec.cols))
+        self.matrices += u[:, :, None] * v[:, None, :]
+
     def multiply(self, transposed: bool, stage: int, dt: float, psi: Array) -> Array:
         """A ψ for every trajectory; δ(A ψ) for the tangent rows of ψ. Stage 1 is Heun's predictor."""
         B = self.trajectories

@@ -14,7 +14,7 @@ from typing import Any
 from sympy import Basic, Expr, Symbol
 
 from quenched.theory.algebra import Transpose
-from quenched.theory.bonds import BondEquation, bond_equations
+from quenched.theory.bonds import BondEquation, bond_equations, starts_of
 from quenched.theory.couplings import Apply, Row
 from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
@@ -428,6 +428,21 @@ def initial_state(model: Model, tables: Tables) -> str:
     return _function("start(env, t, y)", ["Initial values that are declared as expressions."], body)
 
 
+def bond_starts(tables: Tables) -> str:
+    """The function ``start_bonds``: what dynamic couplings start at, from the initial state of the units."""
+    low = Lowering(tables, Names())
+    found = [(k, d) for k, equation in enumerate(tables.bonds) for d in starts_of(equation.bond)]
+    ends = [(k, low.lower(d.coefficient * d.left), low.lower(d.right)) for k, d in found]
+    function = Function(low, tangent=False)
+    lines = function.intermediates()
+    for k, left, right in ends:
+        names = low.names.new("left"), low.names.new("right")
+        lines += [Line(f"{name} = {{}}", side) for name, side in zip(names, (left, right), strict=True)]
+        lines.append(Line(f"env.bonds[{k}].start({names[0]}, {names[1]})"))
+    body = ["B = env.trajectories", *function.unpack(), *write(lines, low.names)]
+    return _function("start_bonds(env, t, y)", ["Initial values of dynamic couplings, where they are declared."], body)
+
+
 def generate(model: Model, tangent: bool = True, standard: bool = True) -> tuple[Program, Tables, Any]:
     """Array code of a model and its observables (the standard ones too if asked for, or where no other is measured).
 
@@ -463,6 +478,8 @@ def generate(model: Model, tangent: bool = True, standard: bool = True) -> tuple
     plan = plan_measurements(model, tables, tangent, dynamics, standard)
     head = '"""Simulation generated from a declaration."""\n\nimport numpy as np\nfrom scipy import special'
     parts = [head, dynamics.source, recorded(plan.channels, tables), initial_state(model, tables), *plan.functions]
+    if any(equation.bond.initial is not None for equation in tables.bonds):
+        parts.append(bond_starts(tables))
     if moving is not None and (plan.spectral or plan.silent):
         parts.insert(2, moving.source)
     program = Program(

@@ -288,6 +288,8 @@ def initial_state(net: Network, functions: dict[str, Any]) -> Array:
         if law is not None:
             y[:B, where] = sample_law(net.stream(f"initial:{name}"), (B, where.stop - where.start), law)
     functions["start"](net, 0.0, y)
+    if "start_bonds" in functions:
+        functions["start_bonds"](net, 0.0, y)
     if task.exponents:
         y[:B] = y[0]
     if task.program.tangent:
