@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from sympy import Rational, sign, symbols, tanh
+from sympy import sign, symbols, tanh
 
 from quenched import Dynamics, Field, Gaussian, Map, QuenchedError, WhiteNoise, outer, simulate, t, units
 from quenched.theory.spaces import N
 from quenched.validate.exponents import kaplan_yorke
+from quenched.validate.program import load
+from quenched.validate.realise import Network, initial_state
+from quenched.validate.simulate_dynamics import prepare
 
 g = symbols("g", positive=True)
 x, y = Field("x"), Field("y")
@@ -52,18 +57,58 @@ def test_the_dimension_of_known_spectra() -> None:
 
 def test_what_has_no_spectrum_is_refused() -> None:
     net = Map({x: Gaussian("J", variance=g**2) @ tanh(x)})
-    A = Field("A", over=(units, units))
     for model, how, message in (
-        (net, {"lyapunov_spectrum": 11}, "there are 10 exponents"),
+        (net, {"lyapunov_spectrum": 11}, "there are 10 exponents of the units"),
         (net, {"lyapunov_spectrum": -1}, "number of exponents"),
         (net, {"lyapunov_spectrum": 2, "trajectories": 3}, "one trajectory"),
         (net, {"lyapunov_spectrum": 2, "lyapunov": False}, "not asked for"),
         (Map({x: Gaussian("J", variance=g**2) @ sign(x)}), {"lyapunov_spectrum": 2}, "jumps"),
-        (
-            Dynamics({x: -x + A @ x + g * x / 9, A: -A + outer(x, x) * Rational(1, 9) / N}),
-            {"lyapunov_spectrum": 2},
-            "dynamic",
-        ),
     ):
         with pytest.raises(QuenchedError, match=message):
             simulate(model, N=10, g=1, duration=5, **HOW, **how)
+
+
+def test_dynamic_couplings_belong_to_the_perturbations() -> None:
+    """The largest exponents of 5 units and 25 couplings, against QR decompositions of all 30 components."""
+    A = Field("A", over=(units, units))
+    net = Dynamics({x: -x + (Gaussian("J", variance=g**2) + A) @ tanh(x), A: (-A + outer(tanh(x), tanh(x)) / N) / 2})
+    how: Any = dict(g=1.5, duration=150, burn=20, dt=0.1, lags=[0])
+    found = spectrum(net, 5, 4, **how)
+    task = prepare(net, 5, 1, {"g": 1.5}, dt=0.1, duration=1, burn=0).task
+    drawn = Network(task)
+    y = initial_state(drawn, load(task.program.source))[0].copy()
+    wanted = _by_hand(drawn.matrices[0], y)
+    assert found == pytest.approx(wanted[:4], abs=0.01)
+    assert wanted[4] < -0.1
+
+
+def _by_hand(J: np.ndarray, x: np.ndarray, dt: float = 0.1) -> np.ndarray:
+    """Exponents of units and couplings by Heun's rule for both and for their whole Jacobian."""
+    n = len(x)
+    one, z = np.eye(n), np.concatenate([x, np.zeros(n * n)])
+
+    def rate(z: np.ndarray) -> np.ndarray:
+        out, A = np.tanh(z[:n]), z[n:].reshape(n, n)
+        return np.concatenate([-z[:n] + (J + A) @ out, ((np.outer(out, out) / n - A) / 2).ravel()])
+
+    def slope(z: np.ndarray) -> np.ndarray:
+        out, A = np.tanh(z[:n]), z[n:].reshape(n, n)
+        gain, full = 1 - out**2, np.zeros((n + n * n,) * 2)
+        full[:n, :n] = (J + A) * gain - one
+        full[:n, n:] = np.einsum("ia,j->iaj", one, out).reshape(n, -1)
+        moved = np.einsum("ia,i,j->ija", one, gain, out) + np.einsum("ja,i,j->ija", one, out, gain)
+        full[n:, :n] = moved.reshape(-1, n) / (2 * n)
+        full[n:, n:] = -np.eye(n * n) / 2
+        return full
+
+    vectors, total, steps = np.eye(n + n * n), np.zeros(n + n * n), 0
+    for step in range(1700):
+        first, bent = rate(z), slope(z)
+        ahead = vectors + dt * bent @ vectors
+        vectors = vectors + dt / 2 * (bent @ vectors + slope(z + dt * first) @ ahead)
+        z = z + dt / 2 * (first + rate(z + dt * first))
+        if step % 5 == 4:
+            vectors, upper = np.linalg.qr(vectors)
+            if step > 200:
+                total, steps = total + np.log(np.abs(np.diag(upper))), steps + 5
+    return np.sort(total / (steps * dt))[::-1]

@@ -100,6 +100,12 @@ class Bond:
         if self.tangents is not None:
             self.tangents *= np.reshape(factors, (-1, 1, 1)).astype(self.tangents.dtype)
 
+    def mix(self, mixing: Array) -> None:
+        """Replace tangent matrices by combinations of them; all trajectories are the first one."""
+        self.matrices[:] = self.matrices[0]
+        if self.tangents is not None:
+            self.tangents[:] = np.tensordot(mixing.astype(self.tangents.dtype), self.tangents, axes=1)
+
 
 def _step(scheme: str, dt: float, rates: Sequence[float]) -> tuple[float, list[float]]:
     """A' = scale·A + Σ_stages weight·drives."""

@@ -3,6 +3,10 @@
 Every row of the state carries one tangent vector, so k exponents take k rows that hold the same trajectory: the same
 start and noise, and copied from the first row at every decomposition, before rounding tells them apart.
 
+Perturbations of dynamic couplings belong to the tangent vectors and are combined with them, but the vectors are
+orthogonal in their components at the units alone: volumes of projections grow like the volumes themselves. So the
+largest exponents of units and couplings together are measured, up to as many as the units have fields.
+
 Source: Benettin, Galgani, Giorgilli & Strelcyn, Meccanica 15, 9 (1980); Kaplan & Yorke, LNM 730, 204 (1979).
 """
 
@@ -79,22 +83,20 @@ class Spectrum:
         return np.sort(found)[::-1]
 
 
-def check_exponents(count: int, units: int, trajectories: int, tangent: bool, bonds: bool, why: str) -> None:
+def check_exponents(count: int, units: int, trajectories: int, tangent: bool, why: str) -> None:
     """Refuse what has no spectrum.
 
     Raises
     ------
     QuenchedError
-        More exponents than dimensions, several trajectories, no tangent vectors, or dynamic couplings.
+        More exponents than units have fields, several trajectories, or no tangent vectors.
     """
-    if bonds:
-        raise QuenchedError("lyapunov_spectrum: the exponents of dynamic couplings are not built yet")
     if not tangent:
         raise QuenchedError(f"lyapunov_spectrum needs tangent vectors: {why}")
     if trajectories != 1:
         raise QuenchedError(f"lyapunov_spectrum is that of one trajectory: trajectories=1, got {trajectories}")
     if count > units:
-        raise QuenchedError(f"lyapunov_spectrum = {count}: there are {units} exponents at this N")
+        raise QuenchedError(f"lyapunov_spectrum = {count}: there are {units} exponents of the units at this N")
 
 
 def spectrum_estimators() -> dict[str, Estimator]:

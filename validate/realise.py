@@ -275,7 +275,9 @@ class Network:
             self._history[:, self.trajectories :] *= factors
 
     def mix_past(self, mixing: Array) -> None:
-        """Replace remembered tangent vectors by the same combinations of them as the present ones (no bonds)."""
+        """Replace remembered tangent vectors, and those of bonds, by the same combinations as the present ones."""
+        for bond in self.bonds:
+            bond.mix(mixing)
         if self._history is not None:
             self._history[:, self.trajectories :] = mixing @ self._history[:, self.trajectories :]
 
@@ -288,10 +290,10 @@ def initial_state(net: Network, functions: dict[str, Any]) -> Array:
         if law is not None:
             y[:B, where] = sample_law(net.stream(f"initial:{name}"), (B, where.stop - where.start), law)
     functions["start"](net, 0.0, y)
-    if "start_bonds" in functions:
-        functions["start_bonds"](net, 0.0, y)
     if task.exponents:
         y[:B] = y[0]
+    if "start_bonds" in functions:
+        functions["start_bonds"](net, 0.0, y)
     if task.program.tangent:
         y[B:] = net.stream("tangent").standard_normal((B, net.shape[1]))
         y[B:] /= np.linalg.norm(y[B:], axis=1, keepdims=True)

@@ -180,7 +180,7 @@ def prepare(
     if lyapunov_spectrum:
         dimensions = sum(sizes[f.population.name][1] for f in tables.fields)
         why = plan.unmeasured.get("lyapunov", "")
-        check_exponents(lyapunov_spectrum, dimensions, trajectories, program.tangent, bool(tables.bonds), why)
+        check_exponents(lyapunov_spectrum, dimensions, trajectories, program.tangent, why)
     task = Task(
         program=program,
         moments=moments,
