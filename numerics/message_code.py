@@ -35,8 +35,6 @@ from quenched.numerics.site_kernels import (
     NODES,
     WEIGHTS,
     density_piece,
-    fields,
-    fields_transposed,
     gaussian_piece,
     merge,
 )
@@ -394,9 +392,9 @@ class _Writer:
             if name not in pair:
                 continue
             far = pair[1] if pair[0] == name else pair[0]
-            apply = "fields" if pair[0] == name else "fields_transposed"
+            apply = "rows" if pair[0] == name else "columns"
             heard = f"old[{name!r}]" if far == name else f"m[{name!r}]"
-            rows.append(f"    h, s = {apply}(A[{pair!r}], m[{far!r}], v[{far!r}])")
+            rows.append(f"    h, s = A[{pair!r}].{apply}(m[{far!r}], v[{far!r}])")
             rows.append(
                 f"    b += {problem.direct!r} * h + {problem.reaction!r} * s * {heard}  # what comes back is taken away"
             )

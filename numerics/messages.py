@@ -11,10 +11,13 @@ import numpy as np
 from quenched.theory.errors import ConvergenceError, QuenchedError
 
 from .message_code import MessageProgram, SiteProgram, identifier
+from .site_kernels import fields, fields_transposed
 from .types import Array
 
 #: Root mean square change of the means at which a run has converged.
 TOL = 1e-7
+#: Root mean square change at which a run that only has to settle does so, and sweeps before it may be given up.
+AT_REST, LOOK = 1e-4, 160
 #: Sweeps whose changes decide how a run that has not converged behaves.
 WINDOW = 40
 
@@ -60,6 +63,34 @@ class MessageRun:
     rate: float
 
 
+class Coupling:
+    """A matrix of couplings as a sweep uses it.
+
+    Attributes
+    ----------
+    matrix : array (rows, columns)
+    square : what the square of every entry is, None where they differ
+    """
+
+    def __init__(self, matrix: Array) -> None:
+        self.matrix = matrix
+        size = np.abs(matrix)
+        even = matrix.size > 0 and np.ptp(size) <= 1e-12 * np.max(size)
+        self.square = float(np.mean(size)) ** 2 if even else None
+
+    def rows(self, m: Array, v: Array) -> tuple[Array, Array]:
+        """(Σ_j A_ij m_j, Σ_j A_ij² v_j)."""
+        if self.square is None:
+            return fields(self.matrix, m, v)
+        return self.matrix @ m, np.full(len(self.matrix), self.square * np.sum(v))
+
+    def columns(self, m: Array, v: Array) -> tuple[Array, Array]:
+        """(Σ_i A_ij m_i, Σ_i A_ij² v_i)."""
+        if self.square is None:
+            return fields_transposed(self.matrix, m, v)
+        return m @ self.matrix, np.full(self.matrix.shape[1], self.square * np.sum(v))
+
+
 class Instance:
     """Message passing on one draw of the disorder.
 
@@ -90,6 +121,7 @@ class Instance:
         self.bias = {name: self._given("bias", name) for name in self.q}
         self.quadratic = {name: self._given("quadratic", name) for name in self.q}
         self.matrices = {pair: self._coupling(pair, matrices) for pair in program.pairs()}
+        self.couplings = {pair: Coupling(matrix) for pair, matrix in self.matrices.items()}
 
     # -- numbers -------------------------------------------------------------------------------------------------
     def _labels(self, site: SiteProgram) -> Array:
@@ -188,7 +220,7 @@ class Instance:
     def sweep(self, state: MessageState, damping: float = 0.0) -> MessageState:
         """One update of all populations."""
         m, v, logs, fields, widths = self.module.sweep(
-            state.m, state.v, state.old, self.matrices, self.bias, self.quadratic, self.q, self.p, self.multiplier
+            state.m, state.v, state.old, self.couplings, self.bias, self.quadratic, self.q, self.p, self.multiplier
         )
         if damping:
             m = {k: (1 - damping) * m[k] + damping * state.m[k] for k in m}
@@ -197,7 +229,8 @@ class Instance:
 
     def change(self, new: MessageState, old: MessageState) -> float:
         """Root mean square difference of the means of the units."""
-        return float(np.sqrt(np.mean(np.concatenate([new.m[k] - old.m[k] for k in self.states]) ** 2)))
+        apart = [new.m[k] - old.m[k] for k in self.states]
+        return float(np.sqrt(sum(d @ d for d in apart) / sum(len(d) for d in apart)))
 
     def run(self, state: MessageState, sweeps: int = 500, damping: float = 0.0, tol: float = TOL) -> MessageRun:
         """Sweep until the means stay where they are.
@@ -221,6 +254,26 @@ class Instance:
         behaviour = "converged" if converged else "still contracting" if rate < 1 - 2 / WINDOW else "does not settle"
         return MessageRun(state, converged, behaviour, len(changes), np.array(changes), rate)
 
+    def settles(self, rng: np.random.Generator, sweeps: int, damping: float = 0.0) -> bool:
+        """Whether a run from a weak random start comes to rest.
+
+        It is given up where the changes of the last quarter of its sweeps are no smaller than those of the quarter
+        before (looked at when the number of sweeps has doubled).
+        """
+        state, logs, look = self.start(rng), np.empty(sweeps), LOOK
+        for k in range(sweeps):
+            new = self.sweep(state, damping)
+            change, state = self.change(new, state), new
+            if not (np.isfinite(change) and change > AT_REST):
+                return bool(change <= AT_REST)
+            logs[k] = np.log(change)
+            if k + 1 == look:
+                before, last = logs[look // 2 : look].reshape(2, -1).mean(axis=1)
+                if last > before - 0.1:
+                    return False
+                look *= 2
+        return False
+
     # -- what a fixed point says -----------------------------------------------------------------------------------
     def free_entropy(self, state: MessageState, N: int) -> float:
         """Bethe free entropy per unit of N, relative to the a priori measure; right at fixed points only."""
@@ -239,11 +292,11 @@ class Instance:
     def _edge_widths(self, state: MessageState, name: str) -> Array:
         """What the couplings add to V of a population (on a sphere the multiplier stands in its place)."""
         total = np.zeros(self.sizes[name])
-        for (rows, cols), a in self.matrices.items():
+        for (rows, cols), a in self.couplings.items():
             if name == rows:
-                total += self.program.spread * (a**2 @ state.v[cols])
+                total += self.program.spread * a.rows(state.m[cols], state.v[cols])[1]
             elif name == cols:
-                total += self.program.spread * (state.v[rows] @ a**2)
+                total += self.program.spread * a.columns(state.m[rows], state.v[rows])[1]
         return total
 
     def entropy(self, state: MessageState, N: int) -> float:

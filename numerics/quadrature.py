@@ -135,3 +135,24 @@ def chebyshev(n: int) -> tuple[Array, Array]:
     matrix = np.cos(np.outer(np.arange(n), angle)) * (2 / n)
     matrix[0] /= 2
     return np.cos(angle), matrix
+
+
+@lru_cache(maxsize=128)
+def trapezoid_row(count: int) -> tuple[Array, Array]:
+    """`trapezoid` as arrays (1, count)."""
+    z, w = trapezoid(count)
+    return z[None, :], w[None, :]
+
+
+@lru_cache(maxsize=16)
+def graded_row(kinks: tuple[float, ...], width: float, levels: int) -> tuple[Array, Array]:
+    """Nodes and weights (1, n) on panels that refine towards kinks."""
+    panels = panels_from_edges(graded_edges(np.array(kinks), width, levels))
+    return panels.z.reshape(1, -1), panels.w.reshape(1, -1)
+
+
+@lru_cache(maxsize=4)
+def hermite(n: int) -> tuple[Array, Array]:
+    """Gauss–Hermite nodes and weights for a standard normal number: exact for polynomials."""
+    x, w = np.polynomial.hermite_e.hermegauss(n)
+    return x, w / np.sqrt(2 * np.pi)

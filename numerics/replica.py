@@ -6,9 +6,9 @@ refined towards the kinks of a weight where its width is small. Errors are the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from math import ceil, isfinite, log2, sqrt
 from typing import Any, cast
 
 import numpy as np
@@ -18,10 +18,11 @@ from sympy import Expr, Symbol
 from quenched.theory.errors import ConvergenceError, QuenchedError, nearest
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, TreeAverage
 
-from .quadrature import REACH, graded_edges, panels_from_edges, trapezoid
+from .quadrature import REACH, graded_row, hermite, trapezoid_row
 from .replica_cold import VARIANCE, Z, by_parts, cold_nodes
 from .replica_compile import apart, compiled
 from .replica_free import FreeAverage
+from .replica_iterate import NEAR, iterate, relative
 from .replica_labels import make_site
 from .replica_sites import Site
 from .replica_slopes import jacobian
@@ -32,8 +33,6 @@ from .types import Array, Number
 STARTS = (0.02, 0.5, 0.95)
 #: Starts for measures that only exist near full overlap (low temperatures), tried where the others fail.
 FROZEN = (0.999, 0.99999)
-#: How far Newton's method may go from a solution nearby, relative to its size.
-NEAR = 0.2
 #: Residual of a solution.
 TOL = 1e-11
 
@@ -86,6 +85,8 @@ class Evaluator:
         self.compiled: dict[Expr, Callable[[dict[Symbol, float]], float]] = {}
         self.averages: dict[Expr, Callable[[dict[Symbol, float]], float]] = {}
         self.guess: dict[Symbol, float] = {}
+        self.cache: dict[Any, tuple[tuple[Array, ...], Array]] = {}
+        self.before: dict[Any, tuple[tuple[Array, ...], Array]] = {}
 
     # -- averages --------------------------------------------------------------------------------------------
     def number(self, expr: Expr, at: dict[Symbol, float]) -> float:
@@ -129,7 +130,11 @@ class Evaluator:
                 own = [case.labels[q] for q in labels]
                 b, variance, v = fields(*numbers, *own)
                 arrays, w = self._logs(site, k, b, variance, v)
-                total += float(np.sum(case.probability * w * poly(*arrays, *own)))
+                inside = poly(*arrays, *own)
+                if not own and np.shape(inside) == w.shape:
+                    total += float(case.probability[0, 0] * np.vdot(w, inside))
+                else:
+                    total += float(np.sum(case.probability * w * inside))
             return total
 
         return call
@@ -184,43 +189,48 @@ class Evaluator:
 
     @staticmethod
     def _check(site: Site, b: Any, k: Any, v: Any) -> None:
+        if isinstance(b, float) and isinstance(k, float) and isinstance(v, float) and k >= 0 and isfinite(b + k + v):
+            return
         if not np.isfinite(b + k + v).all():
             raise ConvergenceError(f"the field of site {site.name} is not finite")
         if np.any(k < -1e-12):
             raise ConvergenceError(f"the field of site {site.name} has a negative variance {np.min(k):.3g}")
 
     def _logs(self, site: Site, case: int, b: Any, k: Any, v: Any) -> tuple[tuple[Array, ...], Array]:
-        b, k, v = (_scalar(a) for a in (b, k, v))
+        b, k, v = _scalar(b), _scalar(k), _scalar(v)
         self._check(site, b, k, v)
         key = (site.name, case, *(a.tobytes() if isinstance(a, np.ndarray) else a for a in (b, k, v)))
         if key not in self.cache:
-            z, w = self._nodes(site, case, b, np.maximum(k, 0.0), v)
-            self.cache[key] = site.logs(case, b + np.sqrt(np.maximum(k, 0.0)) * z, v), w
+            if key in self.before:
+                self.cache[key] = self.before[key]
+            else:
+                k = max(k, 0.0) if isinstance(k, float) else np.maximum(k, 0.0)
+                z, w = self._nodes(site, case, b, k, v)
+                self.cache[key] = site.logs(case, b + np.sqrt(k) * z, v), w
         return self.cache[key]
 
     def _nodes(self, site: Site, case: int, b: Any, k: Any, v: Any) -> tuple[Array, Array]:
         """Nodes (1, z) for a Gaussian field of mean b and variance k."""
-        if np.all(k <= 0):
+        most, width = (k if isinstance(k, float) else np.max(k)), (v if isinstance(v, float) else np.min(v))
+        if most <= 0:
             return np.zeros((1, 1)), np.ones((1, 1))
-        root, width = np.sqrt(np.max(k)), np.min(v)
+        root = sqrt(most)
         if site.kind == "channel" and site.edges(case) and width < 0.3 * root**2:
             if isinstance(b, float) and isinstance(k, float):
-                at = (np.array(site.edges(case)) - b) / root
-                panels = panels_from_edges(graded_edges(at, 0.5 / self.fine, levels=26 if v < 1e-4 * k else 14))
-                return panels.z.reshape(1, -1), panels.w.reshape(1, -1)
-            count = int(self.fine * min(max(140.0, 6 * REACH * root / np.sqrt(max(width, 1e-9))), 20000))
+                at = tuple((e - b) / root for e in site.edges(case))
+                return graded_row(at, 0.5 / self.fine, 26 if v < 1e-4 * k else 14)
+            count = self.fine * min(max(140.0, 6 * REACH * root / sqrt(max(width, 1e-9))), 20000)
         elif site.gaussian(case):
             x, w = hermite(12)
             return x[None, :], w[None, :]
         else:
-            count = int(self.fine * min(max(300, 2 * REACH * root / 0.2), 20000))
-        z, w = trapezoid(count | 1)
-        return z[None, :], w[None, :]
+            count = self.fine * min(max(300.0, 2 * REACH * root / 0.2), 20000)
+        return trapezoid_row(int(2 ** (ceil(8 * log2(count)) / 8)) | 1)  # few different grids, which are remembered
 
     # -- the saddle ------------------------------------------------------------------------------------------
     def point(self, x: Array) -> dict[Symbol, float]:
         """All symbols at the unknowns x, multipliers solved for."""
-        self.cache: dict[Any, tuple[tuple[Array, ...], Array]] = {}
+        self.before, self.cache = self.cache, {}  # of the last point too: differences move one field at a time
         at = self.base | dict(zip(self.unknowns, map(float, x), strict=True)) | dict.fromkeys(self.multipliers, 1.0)
         for lam, average, value in self.problem.constraints:
             at[lam] = self._multiplier(lam, average, self.number(value, at), at)
@@ -254,13 +264,6 @@ class Evaluator:
         return out | {name: self.number(expr, at) for name, expr in self.problem.observables}
 
 
-@lru_cache(maxsize=4)
-def hermite(n: int) -> tuple[Array, Array]:
-    """Gauss–Hermite nodes and weights for a standard normal number: exact for polynomials."""
-    x, w = np.polynomial.hermite_e.hermegauss(n)
-    return x, w / np.sqrt(2 * np.pi)
-
-
 def _scalar(value: Any) -> Any:
     """A number, or an array over labels where the numbers differ."""
     if not isinstance(value, np.ndarray):
@@ -269,27 +272,12 @@ def _scalar(value: Any) -> Any:
 
 
 # -- one branch ----------------------------------------------------------------------------------------------------
-def iterate(
-    ev: Evaluator, x: Array, sweeps: int = 400, damping: float = 0.5, known: Sequence[Array] = ()
-) -> tuple[Array, int] | None:
-    """Damped iteration until changes are small enough for Newton's method; None where it runs into a known saddle."""
-    for k in range(sweeps):
-        new = ev.update(x)
-        change = _size(new - x, x)
-        if change < 1e-4:
-            return new, k
-        if change < 1e-2 and any(_size(new - other, other) < min(1e-2, 5 * change) for other in known):
-            return None
-        x = damping * x + (1 - damping) * new
-    return x, sweeps
-
-
 def newton(ev: Evaluator, x: Array, steps: int = 30) -> tuple[Array, float, int, Array]:
     """Newton steps with step halving: (x, residual, steps, Jacobian of the map)."""
     value = ev.update(x)
     history = []
     for k in range(steps):
-        size = _size(value - x, x)
+        size = relative(value - x, x)
         history.append(size)
         slope = jacobian(ev, x, value)
         if size < TOL or (k > 3 and size < 1e-9 and size > history[-2] / 2):
@@ -303,7 +291,7 @@ def newton(ev: Evaluator, x: Array, steps: int = 30) -> tuple[Array, float, int,
                 there = ev.update(trial)
             except (ConvergenceError, ValueError):
                 continue
-            if np.all(np.isfinite(there)) and _size(there - trial, trial) < size:
+            if np.all(np.isfinite(there)) and relative(there - trial, trial) < size:
                 break
         else:
             break
@@ -330,10 +318,6 @@ def reach(ev: Evaluator, x: Array) -> tuple[Array, float, int, Array]:
             return (jacobian(ev, u * unit, ev.update(u * unit)) - np.eye(len(u))) * unit / unit[:, None]
 
         return newton(ev, root(residual, x / unit, jac=slope, method="hybr").x * unit)
-
-
-def _size(residual: Array, x: Array) -> float:
-    return float(np.max(np.abs(residual) / (1 + np.abs(x)), initial=0.0))
 
 
 def starts(problem: ReplicaProblem, levels: tuple[float, ...] = STARTS) -> Iterator[Array]:
@@ -427,7 +411,7 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
         except (ConvergenceError, ValueError) as stop:
             failures.append(stop if isinstance(stop, ConvergenceError) else ConvergenceError(str(stop)))
             continue
-        if not any(_size(x - other, x) < 1e-6 for other, _, _, _ in found):
+        if not any(relative(x - other, x) < 1e-6 for other, _, _, _ in found):
             found.append((x, residual, sweeps + steps, slope))
     if not found:
         at = ", ".join(f"{s} = {v:g}" for s, v in values.items())
@@ -530,7 +514,7 @@ def _follow(
         try:
             near = np.array(seen[0].x)
             state = solve_replica(problem, values, near).state
-            if state.label == seen[0].label and _size(np.array(state.x) - near, near) < NEAR:
+            if state.label == seen[0].label and relative(np.array(state.x) - near, near) < NEAR:
                 return state
         except ConvergenceError:
             pass

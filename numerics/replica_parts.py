@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +34,11 @@ class Part:
 
 def parts_of(weight: Expr) -> list[Part]:
     """Intervals of a weight in `X` between its kinks."""
+    return list(_parts_of(weight))
+
+
+@lru_cache(maxsize=512)
+def _parts_of(weight: Expr) -> tuple[Part, ...]:
     edges = [-np.inf, *kinks(weight), np.inf]
     out = []
     for lo, hi in pairwise(edges):
@@ -45,7 +51,7 @@ def parts_of(weight: Expr) -> list[Part]:
             out.append(Part(lo, hi, (c[0], c[1], 2 * c[2])))
         else:
             out.append(Part(lo, hi, None, lambdify(X, exponent, "scipy")))
-    return out
+    return tuple(out)
 
 
 def arguments(weight: Expr) -> set[Expr]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr, logsumexp
+from scipy.special import expit, log_ndtr, logsumexp
 from sympy import Symbol
 
 from quenched.theory.errors import ConvergenceError
@@ -34,6 +35,12 @@ class Case:
     probability: Array
     parts: tuple[Part, ...]
 
+    @cached_property
+    def edges(self) -> tuple[float, ...]:
+        """Finite ends of the parts."""
+        ends = {float(e) for p in self.parts for end in (p.lo, p.hi) for e in np.ravel(end)}
+        return tuple(sorted(e for e in ends if np.isfinite(e)))
+
 
 @dataclass(frozen=True)
 class Site:
@@ -47,14 +54,12 @@ class Site:
 
     def edges(self, case: int) -> tuple[float, ...]:
         """Finite ends of the pieces of a weight."""
-        ends = [np.ravel(e) for p in self.cases[case].parts for e in (p.lo, p.hi)]
-        found = np.concatenate(ends)
-        return tuple(np.unique(found[np.isfinite(found)]))
+        return self.cases[case].edges
 
     def gaussian(self, case: int) -> bool:
         """Whether the site is Gaussian, so that L is quadratic in its field."""
         parts = self.cases[case].parts
-        return len(parts) == 1 and parts[0].c is not None and not len(self.edges(case))
+        return len(parts) == 1 and parts[0].c is not None and not self.edges(case)
 
     def logs(self, case: int, b: Array, v: Any) -> tuple[Array, Array, Array]:
         """(L, ∂_b L, ∂_b² L) at fields b and coefficient V."""
@@ -71,8 +76,12 @@ def log_mass(a: Array, b: Array) -> Array:
         return top + np.log1p(-np.exp(np.minimum(bottom - top, 0.0)))
 
 
-def truncated(a: Array, b: Array) -> tuple[Array, Array, Array]:
+def truncated(a: Any, b: Any) -> tuple[Array, Array, Array]:
     """(log mass, mean, variance − 1) of a standard normal number between a and b."""
+    if np.ndim(a) == 0 and a == -np.inf:  # half-lines are common, and need half the work
+        return _tail(b, -1.0) if np.ndim(b) or b < np.inf else (np.zeros(1), np.zeros(1), np.zeros(1))
+    if np.ndim(b) == 0 and b == np.inf:
+        return _tail(a, 1.0)
     mass = log_mass(a, b)
     with np.errstate(over="ignore", invalid="ignore"):
         low = np.exp(-0.5 * a * a - 0.5 * LOG2PI - mass)
@@ -82,10 +91,23 @@ def truncated(a: Array, b: Array) -> tuple[Array, Array, Array]:
     return mass, mean, edge - mean**2
 
 
+def _tail(a: Array, side: float) -> tuple[Array, Array, Array]:
+    """The same above (side = 1) or below (−1) finite a."""
+    mass = log_ndtr(-side * a)
+    with np.errstate(over="ignore"):
+        mean = side * np.exp(-0.5 * a * a - (0.5 * LOG2PI + mass))
+        return mass, mean, (a - mean) * mean
+
+
 def mixture(logs: list[Array], means: list[Array], excess: list[Array]) -> tuple[Array, Array, Array]:
     """(log of the sum, mean, variance − 1) of a mixture of parts."""
     if len(logs) == 1:
         return logs[0], means[0], excess[0]
+    if len(logs) == 2 and min(np.min(logs[0]), np.min(logs[1])) > -np.inf:
+        gap, apart = logs[1] - logs[0], means[1] - means[0]
+        share = expit(gap)
+        more = excess[0] + share * (excess[1] - excess[0]) + share * (1 - share) * apart**2
+        return np.logaddexp(logs[0], logs[1]), means[0] + share * apart, more
     top = logs[0]
     for other in logs[1:]:
         top = np.maximum(top, other)
@@ -100,31 +122,41 @@ def mixture(logs: list[Array], means: list[Array], excess: list[Array]) -> tuple
     return np.asarray(total), np.asarray(mean), np.asarray(spread)
 
 
+def _scaled(end: Any, centre: Any, width: Any) -> Any:
+    """An end of a piece in units of a width from a centre; an infinite one stays a number."""
+    return end if np.ndim(end) == 0 and abs(end) == np.inf else (end - centre) / width
+
+
 def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:
     """L = ln ∫Dy f(b + √V y) with derivatives in b."""
     if np.ndim(v) == 0 and -1e-11 < v <= 0:
         v = 1e-15  # rounding of overlaps next to 1
-    if np.any(v <= 0):
+    if (v <= 0) if np.ndim(v) == 0 else np.any(v <= 0):
         raise ConvergenceError(f"the local field of {name} has no width left (V = {np.min(v):.3g})")
     root = np.sqrt(v)
     logs: list[Array] = []
     means: list[Array] = []
     excess: list[Array] = []
     for part in parts:
-        lo, hi = (part.lo - b) / root, (part.hi - b) / root
+        lo, hi = _scaled(part.lo, b, root), _scaled(part.hi, b, root)
         if part.c is None:
             assert part.smooth is not None
             found = _integrated(part.smooth, b, root, lo, hi)
         else:
             c0, c1, c2 = part.c
+            if np.ndim(c1) == np.ndim(c2) == 0 and c1 == c2 == 0 and np.ndim(lo) + np.ndim(hi):
+                mass, mean, more = truncated(lo, hi)
+                for target, array in zip((logs, means, excess), (c0 + mass, mean, more), strict=True):
+                    target.append(array)
+                continue
             a = 1 - c2 * v
-            if np.any(a <= 0):
+            if (a <= 0) if np.ndim(a) == 0 else np.any(a <= 0):
                 raise ConvergenceError(f"the weight of {name} outgrows its local field (V = {np.max(v):.3g})")
             shift, width = root * (c1 + c2 * b) / a, 1 / np.sqrt(a)
             if np.all(np.isinf(lo)) and np.all(np.isinf(hi)):
                 mass, mean, more = 0 * b, 0 * b, 0 * b
             else:
-                mass, mean, more = truncated((lo - shift) / width, (hi - shift) / width)
+                mass, mean, more = truncated(_scaled(lo, shift, width), _scaled(hi, shift, width))
             value = c0 + c1 * b + c2 * b * b / 2 + a * shift**2 / 2 - 0.5 * np.log(a) + mass
             found = value, shift + width * mean, width**2 * more + (width**2 - 1)
         for target, array in zip((logs, means, excess), found, strict=True):
@@ -161,14 +193,14 @@ def state(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, 
         if part.lo is part.hi or (np.isscalar(part.lo) and part.lo == part.hi):
             assert part.c is not None
             s: Any = part.lo
-            found: Any = (part.c[0] + b * s + v * s * s / 2 + zero, zero + s, zero - 1.0)
+            found: Any = ((part.c[0] + v * (s * s / 2)) + b * s, zero + s, zero - 1.0)
         elif part.c is not None and np.all(part.c[2] + v < 0):
             c0, c1, c2 = part.c
             a = -(c2 + v)
             centre, width = (c1 + b) / a, 1 / np.sqrt(a)
-            mass, mean, more = truncated((part.lo - centre) / width, (part.hi - centre) / width)
+            mass, mean, more = truncated(_scaled(part.lo, centre, width), _scaled(part.hi, centre, width))
             value = c0 + a * centre**2 / 2 + 0.5 * (LOG2PI - np.log(a)) + mass
-            found = value, centre + width * mean, width**2 * (1 + more) - 1
+            found = value, centre + width * mean, width**2 * (1 + more) - 1 + zero
         else:
             found = _over_interval(part, b, v, name)
         for target, array in zip((logs, means, excess), found, strict=True):

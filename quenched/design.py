@@ -209,8 +209,14 @@ def design_of(
     else:
         tier = module.QUICK if quick else module.FULL
     settings = {**tier, **given}
-    also = () if given.keys() & {"sizes", "route"} else settings.get("also", ())
+    also = () if given.keys() & {"sizes", "route"} else _asked(settings.get("also", ()), given.get("only", ()))
     settings.pop("also", None)
+    elsewhere = {n for d in also if d.get("called") == "{}" for n in d["only"]}
+    if elsewhere and "only" in given:
+        settings["only"] = tuple(n for n in given["only"] if n not in elsewhere)
+        if not settings["only"]:  # nothing is left for the first simulation
+            settings = {"trials": settings["trials"], **{k: v for k, v in also[-1].items() if k != "called"}}
+            also = also[:-1]
     sizes, trials = tuple(settings.pop("sizes")), settings.pop("trials")
     return StaticDesign(sizes, trials, settings, also=tuple(_further(d, trials) for d in also))
 
@@ -224,6 +230,12 @@ def _near(model: Any, solution: Solution) -> int | None:
     heads = tuple(f"m_{r.matrix.name}_" for r in getattr(model, "rows", ()))
     names = [n for n in solution.names if n.startswith(heads)] if heads else []
     return sum(abs(float(solution[n])) > OVERLAP for n in names) or None
+
+
+def _asked(further: Sequence[Mapping[str, Any]], only: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
+    """Further simulations of the observables that are asked for."""
+    cut = [d if not only else {**d, "only": tuple(n for n in d["only"] if n in only)} for d in further]
+    return tuple(d for d in cut if d["only"])
 
 
 def _further(settings: Mapping[str, Any], trials: int) -> StaticDesign:

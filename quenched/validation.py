@@ -326,7 +326,7 @@ def compared(model: Any, measured: list[str], meaning: Mapping[str, str] | None 
     declared = [n for n in known if n in measured]
     declared += [n for n in measured if (meaning or {}).get(n) in known]
     if declared:
-        return declared
+        return list(dict.fromkeys(declared))
     if not hasattr(model, "eqs"):
         return measured
     standard = [n for n in measured if n.endswith("0") or n.startswith("mean_") or n == "lyapunov"]

@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sympy import Abs, Heaviside, symbols
+from sympy import Abs, Heaviside, Symbol, sign, symbols
 
-from quenched import Field, Gibbs, Iid, Ising, Population, QuenchedError, catalogue, derive, simulate, units, validate
+from quenched import (
+    Critical,
+    Empirical,
+    Entropy,
+    Field,
+    FreeEntropy,
+    Gibbs,
+    Growth,
+    Iid,
+    Ising,
+    Normal,
+    Population,
+    Quenched,
+    QuenchedError,
+    Uniform,
+    catalogue,
+    derive,
+    simulate,
+    units,
+    validate,
+)
 from quenched.replica_mutants import REPLICA_MUTANTS
+from quenched.validate import gibbs_routes, simulate_gibbs
+from quenched.validate.exact_counts import ln_count
+from quenched.validate.gibbs_system import Chain
+from quenched.validate.message_threshold import change_of, is_threshold
+from quenched.validate.statistics import half_point, pseudo_values
+
+ALPHA, KAPPA = Symbol("alpha", positive=True), Symbol("kappa", real=True)
+PATTERNS = Population("pattern", fraction=ALPHA)
+
+
+def constraints() -> Gibbs:
+    """The declaration of the system without its observables."""
+    w, xi = Field("w"), Iid("xi", Ising(), over=(PATTERNS, units))
+    return Gibbs({w: Ising()}, weight=Heaviside(xi @ w - KAPPA))
 
 
 def system() -> Gibbs:
@@ -108,27 +143,105 @@ def test_realisations_average_draws_and_know_their_alignment() -> None:
 
 @pytest.mark.slow
 def test_messages_cease_to_converge_at_the_instability() -> None:
-    """Most instances converge below the instability, few above; N = 600, 10 instances."""
-    theory = derive(system()).instance()
-    share = {
-        alpha: np.mean([theory.run(600, 5, k, alpha=alpha, kappa=0).run.converged for k in range(10)])
-        for alpha in (0.9, 1.1)
-    }
-    assert share[0.9] > 0.7
-    assert share[1.1] < 0.3
+    """Half-points of the largest ratio at which messages converge, against the law of N^(−1/3), and a mistake."""
+    model = constraints().observe(alpha_BP=Critical(ALPHA, Growth() - 1))
+    how = {"seed": 0, "alpha": 0.9, "kappa": 0, "workers": 1, "store": False}
+    runs = [simulate(model, N=N, trials=60, only=("alpha_BP",), **how) for N in (100, 200, 400)]
+    for run in runs:
+        assert 0.95 < float(run["alpha_BP"].mean[0]) < 1.05
+        assert np.quantile(run["alpha_BP"].parts, 0.05) > 0.8  # type: ignore[arg-type]
+    right = validate(model, data=runs, quick=True, alpha=0.9)
+    assert right.verdict != "disagree", right
+    assert right["alpha_BP"].worst.theory == pytest.approx(1.01465, abs=6e-6)
+    wrong = derive(model).mutate("averaged-before-squared")
+    assert validate(model, theory=wrong, data=runs, quick=True, alpha=0.9).verdict == "disagree"
+
+
+def test_thresholds_are_searched_for_by_themselves() -> None:
+    with pytest.raises(QuenchedError, match="by itself"):
+        simulate(system(), N=100, trials=2, only=("alpha_BP", "q"), route="messages", store=False)
+    run = simulate(system(), N=20, trials=2, store=False, route="messages", workers=1)
+    assert "only=('alpha_BP',)" in run.unmeasured["alpha_BP"]
+    assert is_threshold(Critical(ALPHA, 1 - Growth()))
+    assert not is_threshold(Critical(ALPHA, Growth()))
+
+
+@pytest.mark.parametrize(("edge", "start"), [(30, 3), (30, 50), (3, 50), (57, 0)])
+def test_search_finds_where_a_behaviour_changes(edge: int, start: int) -> None:
+    assert change_of(lambda k: k < edge, start, 60) == (edge - 1, edge)
+    assert change_of(lambda k: k >= edge, start, 60) == (edge - 1, edge)
+    assert change_of(lambda k: True, start, 60) is None
+
+
+def test_half_points_have_the_error_of_a_robust_mean() -> None:
+    """Against the median and its error on skewed numbers."""
+    rng = np.random.default_rng(0)
+    rows = np.where(rng.random(4000) < 0.9, rng.normal(1, 0.05, 4000), rng.uniform(0, 1, 4000))
+    found = pseudo_values(half_point, rows[:, None])
+    error = float(found.std() / np.sqrt(len(found)))
+    assert float(half_point(rows[:, None])[0]) == pytest.approx(np.median(rows), abs=0.003)
+    resampled = [half_point(rng.choice(rows, 4000)[:, None])[0] for _ in range(100)]
+    assert error == pytest.approx(np.std(resampled), rel=0.3)
+
+
+# -- counts --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("law", [Ising(), Normal(0, 1)])
+def test_counts_equal_sums_over_states(law: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two halves against each other, and a Gray code; with a margin, and with weights of three values."""
+    w, z = Field("w"), Quenched("z", Uniform(-1, 1), over=PATTERNS)
+    xi = Iid("xi", law, over=(PATTERNS, units))
+    for prior in (Ising(), Empirical(-1, 0, 1)):
+        model = Gibbs({w: prior}, weight=Heaviside(sign(z) * (xi @ w) - KAPPA - z / 5))
+        model.observe(S=Entropy(), phi=FreeEntropy())
+        how = {"N": 9, "trials": 3, "alpha": 1 / 3, "kappa": -0.2, "route": "enumerate", "workers": 1, "store": False}
+        fast = simulate(model, **how)
+        with monkeypatch.context() as patch:
+            patch.setattr(gibbs_routes, "ln_count", lambda *_: None)
+            slow = simulate(model, **how)
+        for name in ("S", "phi"):
+            assert np.allclose(fast[name].values, slow[name].values, atol=1e-12)
+
+
+def test_states_on_a_step_are_left_to_the_general_sum() -> None:
+    """Sums of an even number of signs vanish: such states count half."""
+    how = {"seed": 0, "N": 8, "alpha": 0.25, "kappa": 0, "route": "enumerate", "workers": 1, "store": False}
+    task = simulate_gibbs.prepare(system(), 8, 0, {"alpha": 0.25, "kappa": 0}, route="enumerate").task
+    assert ln_count(Chain(task.system()), 2**12) is None  # type: ignore[attr-defined]
+    assert np.isfinite(simulate(system(), trials=2, **how)["S"].values).all()
+
+
+@pytest.mark.slow
+def test_counts_at_their_own_ratios_agree() -> None:
+    """6/15, 8/19 and 9/23 constraints a weight; a draw without any solution is told."""
+    how = {"seed": 0, "draws": 4, "only": ("S",), "route": "enumerate", "alpha": 0.4, "workers": 1, "store": False}
+    runs = [simulate(system(), N=N, trials=160, **how) for N in (15, 19, 23)]
+    for run, entropy in zip(runs, (0.396455, 0.379509, 0.403407), strict=True):
+        assert float(run["S"].mean[0]) == pytest.approx(entropy, abs=3 * float(run["S"].error[0]))
+        assert "ln 0" in run["empty"].estimator.vanishes
+    right = validate(system(), data=runs, quick=True, alpha=0.4)
+    assert right.verdict == "agree", right
+    wrong = derive(system()).mutate("overlap-terms-dropped")
+    assert validate(system(), theory=wrong, data=runs, quick=True, alpha=0.4).verdict == "disagree"
 
 
 # -- verdicts ------------------------------------------------------------------------------------------------------
-def test_quick_verdict() -> None:
-    agreement = validate(system(), quick=True, ci=True, workers=1, store=False)
-    assert agreement.verdict == "agree"
+@pytest.fixture(scope="module")
+def runs() -> list[Any]:
+    """Fixed points of messages at the declared point, for all verdicts on them."""
+    how = {"trials": 240, "seed": 0, "route": "messages", "workers": 1, "store": False}
+    return [simulate(system(), N=N, **how) for N in (250, 500, 1000)]
+
+
+def test_quick_verdict(runs: list[Any]) -> None:
+    agreement = validate(system(), data=runs, quick=True, ci=True)
+    assert agreement.verdict == "agree", agreement
     assert {row.name for row in agreement.points[0].rows} == {"q", "S", "growth"}
 
 
 @pytest.mark.slow
 def test_small_systems_are_counted_beside_large_ones(tmp_path: Path) -> None:
     """Message passing on hundreds of weights and exact counts of 9 to 15, at their own ratios, in one verdict."""
-    how = {"alpha": 0.3, "quick": True, "workers": 1, "store": tmp_path}
+    how = {"alpha": 0.3, "quick": True, "workers": 1, "store": tmp_path, "only": ("q", "S", "growth"), "trials": 200}
     right = validate(system(), **how)
     assert right.verdict == "agree", right
     row = right["S (counted)"]
@@ -140,9 +253,9 @@ def test_small_systems_are_counted_beside_large_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", REPLICA_MUTANTS)
-def test_mistakes_are_rejected(name: str) -> None:
+def test_mistakes_are_rejected(name: str, runs: list[Any]) -> None:
     wrong = derive(system()).mutate(name)
-    agreement = validate(system(), theory=wrong, quick=True, ci=True, workers=1)
+    agreement = validate(system(), theory=wrong, data=runs, quick=True, ci=True)
     assert agreement.verdict == "disagree", agreement.reason
 
 

@@ -114,6 +114,7 @@ class Gibbs:
             raise QuenchedError(f"{node.landscape} is read by states of two populations: make one for each")
 
     def _collect(self) -> None:
+        self._keys: dict[tuple[tuple[str, Expr], ...], str] = {}
         nodes = self._nodes()
         self.fields: tuple[Field, ...] = tuple(self.priors)
         self.matrices: tuple[RandomMatrix, ...] = tuple(matrices_of(*nodes))
@@ -125,6 +126,12 @@ class Gibbs:
 
     def key(self) -> str:
         """Content key: 64 hexadecimal digits, equal in every process for equal declarations."""
+        known = tuple(self.observables.items())  # all that may change; solutions ask for the key every time
+        if known not in self._keys:
+            self._keys[known] = self._key()
+        return self._keys[known]
+
+    def _key(self) -> str:
         priors = [f"{canonical(x)}:{canonical(law)}" for x, law in self.priors.items()]
         rest = [f"{name}:{canonical(expr)}" for name, expr in sorted(self.observables.items())]
         rest += [f"start:{canonical(x)}" for x in self.starts]

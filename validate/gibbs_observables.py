@@ -14,6 +14,7 @@ from quenched.theory.landscape import Height
 from quenched.theory.observables import Functional, Mean, SpinGlassSusceptibility
 from quenched.validate.emit import array_code
 from quenched.validate.gibbs_code import outer, without_copy
+from quenched.validate.message_threshold import is_threshold
 
 if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs
@@ -114,6 +115,8 @@ def _place(out: Measured, node: Node) -> int:
 def _node(writer: ProgramWriter, leaf: Any) -> Node:
     if isinstance(leaf, SpinGlassSusceptibility):
         return Node(functional=type(leaf).__name__, parameter=leaf.field.name)
+    if is_threshold(leaf):
+        return Node(functional="Threshold", parameter=str(leaf.parameter))
     if isinstance(leaf, Functional):
         parameter = str(leaf.args[0]) if leaf.args else ""
         return Node(functional=type(leaf).__name__, parameter=parameter)

@@ -339,7 +339,7 @@ class ProgramWriter:
         rest = (inside - sign * u).expand()
         if depends(sign) or depends(rest):
             return None
-        return self.function(sign, "s"), self.function(-rest, "o")
+        return self.function(sign, "sign"), self.function(-rest, "offset")
 
     def _field(self, f: Field) -> StateField:
         law = self.model.priors[f]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
+from quenched.validate.exact_counts import ln_count
 from quenched.validate.gibbs_observables import Node
 from quenched.validate.gibbs_system import Chain, State, System, every_state, quadratic_part
 
@@ -108,6 +109,10 @@ def enumerated(system: System, nodes: Sequence[Node]) -> Array:
         None has positive weight.
     """
     chain = Chain(system)
+    wanted = [node.functional for node in nodes if node.functional or node.products]
+    counted = ln_count(chain, MOST_STATES) if set(wanted) <= {"Entropy", "FreeEntropy"} else None
+    if counted is not None:
+        return _of_count(system, nodes, *counted)
     sums = _Sums(system, factors_of(nodes), glassy(system, nodes))
     every_state(chain, sums.visit, MOST_STATES)
     if sums.top == -np.inf:
@@ -127,6 +132,14 @@ def enumerated(system: System, nodes: Sequence[Node]) -> Array:
         if node.functional in named:
             out[k] = named[node.functional] / system.place[1]
     return out
+
+
+def _of_count(system: System, nodes: Sequence[Node], ln: float, prior: float) -> Array:
+    """The same of states that meet constraints, from their number."""
+    if ln == -np.inf:
+        raise NoState
+    named = {"Entropy": ln, "FreeEntropy": ln + prior}
+    return np.array([named[n.functional] / system.place[1] if n.functional in named else np.nan for n in nodes])
 
 
 class _Sums:

@@ -79,6 +79,10 @@ class MessageExperiment:
         found = instance or self.instance()
         return found.solve(self.stream("messages"), sweeps=self.sweeps, damping=self.damping)
 
+    def settles(self) -> bool:
+        """Whether messages converge from a weak random start; given up where they do not get closer to it."""
+        return self.instance().settles(self.stream("messages"), self.sweeps, self.damping)
+
     def realise(self) -> dict[str, Array]:
         """What the fixed point says; NaN where there is none."""
         instance = self.instance()

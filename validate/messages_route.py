@@ -23,6 +23,8 @@ from quenched.validate.emit import array_code
 from quenched.validate.estimators import Estimator
 from quenched.validate.experiment import Prepared
 from quenched.validate.message_passing import WARM_UP, MessageExperiment, experiment
+from quenched.validate.message_threshold import estimator as threshold_estimator
+from quenched.validate.message_threshold import is_threshold, threshold_experiment, thresholds
 from quenched.validate.program import load
 from quenched.validate.quantities import Numbers
 
@@ -126,8 +128,14 @@ def prepare_messages(
     """
     problem = messages_of(model)
     numbers = Numbers(model.values(values), N)
-    task = experiment(model, problem, N, seed, values, **settings)
-    source, formulas, missing = _functions(model, problem)
+    only = settings.get("only", ())
+    searched = tuple(name for name in thresholds(model) if name in only)
+    if searched:
+        if set(only) != set(searched):
+            raise QuenchedError(f"{searched[0]} is searched for by itself: ask for other observables in another run")
+        return _searched(model, problem, N, seed, values, numbers, searched)
+    task = experiment(model, problem, N, seed, values)
+    source, formulas, missing = _functions(model, problem, only)
     if not formulas:
         raise NotCovered(f"nothing to read off messages: {'; '.join(f'{n}: {r}' for n, r in missing.items())}")
     measured = MeasuredMessages(task, source, tuple(formulas.items()))
@@ -137,13 +145,38 @@ def prepare_messages(
     estimators[UNSETTLED] = (_unsettled(), None)
     return Prepared(
         task=measured,
-        identity={"model": model.key(), "version": _version(), "route": "messages", "task": measured.number(0)},
+        identity=_identity(model, measured.number(0)),
         observables=estimators,
         parameters={p.name: numbers(p) for p in model.parameters},
         sizes={p.name: numbers.size(p) for p in model.populations},
         settings={"route": "messages", "sweeps": task.sweeps},
         unmeasured=missing,
     )
+
+
+def _searched(
+    model: Gibbs,
+    problem: MessageProblem,
+    N: int,
+    seed: int,
+    values: Mapping[Any, Any],
+    numbers: Numbers,
+    names: tuple[str, ...],
+) -> Prepared:
+    """Where messages cease to converge on instances."""
+    task = threshold_experiment(model, problem, N, seed, values, names)
+    return Prepared(
+        task=task,
+        identity=_identity(model, task),
+        observables={s.name: (threshold_estimator(s.name, s.parameter), None) for s in task.searches},
+        parameters={p.name: numbers(p) for p in model.parameters},
+        sizes={p.name: numbers.size(p) for p in model.populations},
+        settings={"route": "messages", "sweeps": task.searches[0].tasks[0].sweeps},
+    )
+
+
+def _identity(model: Gibbs, task: Any) -> dict[str, Any]:
+    return {"model": model.key(), "version": _version(), "route": "messages", "task": task}
 
 
 @lru_cache(maxsize=64)
@@ -159,7 +192,9 @@ def messages_of(model: Gibbs) -> MessageProblem:
 
 
 # -- observables ---------------------------------------------------------------------------------------------------
-def _functions(model: Gibbs, problem: MessageProblem) -> tuple[str, dict[str, str], dict[str, str]]:
+def _functions(
+    model: Gibbs, problem: MessageProblem, only: tuple[str, ...] = ()
+) -> tuple[str, dict[str, str], dict[str, str]]:
     """(source, observable → function, observable → why not)."""
     from quenched.validate.gibbs_observables import standard
 
@@ -167,6 +202,11 @@ def _functions(model: Gibbs, problem: MessageProblem) -> tuple[str, dict[str, st
     formulas: dict[str, str] = {}
     missing: dict[str, str] = {}
     for name, expr in (model.observables or standard(model)).items():
+        if only and name not in only:
+            continue
+        if is_threshold(expr):
+            missing[name] = f"it takes a search on every instance: ask for it with only=({name!r},)"
+            continue
         try:
             parts += _observable(len(formulas), expr, problem)
         except NotCovered as stop:
@@ -260,9 +300,9 @@ def _version() -> str:
     import inspect
 
     from quenched.numerics import messages, site_kernels
-    from quenched.validate import message_passing, sampling
+    from quenched.validate import message_passing, message_threshold, sampling
 
     code = hashlib.sha256()
-    for module in (sampling, message_passing, messages, site_kernels):
+    for module in (sampling, message_passing, message_threshold, messages, site_kernels):
         code.update(inspect.getsource(module).encode())
     return code.hexdigest()[:16]

@@ -33,6 +33,7 @@ from quenched.validate.gibbs_observables import Measured, Node, measured
 from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
 from quenched.validate.gibbs_routes import MOST_STATES, NoState, Schedule, enumerated, gaussian, sampled
 from quenched.validate.gibbs_system import System
+from quenched.validate.message_threshold import SIZES, thresholds
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.random_functions import FunctionSpec, function_spec
 from quenched.validate.sampling import MatrixSpec, VectorSpec
@@ -193,13 +194,13 @@ def prepare(
     numbers = Numbers(model.values(values), N)
     program, what = _written(model)
     cold = model.cold
-    sizes = {p.name: numbers.size(p) for p in _populations(model)}
+    sizes = {p.name: numbers.size(p) for p in model.populations}
     used = {name: n for name, (_, n) in sizes.items()}
     chosen = _route(program, what, used, route)
     if chosen == "messages":
         from quenched.validate.messages_route import prepare_messages
 
-        return prepare_messages(model, N, seed, values, {})
+        return prepare_messages(model, N, seed, values, {"only": only})
     missing = {n: _reason(chosen, what, n) for n in what.formulas if _reason(chosen, what, n)}
     wanted = set(only or what.formulas)
     kept = {name: function for name, function in what.formulas.items() if name in wanted - set(missing)}
@@ -240,7 +241,7 @@ def prepare(
     if chosen == "monte carlo":
         estimators[EQUILIBRIUM] = (_equilibrium(), np.arange(3.0))
     if chosen == "enumerate":
-        estimators[EMPTY] = (Estimator(EMPTY, "draws without a state of positive weight, drawn again"), None)
+        estimators[EMPTY] = (_empty(), None)
     return Prepared(
         task=experiment,
         identity={"model": model.key(), "version": _version(), "task": replace(experiment, realisation=0)},
@@ -250,10 +251,6 @@ def prepare(
         settings={"route": chosen, **_settings(chosen, experiment)},
         unmeasured={**what.unmeasured, **missing},
     )
-
-
-def _populations(model: Gibbs) -> list[Any]:
-    return list(model.populations)
 
 
 @lru_cache(maxsize=64)
@@ -279,7 +276,7 @@ def _route(program: GibbsProgram, what: Measured, sizes: Mapping[str, int], want
     functionals = {node.functional for node in what.nodes}
     if functionals & {"Margin", "Capacity"}:
         return "programme"
-    if "Growth" in functionals and not _reads_couplings(program, what):
+    if functionals & {"Growth", "Threshold"} and not _reads_couplings(program, what):
         return "messages"
     if program.quadratic:
         return "gaussian"
@@ -367,6 +364,15 @@ def _equilibrium() -> Estimator:
     )
 
 
+def _empty() -> Estimator:
+    return Estimator(
+        EMPTY,
+        "draws without a state of positive weight, drawn again",
+        bias="means of logarithms are over the other draws",
+        vanishes="many draws have no state at all, ln 0, and are left out of the means: use fewer constraints",
+    )
+
+
 def _settings(route: str, experiment: GibbsExperiment) -> dict[str, Any]:
     if route != "monte carlo":
         return {}
@@ -386,10 +392,10 @@ def _version() -> str:
     import inspect
     from importlib.metadata import PackageNotFoundError, version
 
-    from quenched.validate import gibbs_routes, gibbs_system, random_functions, sampling
+    from quenched.validate import exact_counts, gibbs_routes, gibbs_system, random_functions, sampling
 
     code = hashlib.sha256()
-    for module in (sampling, random_functions, gibbs_routes, gibbs_system):
+    for module in (sampling, random_functions, exact_counts, gibbs_routes, gibbs_system):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"
@@ -418,11 +424,17 @@ def tier(
 ) -> dict[str, Any]:
     """Sizes, trials and settings of `validate` for one measure at one point, whose state is `near` so many rows."""
     program, what = _written(model)
-    small = _route(program, what, dict.fromkeys((p.name for p in _populations(model)), 12), route)
+    small = _route(program, what, dict.fromkeys((p.name for p in model.populations), 12), route)
     if small == "messages":
         sizes = _sizes(model, values, (250, 500, 1000))
-        counts = _counts(model, values, quick)
-        return {"sizes": sizes, "trials": 320 if quick else 1200, "route": "messages", "also": counts}
+        searched, also = thresholds(model), _counts(model, values, quick)
+        trials = (180 if searched else 320) if quick else 1200  # a search takes longer than a fixed point
+        if searched:
+            search = {"sizes": SIZES, "route": "messages", "only": searched}
+            if len(searched) == len(model.observables):
+                return search | {"trials": trials}
+            also = (*also, search | {"called": "{}"})
+        return {"sizes": sizes, "trials": trials, "route": "messages", "also": also}
     if small == "enumerate" and _needs_counts(what):
         return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
     if small == "gaussian":
@@ -466,23 +478,26 @@ def _of_rows(model: Gibbs, values: Mapping[Any, float]) -> tuple[int, ...]:
     return tuple(round(smallest * f) for f in ((1, 2, 4) if not many else (1, 1.5, 2.25)))
 
 
-#: Most constraints a unit that small systems are counted with: beyond it many a draw has no state at all.
-FEW_ROWS = 0.35
+#: Small systems that are counted, by the most constraints a unit: sizes, draws a realisation (quick, full). Odd sizes,
+#: so that sums of signs never vanish. Close to capacity many a draw has no state at all, and scatter hides much.
+COUNTED = ((0.35, (9, 11, 15), (2, 4)), (0.42, (15, 19, 23), (4, 16)))
 
 
 def _counts(model: Gibbs, values: Mapping[Any, float], quick: bool) -> tuple[dict[str, Any], ...]:
     """Small systems beside the large ones: entropies that messages give, counted state by state."""
     program, what = _written(model)
     found = tuple(n for n, used in what.used.items() if any(what.nodes[k].functional == "Entropy" for k in used))
-    share = {p.name: float(p.fraction.subs(values)) for p in _populations(model) if p.fraction is not None}
+    share = {p.name: float(p.fraction.subs(values)) for p in model.populations if p.fraction is not None}
     loads = [share.get(b.population, 0.0) for b in program.blocks]
-    crowded = sum(loads) > FEW_ROWS * sum(share.get(f.population, 0.0) for f in program.fields)
-    if not found or crowded or any(f.kind != "atoms" for f in program.fields):
+    if not found or any(f.kind != "atoms" for f in program.fields):
         return ()
-    draws = 2 if quick else 4
-    # odd, so that sums of signs never vanish
-    few = (9, 11, 15) if max(len(f.atoms) for f in program.fields) == 2 else (7, 8, 10)
-    return ({"sizes": few, "called": "{} (counted)", "route": "enumerate", "draws": draws, "only": found},)
+    load = sum(loads) / sum(share.get(f.population, 0.0) for f in program.fields)
+    pairs = max(len(f.atoms) for f in program.fields) == 2
+    for most, sizes, draws in COUNTED if pairs else ((COUNTED[0][0], (7, 8, 10), COUNTED[0][2]),):
+        if load <= most + 1e-9:
+            how = {"route": "enumerate", "draws": draws[not quick], "only": found}
+            return ({"sizes": sizes, "called": "{} (counted)", **how},)
+    return ()
 
 
 def _needs_counts(what: Measured) -> bool:
@@ -491,7 +506,7 @@ def _needs_counts(what: Measured) -> bool:
 
 def _enlarged(model: Gibbs, values: Mapping[Any, float], smallest: int) -> float:
     """By how much sizes grow, up to fourfold, for the smallest population that grows with N to have `MANY` members."""
-    fractions = [float(p.fraction.subs(values)) for p in _populations(model) if p.fraction is not None]
+    fractions = [float(p.fraction.subs(values)) for p in model.populations if p.fraction is not None]
     return float(np.clip(MANY / (smallest * min(fractions, default=1.0)), 1.0, 4.0))
 
 
@@ -507,5 +522,5 @@ def _sizes(model: Gibbs, values: Mapping[Any, float], wanted: tuple[int, ...]) -
 
 def _rounding(model: Gibbs, values: Mapping[Any, float], n: int) -> float:
     numbers = Numbers(dict(values), n)
-    off = [abs(numbers(p.count) - round(numbers(p.count))) for p in _populations(model)]
+    off = [abs(numbers(p.count) - round(numbers(p.count))) for p in model.populations]
     return round(max(off, default=0.0), 6)

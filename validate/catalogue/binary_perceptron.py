@@ -19,4 +19,5 @@ def binary_perceptron() -> Gibbs:
         growth=Growth(),
         alpha_s=Critical(alpha, Entropy()),
         alpha_AT=Critical(alpha, Replicon() - 1),
+        alpha_BP=Critical(alpha, Growth() - 1),
     )
