@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+
+    from quenched.instance_theory import InstanceTheory
 
 #: Standard errors, and absolute distance, beyond which instances do not get there.
 BEYOND, APART = 4.0, 0.02
+
+
+#: Instances that a verdict without a state of partial knowledge rests on: reference size, and how many.
+LOOKED_AT = 400, 8
+
+
+def full_knowledge(theory: InstanceTheory, values: Mapping[Any, float]) -> str:
+    """What state evolution promises where it goes on until everything is known; empty where it stops before."""
+    from quenched.numerics.evolution import known
+
+    names = tuple(n for n, _ in theory.problem.observables if n[0] in "qQ")
+    path = theory.trajectory(values, sweeps=500, names=names)
+    last = {n: float(p[-1]) for n, p in path.items() if len(p)}
+    if not known(last):
+        return ""
+    found = ", ".join(f"{n} = {x:.6g}" for n, x in last.items() if n[0] == "q")
+    sweeps = len(path[names[0]]) - 1
+    return (
+        "there is no state of partial knowledge: state evolution ends where everything is known "
+        f"({found}, mean square error 0, after {sweeps} sweeps); whether instances get there is another question "
+        "(see instance().attainment(N))"
+    )
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,10 @@ class InstanceTheory(ReplicaTheory):
         instance = task.instance()
         return Passing(task.run(instance), {k: float(v[0]) for k, v in task.realise().items()}, N)
 
+    def instance(self) -> InstanceTheory:
+        """This reading."""
+        return self
+
     def trajectory(
         self, params: Params = None, *, sweeps: int = 200, names: tuple[str, ...] = ("q",), **keywords: Any
     ) -> dict[str, NDArray[np.float64]]:

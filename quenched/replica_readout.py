@@ -53,7 +53,8 @@ class Readout:
 
     def rms(self, name: str) -> tuple[float, str] | None:
         """√⟨f²⟩ for an overlap ⟨f⟩ of a state with labels that (nearly) vanishes: what its errors are relative to."""
-        expr = self.model.observables.get(name)
+        standard = self._standard() if not self.model.observables else {}
+        expr = self.model.observables.get(name, standard.get(name, (None, ""))[0])
         nodes = list(expr.atoms(Mean)) if isinstance(expr, Expr) else []
         if len(nodes) != 1 or (expr / nodes[0]).atoms(Mean):
             return None
@@ -62,9 +63,18 @@ class Readout:
         if any(q is None for q in squares):
             return None
         size = float(Add(*(q for q in squares if q is not None)).subs(self.values)) ** 0.5
-        if abs(self(name).value) >= size / 10:
+        if abs(self(standard[name][1] if name in standard else name).value) >= size / 10:
             return None
         return size, f"root mean square of {body}"
+
+    def _standard(self) -> dict[str, tuple[Expr, str]]:
+        """Mean and overlap of the only field of a measure without observables, and what the saddle calls them."""
+        if len(self.model.fields) != 1:
+            return {}
+        (f,) = self.model.fields
+        found = {"m": Mean(f, f.population), "q": Mean(f[1] * f[2], f.population)}
+        full = {name: f"{name}_{f.name}" for name in found}
+        return {n: (e, full[n] if full[n] in self.branch.values else n) for n, e in found.items()}
 
     def _square(self, term: Expr) -> Expr | None:
         """⟨term²⟩ of a product of a state, or of copies of it that are far apart, and independent labels."""

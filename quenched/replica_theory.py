@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from quenched.readout import Quantity
 from quenched.solution import Branch, Solution
-from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
 from quenched.theory.observables import Critical, functional
 from quenched.theory_object import Theory
 
@@ -115,7 +115,11 @@ class ReplicaTheory(Theory):
 
         values = self.values(params, **keywords)
         guess = None if start is None else from_means(self.problem, values, start)
-        raw = solve_replica(self.problem, values, guess)
+        try:
+            raw = solve_replica(self.problem, values, guess)
+        except ConvergenceError as stop:
+            told = self.full_knowledge(values)
+            raise ConvergenceError(f"{stop}; {told}" if told else str(stop), stop.residuals) from None
         given = {str(k): float(v) for k, v in values.items()}
         return Solution(
             [self.branch.of(self, values, b) for b in raw.branches],
@@ -123,6 +127,15 @@ class ReplicaTheory(Theory):
             given,
             Solution.provenance_of(self),
         )
+
+    def full_knowledge(self, values: Mapping[Any, float]) -> str:
+        """In words, where state evolution leaves no state of partial knowledge; else empty."""
+        from quenched.attainment import full_knowledge
+
+        try:
+            return full_knowledge(self.instance(), values)
+        except NotCovered:
+            return ""
 
     def _rates(self, params: Params, **keywords: float) -> dict[str, tuple[float, float]]:
         """The replicon eigenvalue of every branch; replicas break their symmetry above 1."""

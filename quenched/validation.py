@@ -14,7 +14,7 @@ from quenched.design import Design, StaticDesign, at_size, design_of, largest_si
 from quenched.parameters import points
 from quenched.paths_in_time import march_of_tier, time_axis
 from quenched.runs import Samples, given_samples, simulated_samples
-from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
 from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
@@ -90,7 +90,13 @@ def validate(
     theory = _theory(model, theory, at)
     if not theory.solvable:
         return _refused(theory)
-    targets = [_target(model, theory, point, quick, chosen) for point in at]
+    try:
+        targets = [_target(model, theory, point, quick, chosen) for point in at]
+    except ConvergenceError:
+        told = _known_in_full(theory, at, seed)
+        if not told:
+            raise
+        return _inconclusive(theory, told)
     rule = Rule(quick, ci, 1 if quick or trials is not None or data is not None else FULL_LOOKS)
     if data is not None:
         targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, _sources(data, len(at)), strict=True)]
@@ -271,7 +277,8 @@ def _case(theory: Theory, target: Target) -> Case:
     predicted, uncovered = {}, []
     for name in compared(theory.model, samples.names, samples.meaning):
         try:
-            predicted[name] = _predicted(solution.quantity(samples.meaning.get(name, name)), samples.lags)
+            known = _known_as(theory.model, samples.meaning.get(name, name), solution.names)
+            predicted[name] = _predicted(solution.quantity(known), samples.lags)
         except NotCovered:
             uncovered.append(name)
     samples = _from_own_size(target.sized, predicted, samples)
@@ -290,6 +297,13 @@ def _case(theory: Theory, target: Target) -> Case:
     curves = [name for name in predicted if name in samples.curves]
     tested = target.design.positions(samples.lags)
     return replace(case, lags=dict.fromkeys(curves, samples.lags), select=dict.fromkeys(curves, tested))
+
+
+def _known_as(model: Any, name: str, names: Iterable[str]) -> str:
+    """What solutions call a standard number of the only field of a measure, where an order parameter has its name."""
+    fields = [] if model.observables else list(getattr(model, "priors", ()))
+    full = f"{name}_{fields[0].name}" if len(fields) == 1 else name
+    return full if full in names else name
 
 
 def _undetermined(theory: Theory, solution: Solution) -> list[str]:
@@ -352,12 +366,33 @@ def _scales(theory: Theory, target: Target, predicted: Mapping[str, Any]) -> dic
     return scales
 
 
+def _known_in_full(theory: Theory, at: list[dict[str, Any]], seed: int) -> str:
+    """At points without a state of partial knowledge: what state evolution promises, and what instances do."""
+    from quenched.attainment import LOOKED_AT
+    from quenched.replica_theory import ReplicaTheory
+
+    right = theory.right
+    if not isinstance(right, ReplicaTheory):
+        return ""
+    for point in at:
+        values = right.values(right.own(point))
+        told = right.full_knowledge(values)
+        if told:
+            where = ", ".join(f"{k} = {v:g}" for k, v in point.items())
+            size, trials = LOOKED_AT
+            return f"at {where} {told}. {right.instance().attainment(size, trials, seed, values)!r}"
+    return ""
+
+
 def _refused(theory: Theory) -> Agreement:
     """No theory, no agreement: the verdict says where the derivation stopped."""
+    return _inconclusive(theory, f"not covered by the theory: {theory.derivation.refusal}")
+
+
+def _inconclusive(theory: Theory, reason: str) -> Agreement:
     from quenched.validate.agreement import Agreement
     from quenched.validate.cases import LEVEL, TARGET
 
-    reason = f"not covered by the theory: {theory.derivation.refusal}"
     return Agreement("inconclusive", reason, (), 1.0, LEVEL, TARGET).with_context(**_context(theory))
 
 
