@@ -18,12 +18,12 @@ from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import Quenched
 from quenched.theory.instance_graph import End, GraphSite, HalfEdge, PairGraph
 from quenched.theory.instance_messages import MJ, OLD, VJ, A, BetheForm, NodeEquations
-from quenched.theory.laws import Law
+from quenched.theory.laws import Law, strong_mean
 from quenched.theory.problem_replicas import L, Piece, ReplicaSite, X, site_average
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
 from quenched.theory.replica_ansatz import label_moment
-from quenched.theory.spaces import Population
+from quenched.theory.spaces import N, Population
 
 #: A second moment over the sites of a population: its name, and the multiple of x² (or of x) that is averaged.
 Key = tuple[str, Expr]
@@ -250,8 +250,11 @@ class _Evolution:
     def _mean(self, h: HalfEdge) -> Expr:
         """N·E[A_ij] times the mean of the far ends."""
         total = S.Zero
+        strong = strong_mean(self.graph.laws)
+        if strong:
+            raise NotCovered(strong)
         for weight, power in means_of(self.graph.laws, h):
-            if power + 1 != 0:
+            if power + 1 != 0 or weight.has(N):
                 raise NotCovered(f"the mean of {h.matrix} gives fields of order N^{power + 1}: expected means of 1/N")
             fraction = self.graph.site(h.other.site).fraction
             total += h.own * h.coef * weight * fraction * self._named(self.means, "m", (h.other.site, h.other.factor))

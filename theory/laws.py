@@ -7,15 +7,16 @@ Adding a law to the language means adding its diagrams (and its sampler, elsewhe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sympy import Expr, Rational, S, sqrt, sympify
+from sympy import Add, Expr, Rational, S, sqrt, sympify
 
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid
 from quenched.theory.errors import NotCovered
 from quenched.theory.landscape import Landscape
-from quenched.theory.spaces import Population
+from quenched.theory.spaces import N, Population
 
 Edge = tuple[str, int, int]
 
@@ -80,6 +81,36 @@ def law_of(atom: Gaussian | Iid) -> Law:
             raise NotCovered(f"{atom} is not random: this reading has no place for a translation-invariant matrix yet")
         raise NotCovered(f"the law of {atom} has no edge diagrams: expected Gaussian or Iid couplings")
     return Law(atom.name, atom.rows, atom.cols, tuple(d for d in diagrams if d.weight != 0))
+
+
+def strong_mean(laws: Iterable[Law]) -> str:
+    """Which matrix has entries with a mean so large that local fields of a measure diverge, and what to declare instead.
+
+    Empty where there is none. Entries of mean m/√N add m √N ⟨x⟩ to all local fields of a row at once: either ⟨x⟩ vanishes
+    as 1/√N and the sum becomes an order parameter, or constraints hold trivially.
+    """
+    for law in laws:
+        for d in law.diagrams:
+            if (
+                len(d.edges) == 1
+                and law.cols.size is None
+                and law.rows.size is None
+                and _degree(d.weight, d.power) > -1
+            ):
+                return (
+                    f"the entries of {law.name} have a mean of order N^{_degree(d.weight, d.power)}, which drives the "
+                    f"local fields of {law.rows.name} by N^{1 + _degree(d.weight, d.power)} times the mean of the units: "
+                    f"expected entries of mean zero (as those of Iid({law.name!r}, Ising())), or a mean of order 1/N, "
+                    f"declared as Gaussian({law.name!r}, mean=..., variance=...); an offset of all local fields is a "
+                    "parameter in the weight"
+                )
+    return ""
+
+
+def _degree(weight: Expr, power: Expr) -> Expr:
+    """Order of magnitude of a diagram in N, powers of N in its weight included."""
+    terms = Add.make_args(weight.expand())
+    return power + max((t.as_coeff_exponent(N)[1] for t in terms), key=lambda e: float(e))
 
 
 def gaussian_diagrams(atom: Gaussian) -> list[Diagram]:

@@ -20,6 +20,7 @@ from sympy import Add, Expr, I, Matrix, Mul, Poly, Rational, S, Symbol, exp, pi,
 from quenched.theory.distributions import Law, Normal, SpikeSlab
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched
+from quenched.theory.laws import strong_mean
 from quenched.theory.lower import SiteField
 from quenched.theory.priors import Restricted, Spherical, fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, Piece, ReplicaSite, X, site_average, slope
@@ -361,7 +362,7 @@ class Ansatz:
     def _contract(self, term: Term) -> Expr:
         """Σ over n copies of a term: one value and one multiplicity for every way in which copies coincide."""
         if term.kernels or term.power != 0:
-            raise NotCovered(f"a term of order N^{1 + term.power} in a measure")
+            raise NotCovered(strong_mean(self.action.laws) or f"a term of order N^{1 + term.power} in a measure")
         total = S.Zero
         for names, blocks in self._coincidences(term):
             count = Mul(*(NREP - j for j in range(blocks)))

@@ -19,6 +19,7 @@ from typing import ClassVar
 from sympy import Add, Expr, Matrix, Mul, Rational, S, Symbol, eye
 
 from quenched.theory.errors import NotCovered
+from quenched.theory.laws import strong_mean
 from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, ReplicaProblem, TreeAverage
 from quenched.theory.record import Form, Line, Rule
@@ -155,7 +156,7 @@ class _Nested(Ansatz):
     def _contract(self, term: Term) -> Expr:
         """Σ over replicas of a term, per replica, as n → 0."""
         if term.kernels or term.power != 0:
-            raise NotCovered(f"a term of order N^{1 + term.power} in a measure")
+            raise NotCovered(strong_mean(self.action.laws) or f"a term of order N^{1 + term.power} in a measure")
         sizes, total = (S.Zero, *self.sizes, S.One), S.Zero
         for names, blocks in self._coincidences(term):
             if blocks > 2:
