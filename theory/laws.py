@@ -86,23 +86,19 @@ def law_of(atom: Gaussian | Iid) -> Law:
 def strong_mean(laws: Iterable[Law]) -> str:
     """Which matrix has entries with a mean so large that local fields of a measure diverge, and what to declare instead.
 
-    Empty where there is none. Entries of mean m/√N add m √N ⟨x⟩ to all local fields of a row at once: either ⟨x⟩ vanishes
-    as 1/√N and the sum becomes an order parameter, or constraints hold trivially.
+    Empty where there is none. Entries of mean m/√N add m √N ⟨x⟩ to all local fields of a row at once: either ⟨x⟩
+    vanishes as 1/√N and the sum becomes an order parameter, or constraints hold trivially.
     """
     for law in laws:
-        for d in law.diagrams:
-            if (
-                len(d.edges) == 1
-                and law.cols.size is None
-                and law.rows.size is None
-                and _degree(d.weight, d.power) > -1
-            ):
+        if law.cols.size is not None or law.rows.size is not None:
+            continue
+        for order in (_degree(d.weight, d.power) for d in law.diagrams if len(d.edges) == 1):
+            if order > -1:
                 return (
-                    f"the entries of {law.name} have a mean of order N^{_degree(d.weight, d.power)}, which drives the "
-                    f"local fields of {law.rows.name} by N^{1 + _degree(d.weight, d.power)} times the mean of the units: "
-                    f"expected entries of mean zero (as those of Iid({law.name!r}, Ising())), or a mean of order 1/N, "
-                    f"declared as Gaussian({law.name!r}, mean=..., variance=...); an offset of all local fields is a "
-                    "parameter in the weight"
+                    f"the entries of {law.name} have a mean of order N^{order}, which drives the local fields of "
+                    f"{law.rows.name} by N^{1 + order} times the mean of the units: expected entries of mean zero (as "
+                    f"those of Iid({law.name!r}, Ising())), or a mean of order 1/N, declared as Gaussian({law.name!r}, "
+                    "mean=..., variance=...); an offset of all local fields is a parameter in the weight"
                 )
     return ""
 
