@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sympy import Heaviside, exp, sign, sqrt, symbols
+from sympy import Heaviside, Rational, exp, sign, sqrt, symbols
 
-from quenched import Field, Gibbs, Iid, Ising, Normal, Population, Quenched, Spherical, derive, total, units
+from quenched import Field, Gibbs, Iid, Ising, Normal, Population, Quenched, Spherical, derive, total, units, validate
 from quenched.instance_theory import InstanceTheory
-from quenched.theory.distributions import Bernoulli
+from quenched.theory.distributions import Bernoulli, Law
 from quenched.validate.witness import verify
 
 alpha, beta, Delta, p = symbols("alpha beta Delta p", positive=True)
@@ -103,3 +103,21 @@ def test_thresholds_of_binary_weights() -> None:
     below, above = (found.trajectory(alpha=a, sweeps=1500)["q"][-1] for a in (1.491, 1.494))
     assert below < 0.95
     assert above == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_verdict_says_where_everything_is_promised() -> None:
+    """Beyond the last state of partial knowledge: what state evolution promises, and that instances do not get there."""
+    agreement = validate(TAUGHT["binary"][0], quick=True, alpha=1.5)
+    assert agreement.verdict == "inconclusive"
+    for part in ("no state of partial knowledge", "q = 1", "mean square error 0", "messages at N = 400", "NOT"):
+        assert part in agreement.reason
+
+
+@pytest.mark.parametrize("law", [Normal(p, 1), Bernoulli(Rational(1, 4))])
+def test_entries_with_a_mean_are_named(law: Law) -> None:
+    xi = Iid("xi", law, over=(data, units))
+    theory = derive(Gibbs({w: Ising()}, weight=Heaviside(xi @ w)))
+    for refusal in (theory.derivation.refusal, theory.instance().derivation.refusal):
+        assert "entries of xi have a mean of order N^-1/2" in str(refusal)
+        assert "Gaussian('xi', mean=" in str(refusal)

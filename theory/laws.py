@@ -84,7 +84,7 @@ def law_of(atom: Gaussian | Iid) -> Law:
 
 
 def strong_mean(laws: Iterable[Law]) -> str:
-    """Which matrix has entries with a mean so large that local fields of a measure diverge, and what to declare instead.
+    """Which matrix has entries of so large a mean that local fields of a measure diverge, and what to declare instead.
 
     Empty where there is none. Entries of mean m/√N add m √N ⟨x⟩ to all local fields of a row at once: either ⟨x⟩
     vanishes as 1/√N and the sum becomes an order parameter, or constraints hold trivially.
