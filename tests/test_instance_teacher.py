@@ -107,7 +107,7 @@ def test_thresholds_of_binary_weights() -> None:
 
 @pytest.mark.slow
 def test_a_verdict_says_where_everything_is_promised() -> None:
-    """Beyond the last state of partial knowledge: what state evolution promises, and that instances do not get there."""
+    """Beyond the last state of partial knowledge: what is promised, and that instances do not get there."""
     agreement = validate(TAUGHT["binary"][0], quick=True, alpha=1.5)
     assert agreement.verdict == "inconclusive"
     for part in ("no state of partial knowledge", "q = 1", "mean square error 0", "messages at N = 400", "NOT"):
