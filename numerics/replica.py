@@ -237,9 +237,9 @@ class Evaluator:
         return at
 
     def _multiplier(self, lam: Symbol, average: Expr, value: float, at: dict[Symbol, float]) -> float:
-        def excess(y: float) -> float:
+        def excess(y: float, sign: int = 1) -> float:
             try:
-                found = self.number(average, at | {lam: float(np.exp(y))})
+                found = self.number(average, at | {lam: sign * float(np.exp(sign * y))})
             except ConvergenceError:  # the measure is not normalisable: its norm is infinite
                 return 50.0
             return np.log(found) - np.log(value)
@@ -248,6 +248,8 @@ class Evaluator:
         near = self.guess.get(lam)
         if near is not None and excess(near - 0.5) > 0 > excess(near + 0.5):
             lo, hi = near - 0.5, near + 0.5
+        elif excess(lo) < 0:  # sites of different squares hold each other: the multiplier is negative
+            return -float(np.exp(-brentq(excess, -hi, -lo, args=(-1,), xtol=1e-14, rtol=1e-14)))
         found = float(brentq(excess, lo, hi, xtol=1e-14, rtol=1e-14))
         self.guess[lam] = found
         return float(np.exp(found))

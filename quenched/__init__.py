@@ -23,7 +23,10 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(("Gaussian", "Iid", "diag", "outer", "eye"), "quenched.theory.couplings"),
     "Circulant": "quenched.theory.circulant",
     **dict.fromkeys(
-        ("Normal", "Uniform", "Ising", "Bernoulli", "Laplace", "HalfNormal", "Exponential", "SpikeSlab", "Empirical"),
+        (
+            *("Normal", "Uniform", "Ising", "Bernoulli", "Discrete", "Laplace", "HalfNormal", "Exponential"),
+            *("SpikeSlab", "Empirical"),
+        ),
         "quenched.theory.distributions",
     ),
     **dict.fromkeys(

@@ -11,7 +11,7 @@ from typing import Any
 _WHERE = {
     "spaces": "N Population t tau units",
     "fields": "At Field Quenched WhiteNoise",
-    "distributions": "Bernoulli Empirical Exponential HalfNormal Ising Laplace Law Normal SpikeSlab Uniform",
+    "distributions": "Bernoulli Discrete Empirical Exponential HalfNormal Ising Laplace Law Normal SpikeSlab Uniform",
     "circulant": "Circulant",
     "couplings": "Apply Gaussian Iid Matrix Transpose diag eye outer",
     "observables": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sympy import (
@@ -166,10 +167,63 @@ class Empirical(Law):
         return Add(*((a - self.mean_()) ** 2 for a in self.args)) / len(self.args)
 
     def weights(self) -> tuple[tuple[Expr, Expr], ...]:
-        return tuple((a, Rational(1, len(self.args))) for a in self.args)
+        return tuple((a, Rational(self.args.count(a), len(self.args))) for a in dict.fromkeys(self.args))
 
     def support(self) -> Set:
         return FiniteSet(*self.args)
+
+
+class Discrete(Law):
+    """Finitely many values with given probabilities: ``Discrete({-1: p, 0: 1 - 2*p, 1: p})``, or a list of equal ones.
+
+    Raises
+    ------
+    QuenchedError
+        No values, one of them twice, or probabilities that are negative or do not sum to 1.
+    """
+
+    def __new__(cls, values: Any, *more: Any) -> Discrete:
+        if isinstance(values, Mapping):
+            pairs = list(values.items())
+        elif isinstance(values, Iterable) and not isinstance(values, Basic | str):
+            given = list(values)
+            pairs = [(v, Rational(1, len(given))) for v in given]
+        else:  # rebuilding from arguments: value, probability, value, …
+            flat = (values, *more)
+            pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        scalars = [as_scalar(a, "a value or probability of Discrete") for pair in pairs for a in pair]
+        obj = Basic.__new__(cls, *scalars)
+        obj._check()
+        return obj
+
+    def _check(self) -> None:
+        values, chances = self.args[::2], self.args[1::2]
+        if not values or len(set(values)) < len(values):
+            raise QuenchedError(f"Discrete takes different values, got {', '.join(map(str, values)) or 'none'}")
+        rest = (Add(*chances) - 1).expand()
+        if any(p.is_extended_nonnegative is False for p in chances) or (rest.is_number and abs(rest) > 1e-12):
+            raise QuenchedError(
+                f"probabilities of Discrete should be non-negative and sum to 1, got {', '.join(map(str, chances))}"
+            )
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"Discrete({', '.join(f'{printer._print(a)}: {printer._print(p)}' for a, p in self.weights())})"
+
+    def _latex(self, printer: Any) -> str:
+        inside = r",\ ".join(f"{printer._print(a)}: {printer._print(p)}" for a, p in self.weights())
+        return rf"\mathrm{{Discrete}}\left({inside}\right)"
+
+    def mean_(self) -> Expr:
+        return Add(*(a * p for a, p in self.weights()))
+
+    def variance_(self) -> Expr:
+        return Add(*(a**2 * p for a, p in self.weights())) - self.mean_() ** 2
+
+    def weights(self) -> tuple[tuple[Expr, Expr], ...]:
+        return tuple(zip(self.args[::2], self.args[1::2], strict=True))
+
+    def support(self) -> Set:
+        return FiniteSet(*self.args[::2])
 
 
 class Bernoulli(Law):

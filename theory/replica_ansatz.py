@@ -246,14 +246,12 @@ class Ansatz:
         norm = fixed_norm(weight.prior[1]) if weight.prior else None
         if norm is None:
             return SiteInField(variable, b, off, v, parts), S.Zero
-        extra = averaged(v, weight.labels) * norm / 2
         if on_sphere(weight.prior[1]):  # type: ignore[index]
-            if v.has(*weight.labels):
-                raise NotCovered(f"the quadratic field of {variable.name} depends on the labels of its site")
             lam = self._fresh("lambda", variable.name)
             self.multipliers[variable.population] = lam
-            return SiteInField(variable, b, off, -lam), extra + lam * norm / 2
-        return SiteInField(variable, b, off, S.Zero), extra
+            kept = v if v.has(*weight.labels) else S.Zero  # squares of sites with different labels differ
+            return SiteInField(variable, b, off, kept - lam), (v - kept + lam) * norm / 2
+        return SiteInField(variable, b, off, S.Zero), averaged(v, weight.labels) * norm / 2
 
     def _site_term(self, term: SiteTerm) -> tuple[Expr, Expr, Expr]:
         """Contributions of a site term to b, to K_aa and to K_ab; fields that are disorder act as labels."""

@@ -13,10 +13,11 @@ is plain data and readable source: workers need no sympy.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sympy import Add, Expr, Heaviside, Integer, Mul, S, Symbol
+from sympy import Add, Expr, Heaviside, Integer, Max, Mul, S, Symbol
 
 from quenched.theory.couplings import Apply
 from quenched.theory.distributions import SpikeSlab
@@ -24,7 +25,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, UnitSymbol, population_of, unbind
 from quenched.theory.landscape import Height
 from quenched.theory.observables import Mean
-from quenched.theory.priors import Spherical
+from quenched.theory.priors import Restricted, on_sphere
 from quenched.theory.spaces import Population
 from quenched.validate.gibbs_code import ArrayWriter, depends, log_of, log_safe, log_step, outer, scalar_function
 
@@ -130,7 +131,8 @@ class GibbsProgram:
 
     Attributes
     ----------
-    scalar : functions ``prior(f, x, p)``, ``site(f, x, l, p)``, ``row(b, u, l, p)``, ``moment(k, f, x, l, p)``,
+    scalar : functions ``prior(f, x, p)``, ``site(f, x, l, p)``, ``row(b, u, l, p)``, ``lack(b, u, l, p)``
+        (by how much the steps in a row miss a positive weight), ``moment(k, f, x, l, p)``,
         ``joint(m, p)`` of numbers
     arrays : functions of (env, x) with x one array (…, units) a field
     moments : number of means that `joint` sees
@@ -206,7 +208,7 @@ class ProgramWriter:
             moments, joint = [], S.Zero
             self._moment_terms.clear()
         states = tuple(self._field(f) for f in self.fields)
-        scalar = "\n\n\n".join([self._priors(), self._sites(), self._rows(), *self._moments(moments, joint)])
+        scalar = "\n\n\n".join([self._priors(), self._sites(), self._rows(), self._lacks(), *self._moments(moments, joint)])
         names = tuple(p.name for p in self.model.parameters)
         arrays = "\n\n\n".join(self.sources.values())
         return GibbsProgram(
@@ -344,7 +346,7 @@ class ProgramWriter:
     def _field(self, f: Field) -> StateField:
         law = self.model.priors[f]
         atoms = law.weights()
-        kind: Any = "sphere" if isinstance(law, Spherical) else "atoms" if atoms else "continuous"
+        kind: Any = "sphere" if on_sphere(law) else "atoms" if atoms else "continuous"
         name = type(law).__name__
         normal = tuple(self.function(a, "n") for a in law.args) if name == "Normal" else None
         if name == "Flat":
@@ -395,7 +397,11 @@ class ProgramWriter:
         cases = []
         for k, f in enumerate(self.fields):
             law = self.model.priors[f]
-            if isinstance(law, Spherical) or law.weights() or type(law).__name__ == "Flat":
+            if isinstance(law, Restricted):
+                inner = S.One if on_sphere(law) or type(law.law).__name__ == "Flat" else law.law.density(STATE)
+                cases.append((f"f == {k}", log_of(law.indicator(STATE) * inner), {STATE: "x", **self._parameters()}))
+                continue
+            if on_sphere(law) or law.weights() or type(law).__name__ == "Flat":
                 continue
             slab = law.args[1] if isinstance(law, SpikeSlab) else law
             cases.append((f"f == {k}", log_of(slab.density(STATE)), {STATE: "x", **self._parameters()}))
@@ -410,14 +416,22 @@ class ProgramWriter:
         return scalar_function("site", "f, x, l, p", cases)
 
     def _rows(self) -> str:
-        cases = []
+        return scalar_function("row", "b, u, l, p", [(f"b == {b}", e, names) for b, e, names in self._row_cases()])
+
+    def _row_cases(self) -> Iterator[tuple[int, Expr, dict[Any, str]]]:
+        """(block, its function, names of what it reads) of the blocks that are not quadratic."""
         for b, expr in enumerate(self.rows.values()):
             fields, labels = self._local(expr)
-            if self._smooth(expr, fields) is not None:
-                continue
-            names = {f: f"u[{k}]" for k, f in enumerate(fields)} | {q: f"l[{k}]" for k, q in enumerate(labels)}
-            cases.append((f"b == {b}", expr, {**names, **self._parameters()}))
-        return scalar_function("row", "b, u, l, p", cases)
+            if self._smooth(expr, fields) is None:
+                names = {f: f"u[{k}]" for k, f in enumerate(fields)} | {q: f"l[{k}]" for k, q in enumerate(labels)}
+                yield b, expr, {**names, **self._parameters()}
+
+    def _lacks(self) -> str:
+        cases = []
+        for b, expr, names in self._row_cases():
+            lack = Add(*(Max(0, -s.args[0]) for s in expr.atoms(log_step)))
+            cases.append((f"b == {b}", 1 + lack if expr.atoms(log_safe) else lack, names))
+        return scalar_function("lack", "b, u, l, p", cases)
 
     def _moments(self, means: list[Mean], joint: Expr) -> list[str]:
         cases = []

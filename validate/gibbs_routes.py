@@ -300,12 +300,13 @@ def _start(chain: Chain, rng: np.random.Generator, laws: tuple[Any, ...], replic
     if any(f.starts for f in system.program.fields):
         return x
     state = chain.state(x)
-    if replica % 2 and np.isfinite(state.exponent):
-        state.sweep(10, rng, np.inf, laws)
-    if not np.isfinite(state.exponent):
+    if not np.isfinite(state.exponent) and not state.search(rng):
         raise QuenchedError(
-            'the starting state has no weight: declare one that has, as in Field("w", initial=...), or use route='
+            "no state of positive weight was found: use fewer constraints, a larger N, or declare one, as in "
+            'Field("w", initial=...)'
         )
+    if replica % 2:
+        state.sweep(10, rng, np.inf, laws)
     return state.x
 
 

@@ -197,10 +197,28 @@ class System:
 
 
 def draw_prior(rng: np.random.Generator, size: int, law: Any) -> Array:
-    """Independent draws from a prior; a flat one is not normalised, and starts as a standard normal number."""
+    """Independent draws from a prior; a flat one is not normalised, and starts as a standard normal number.
+
+    Of a sphere that is restricted, a state of units ±1, from which rotations reach all others.
+    """
     if law[0] == "Flat":
         return rng.standard_normal(size)
-    return sample_law(rng, (size,), law)
+    if law[0] not in ("Positive", "Box"):
+        return sample_law(rng, (size,), law)
+    inner, low, high = law[1:]
+    return draw_restricted(rng, size, inner, float(low), float(high))
+
+
+def draw_restricted(rng: np.random.Generator, size: int, law: Any, low: float, high: float) -> Array:
+    """Draws of a law on an interval only."""
+    if law[0] == "Spherical":
+        signs = [s for s in (-1.0, 1.0) if low <= s <= high]
+        if not signs:
+            raise QuenchedError(f"no state of units ±1 lies between {low:g} and {high:g}: declare an initial state")
+        return rng.choice(np.array(signs), size=size)
+    if np.isfinite(high):
+        return rng.uniform(low, high, size)
+    return np.abs(draw_prior(rng, size, law))
 
 
 @dataclass
@@ -400,6 +418,20 @@ class State:
             self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
         )  # fmt: skip
         self.refresh()
+
+    def search(self, rng: np.random.Generator, stages: int = 80) -> bool:
+        """Simulated annealing in what rows miss; whether a state of positive weight was found."""
+        c = self.chain
+        for cold in np.geomspace(0.3, 0.002, stages):
+            self.refresh()
+            left = c.kernel.search(
+                8, cold, rng, self.x, c.owner, c.system.bounds, c.kinds, c.atoms, self.width, c.system.p,
+                c.cols, c.rb, c.rl, self.s,
+            )  # fmt: skip
+            if not left:
+                break
+        self.refresh()
+        return bool(np.isfinite(self.exponent))
 
     def adapt(self) -> None:
         """Step widths towards an acceptance of 0.4, during the burn-in only."""

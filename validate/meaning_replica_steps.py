@@ -232,7 +232,7 @@ def _named_terms(action: RSAction, n: int, at: Values) -> float:
 
 
 def _norm_part(action: RSAction, site: SiteInField, at: Values) -> float:
-    """f (V + λ)·norm/2 of a site of fixed norm, from the explicit replicas' fields."""
+    """f (K_aa − K_ab − V)·norm/2 of a site of fixed norm: what the explicit replicas' fields have beyond its own."""
     prior = site.variable.weight.prior
     norm = fixed_norm(prior[1]) if prior else None
     if norm is None:
@@ -240,10 +240,8 @@ def _norm_part(action: RSAction, site: SiteInField, at: Values) -> float:
     whole = 0.0
     for labels, probability in every_label(site, dict(at)):
         _, diagonal, off = _explicit_field(action.problem, action, site, at, labels)
-        whole += probability * (diagonal - off)
-    lam = action.multipliers.get(site.variable.population)
-    fraction = number(site.variable.fraction, at).real
-    return fraction * (whole + (at[lam] if lam is not None else 0.0)) * float(norm) / 2
+        whole += probability * (diagonal - off - number(site.v, {**at, **labels}).real)
+    return number(site.variable.fraction, at).real * whole * float(norm) / 2
 
 
 def _explicit_terms(problem: SiteProblem, action: RSAction, n: int, at: Values) -> float:
@@ -317,7 +315,8 @@ def _site_deviation(problem: SiteProblem, action: RSAction, site: SiteInField, a
         direct = Direct(site, {**at, **labels})
         lam = action.multipliers.get(site.variable.population)
         fixed = site.variable.weight.prior is not None and not direct.free
-        inside = -at[lam] + off if lam is not None else off if fixed else diagonal
+        sphere = 0.0 if lam is None else -at[lam] + (diagonal - off if site.v.has(*labels) else 0.0)
+        inside = sphere + off if fixed else diagonal
         left = direct.two_replicas(b, inside, off)
         numbers = {**at, **labels}
         right = direct.decoupled(*(number(e, numbers).real for e in (site.b, site.k, site.v)))

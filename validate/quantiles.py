@@ -29,6 +29,13 @@ def _spike_slab(p: Array, share: float, law: Law) -> Array:
     return np.concatenate([np.zeros(len(p) - slab), quantile_points(law, slab)])
 
 
+def _discrete(p: Array, *pairs: float) -> Array:
+    """Values and their probabilities in turn."""
+    order = np.argsort(pairs[::2])
+    edges = np.cumsum(np.array(pairs[1::2])[order])[:-1]
+    return np.array(pairs[::2])[order][np.searchsorted(edges, p, side="right")]
+
+
 #: Law → its quantile function at ascending probabilities.
 QUANTILES: dict[str, Callable[..., Any]] = {
     "Normal": _normal,
@@ -39,6 +46,7 @@ QUANTILES: dict[str, Callable[..., Any]] = {
     "HalfNormal": lambda p, scale=1.0: scale * special.ndtri((1 + p) / 2),
     "Exponential": lambda p, mean: -mean * np.log1p(-p),
     "SpikeSlab": _spike_slab,
+    "Discrete": _discrete,
     "Empirical": lambda p, *values: np.sort(values)[np.minimum((p * len(values)).astype(int), len(values) - 1)],
 }
 

@@ -80,6 +80,14 @@ def _empirical(rng: Rng, shape: tuple[int, ...], *values: float) -> Array:
     return rng.choice(np.array(values), size=shape)
 
 
+def _discrete(rng: Rng, shape: tuple[int, ...], *pairs: float) -> Array:
+    """Values and their probabilities in turn."""
+    chances = np.array(pairs[1::2])
+    if np.any(chances < 0) or abs(chances.sum() - 1) > 1e-9:
+        raise QuenchedError(f"probabilities of Discrete should be non-negative and sum to 1, got {list(pairs[1::2])}")
+    return rng.choice(np.array(pairs[::2]), size=shape, p=chances / chances.sum())
+
+
 SAMPLERS: dict[str, Callable[..., Array]] = {
     "Normal": _normal,
     "Uniform": _uniform,
@@ -90,6 +98,7 @@ SAMPLERS: dict[str, Callable[..., Array]] = {
     "Exponential": _exponential,
     "SpikeSlab": _spike_slab,
     "Empirical": _empirical,
+    "Discrete": _discrete,
     "Spherical": _spherical,
 }
 
