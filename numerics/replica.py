@@ -87,6 +87,7 @@ class Evaluator:
         self.guess: dict[Symbol, float] = {}
         self.cache: dict[Any, tuple[tuple[Array, ...], Array]] = {}
         self.before: dict[Any, tuple[tuple[Array, ...], Array]] = {}
+        self.below: dict[Symbol, float] = {}
 
     # -- averages --------------------------------------------------------------------------------------------
     def number(self, expr: Expr, at: dict[Symbol, float]) -> float:
@@ -120,7 +121,7 @@ class Evaluator:
             return FreeAverage(self, node, site)
         if site.cold:
             return self._cold_average(node, site)
-        fields = compiled((*self.names, *labels), node.field, "math")
+        fields = compiled((*self.names, *labels), node.field, "math" if not labels else "numpy")
         poly = compiled((*L[:3], *labels), node.poly, "numpy")
 
         def call(at: dict[Symbol, float]) -> float:
@@ -237,22 +238,38 @@ class Evaluator:
         return at
 
     def _multiplier(self, lam: Symbol, average: Expr, value: float, at: dict[Symbol, float]) -> float:
-        def excess(y: float, sign: int = 1) -> float:
+        def excess(size: float) -> float:
             try:
-                found = self.number(average, at | {lam: sign * float(np.exp(sign * y))})
+                found = self.number(average, at | {lam: size})
             except ConvergenceError:  # the measure is not normalisable: its norm is infinite
                 return 50.0
-            return np.log(found) - np.log(value)
+            with np.errstate(divide="ignore"):
+                return float(np.log(found) - np.log(value))
+
+        def scaled(y: float) -> float:
+            return excess(float(np.exp(y)))
 
         lo, hi = (-20.0, 40.0)
         near = self.guess.get(lam)
-        if near is not None and excess(near - 0.5) > 0 > excess(near + 0.5):
+        if near is not None and scaled(near - 0.5) > 0 > scaled(near + 0.5):
             lo, hi = near - 0.5, near + 0.5
-        elif excess(lo) < 0:  # sites of different squares hold each other: the multiplier is negative
-            return -float(np.exp(-brentq(excess, -hi, -lo, args=(-1,), xtol=1e-14, rtol=1e-14)))
-        found = float(brentq(excess, lo, hi, xtol=1e-14, rtol=1e-14))
+        elif scaled(lo) < 0:
+            return self._negative(lam, excess, float(np.exp(lo)))
+        found = float(brentq(scaled, lo, hi, xtol=1e-14, rtol=1e-14))
         self.guess[lam] = found
         return float(np.exp(found))
+
+    def _negative(self, lam: Symbol, excess: Callable[[float], float], top: float) -> float:
+        """The multiplier where units of different squares hold each other."""
+        near = self.below.get(lam, 0.0)
+        if near and excess(1.1 * near) > 0 > excess(0.9 * near):
+            ends = (1.1 * near, 0.9 * near)
+        else:
+            ends = (next((s for s in -np.geomspace(1e-6, 1e12, 37) if excess(s) > 0), 0.0), top)
+        if not ends[0]:
+            raise ConvergenceError(f"no multiplier {lam} gives the norm that is asked for")
+        self.below[lam] = found = float(brentq(excess, *ends, xtol=1e-15, rtol=1e-14))
+        return found
 
     def update(self, x: Array) -> Array:
         """The right-hand sides of the saddle-point equations."""

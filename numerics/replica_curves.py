@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, root
 from sympy import Symbol
 
 from quenched.theory.errors import ConvergenceError, QuenchedError
@@ -54,19 +54,43 @@ def _gap(
 ) -> Callable[[float], float]:
     """How far the equation of one unknown is from its fixed value, all others solved."""
 
+    near: list[Array] = []
+
     def gap(p: float) -> float:
         ev = Evaluator(problem, values | {parameter: p})
-        x = next(starts(problem))
-        for _ in range(400):
+        x = near[-1].copy() if near else next(starts(problem))
+        for k in range(400):
             x[index] = fixed
             new = ev.update(x)
             done = np.delete(np.abs(new - x) / (1 + np.abs(x)), index)
             x = new
             if np.max(done, initial=0.0) < 1e-13:
+                near.append(x)
                 break
+            if k == 20:
+                x = _others(ev, x, index, fixed)
         return float(new[index] - fixed)
 
     return gap
+
+
+def _others(ev: Evaluator, x: Array, index: int, fixed: float) -> Array:
+    """All other unknowns at the fixed one, by Powell's hybrid method; unchanged where that does not get there."""
+    rest = np.arange(len(x)) != index
+
+    def whole(y: Array) -> Array:
+        out = x.copy()
+        out[index], out[rest] = fixed, y
+        return out
+
+    def residual(y: Array) -> Array:
+        try:
+            return ev.update(whole(y))[rest] - y
+        except (ConvergenceError, ValueError):
+            return np.full(len(y), 1e3)
+
+    found = root(residual, x[rest], method="hybr", tol=1e-13)
+    return whole(found.x) if np.max(np.abs(found.fun)) < 1e-9 else x
 
 
 def _root(gap: Callable[[float], float], bracket: tuple[float, float], what: str, parameter: Symbol) -> float:

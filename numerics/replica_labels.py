@@ -82,6 +82,8 @@ class _Cases:
             if not parts:
                 raise ConvergenceError(f"the weight of site {self.name} vanishes everywhere at these parameters")
             return [Case({}, np.ones((1, 1)), tuple(parts))]
+        if len(labels) > 1 and (case := self._quadratic(pieces, labels)) is not None:
+            return [case]
         (q, atoms, density), rest = labels[0], labels[1:]
         corners = [] if atoms else label_kinks([e for p in pieces for e in (p.weight, p.energy)], q)
         nodes, p = label_nodes(q, atoms, density, self.values, corners)
@@ -93,6 +95,32 @@ class _Cases:
             if here.any():
                 out += self._interval(pieces, q, nodes[here], p[here])
         return out
+
+    def _quadratic(self, pieces: list[Piece], labels: list[_Label]) -> Case | None:
+        """One case of all labels of an exponent that is quadratic in the variable and in Gaussian labels together.
+
+        Then L is quadratic in these labels, and a few nodes of each are exact.
+        """
+        if len(pieces) != 1 or pieces[0].value is not None or arguments(pieces[0].weight) | arguments(pieces[0].energy):
+            return None
+        weight, energy = pieces[0].weight, pieces[0].energy
+        exponent = (-energy if self.cold else expand_log(log(weight), force=True)).expand()
+        smooth = [X, *(q for q, atoms, _ in labels if not atoms)]
+        if not exponent.is_polynomial(*smooth) or Poly(exponent, *smooth).total_degree() > 2:
+            return None
+        grids = []
+        for q, atoms, density in labels:
+            found = label_nodes(q, atoms, density, self.values, []) if atoms else normal_nodes(density)
+            if found is None:
+                return None
+            grids.append(found)
+        nodes = np.meshgrid(*(u for u, _ in grids), indexing="ij")
+        chance = np.prod(np.meshgrid(*(p for _, p in grids), indexing="ij"), axis=0).reshape(-1, 1)
+        own = {q: u.reshape(-1, 1) for (q, _, _), u in zip(labels, nodes, strict=True)}
+        c = [
+            lambdify(list(own), exponent.coeff(X, k), "numpy")(*own.values()) + np.zeros_like(chance) for k in range(3)
+        ]
+        return Case(own, chance, (Part(-np.inf, np.inf, (c[0], c[1], 2 * c[2])),))
 
     def _one_by_one(self, pieces: list[Piece], q: Symbol, nodes: Array, p: Array, rest: list[_Label]) -> list[Case]:
         out = []
@@ -212,6 +240,16 @@ def label_nodes(
         nodes.append(u)
         weights.append(w * np.exp(part.c[0] + part.c[1] * u + part.c[2] * u**2 / 2))
     return np.concatenate(nodes), np.concatenate(weights)
+
+
+def normal_nodes(density: Expr, count: int = 5) -> tuple[Array, Array] | None:
+    """Gauss–Hermite nodes of a Gaussian density, None for others."""
+    parts = parts_of(density)
+    if len(parts) != 1 or parts[0].c is None or np.isfinite([parts[0].lo, parts[0].hi]).any() or parts[0].c[2] >= 0:
+        return None
+    _, c1, c2 = parts[0].c
+    x, w = np.polynomial.hermite_e.hermegauss(count)
+    return (c1 / -c2) + x / np.sqrt(-c2), w / np.sqrt(2 * np.pi)
 
 
 def _graded(ends: list[float], cut: list[float]) -> Array:

@@ -215,6 +215,8 @@ class Readout:
 
             return self.critical(parameter, functional("Entropy")())
         problem = self.theory.problem
+        if "norm" in problem.kinds:  # solutions coincide where the overlap reaches a norm that is itself unknown
+            problem = cold_problem(self.model)
         kinds = ("susceptibility",) if problem.cold else ("overlap",)
         overlaps = [s for (s, _), kind in zip(problem.equations, problem.kinds, strict=True) if kind in kinds]
         states = [s for s in overlaps if s.name[0] == "q" or problem.cold]
@@ -300,6 +302,24 @@ def _outwards(here: float) -> Iterator[tuple[float, float]]:
 
 def _allowed(parameter: Symbol, value: float) -> bool:
     return not ((parameter.is_positive and value <= 0) or (parameter.is_nonnegative and value < 0))
+
+
+@lru_cache(maxsize=16)
+def cold_problem(model: Gibbs) -> ReplicaProblem:
+    """The problem of the measure at zero temperature.
+
+    Raises
+    ------
+    NotCovered
+        It has no derivation.
+    """
+    from quenched.theory.replicas import derive
+    from quenched.theory.transforms import zero_temperature
+
+    derivation = derive(zero_temperature(model))
+    if derivation.replica_problem is None:
+        raise NotCovered(str(derivation.refusal))
+    return derivation.replica_problem
 
 
 @lru_cache(maxsize=128)

@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Rational, S, Symbol, eye, log
+from sympy import Add, Dummy, Expr, Heaviside, I, Matrix, Mul, Rational, S, Symbol, eye, interpolate, log
 
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.observables import Mean, SpinGlassSusceptibility
 from quenched.theory.priors import fixed_norm, on_sphere
-from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, site_average
+from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, X, site_average
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
 from quenched.theory.replica_ansatz import (
@@ -25,6 +25,7 @@ from quenched.theory.replica_ansatz import (
     RSAction,
     SiteInField,
     averaged,
+    moment,
     orbit_average,
     orbit_of,
     replica_site,
@@ -452,8 +453,15 @@ class Observe(Rule):
         if on_sphere(law):
             return S.Zero
         weights = law.weights()
-        even = weights and all(p == weights[0][1] for _, p in weights) and site.variable.weight.factor == 1
-        return site.variable.fraction * log(len(weights)) if even else None
+        kinds = len({p for _, p in weights})
+        if not weights or (len(weights) > 3 and kinds > 1) or site.variable.weight.factor != 1:
+            return None
+        if kinds == 1:
+            return site.variable.fraction * log(len(weights))
+        bits = interpolate([(a, -log(p)) for a, p in weights], X)  # −⟨ln p(s)⟩ by moments of s
+        poly = Add(*(bits.coeff(X, k) * moment(k) for k in range(3)))
+        labels = site.variable.weight.labels
+        return site.variable.fraction * site_average(site.variable.population, poly, site.b, site.k, site.v, labels)
 
 
 def indicator(weight: Expr) -> bool:

@@ -26,6 +26,7 @@ from quenched.theory.replica_limit import (
     SaddleEquations,
 )
 from quenched.theory.replica_lower import GibbsDeclaration, Replicate, ReplicatedAction
+from quenched.theory.replica_modes import CountModes, InModes, turned_populations
 from quenched.theory.replica_pair import TwoStates
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle, SiteProblem
 from quenched.theory.steps import Steps
@@ -110,7 +111,7 @@ class ReplicaDerivation(Steps):
         return self._take(TwoStates(exchanged), ColdForm if self.declaration.model.cold else RepliconForm, "two_states")
 
     def observables(self) -> ReplicaDerivation:
-        model = (self.find(Condensed) or self.declaration).model
+        model = (self.find(Condensed) or self.find(InModes) or self.declaration).model
         if model.cold:
             return self._take(ObserveCold(tuple(model.observables.items())), ColdForm, "observables")
         return self._take(Observe(model.beta, tuple(model.observables.items())), RepliconForm, "observables")
@@ -121,7 +122,9 @@ def start(model: Gibbs, values: Mapping[object, object] | None = None, **fixed: 
     if values or fixed:
         model = model.fix(values, **fixed)
     d = ReplicaDerivation(model)
-    if pattern_matrices(model):
+    if turned_populations(model):
+        d = d.apply(CountModes())
+    elif pattern_matrices(model):
         d = d.apply(Condense())
     return d.apply(Replicate())
 

@@ -182,6 +182,15 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "1530",
         "year": "1985",
     },
+    "kabashima2008": {
+        "author": "Kabashima, Y.",
+        "title": "Inference from correlated patterns: a unified theory for perceptron learning "
+        "and linear vector channels",
+        "journal": "Journal of Physics: Conference Series",
+        "volume": "95",
+        "pages": "012001",
+        "year": "2008",
+    },
     "gardner1988": {
         "author": "Gardner, E.",
         "title": "The space of interactions in neural network models",

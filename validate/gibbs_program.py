@@ -208,7 +208,9 @@ class ProgramWriter:
             moments, joint = [], S.Zero
             self._moment_terms.clear()
         states = tuple(self._field(f) for f in self.fields)
-        scalar = "\n\n\n".join([self._priors(), self._sites(), self._rows(), self._lacks(), *self._moments(moments, joint)])
+        scalar = "\n\n\n".join(
+            [self._priors(), self._sites(), self._rows(), self._lacks(), *self._moments(moments, joint)]
+        )
         names = tuple(p.name for p in self.model.parameters)
         arrays = "\n\n\n".join(self.sources.values())
         return GibbsProgram(

@@ -26,7 +26,7 @@ from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import ReplicaProblem, X
 from quenched.theory.replica_ansatz import NREP, Orbit, RSAction, SiteInField, Variable, orbit_of, replica_site
 from quenched.theory.replica_limit import FreeEntropyForm, ReplicaState, RepliconForm, SaddleEquations
-from quenched.theory.replica_lower import COLD, ReplicatedAction
+from quenched.theory.replica_lower import COLD, ReplicatedAction, SiteWeight
 from quenched.theory.replica_observe import AT_THE_SADDLE, declared_name, part_name
 from quenched.theory.saddle import OrderParameter, SiteProblem
 from quenched.validate.generate import label
@@ -175,6 +175,11 @@ def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
             at[value] = float(rng.uniform(*spans.get((hat, len(moving), len(set(moving))), (0.2, 0.4))))
     for lam in action.multipliers.values():
         at[lam] = float(rng.uniform(1.2, 1.9))
+    for s in action.sites:
+        if s.variable.population in action.multipliers and s.v.has(*s.variable.weight.labels):
+            top = s.v + 2 * s.k  # two replicas are normalisable below 0
+            most = max(number(top, {**at, **labels}).real for labels, _ in every_label(s, at))
+            at[action.multipliers[s.variable.population]] += max(0.0, most + 0.5)
     return at
 
 
@@ -329,6 +334,8 @@ def _taught_deviation(problem: SiteProblem, action: RSAction, site: SiteInField,
     if len(site.given) != 1:
         return 0.0
     (name, _), weight = site.given[0], action.problem.action.site(site.variable.population)  # type: ignore[attr-defined]
+    if weight.labels:
+        site, weight, at = _at_labels(site, weight, at)
     local = action.problem.action.fields[name.removeprefix("hat_")].symbol
     mean, diagonal, cross, (b, kd, ko) = _joint_field(problem, action, site, at, name)
     (_, extra, noise), *_ = weight.given
@@ -345,6 +352,21 @@ def _taught_deviation(problem: SiteProblem, action: RSAction, site: SiteInField,
         found = Direct(site, numbers).decoupled(*(number(e, numbers).real for e in (site.b, site.k, site.v)))
         right += probability * found
     return relative(np.array(right), np.array(left))
+
+
+def _at_labels(
+    site: SiteInField, weight: SiteWeight, at: dict[Symbol, float]
+) -> tuple[SiteInField, SiteWeight, dict[Symbol, float]]:
+    """A site with a local field of disorder at one set of values of its other labels."""
+    chosen = list(some_labels(site, at, 3))[-1]
+    own = {q: chosen[q] for q in weight.labels if q in chosen}
+    swap = {q: Float(v) for q, v in own.items()}
+    seen = site.variable.weight
+    kept = tuple(q for q in seen.labels if q not in own)
+    moved = replace(seen, exponent=seen.exponent.xreplace(swap), factor=seen.factor.xreplace(swap), labels=kept)
+    fields = {n: getattr(site, n).xreplace(swap) for n in ("b", "k", "v")}
+    plain = replace(weight, exponent=weight.exponent.xreplace(swap), factor=weight.factor.xreplace(swap))
+    return replace(site, variable=replace(site.variable, weight=moved), **fields), plain, {**at, **own}
 
 
 def _weighing(site: SiteInField, f: Expr) -> Variable:
@@ -591,7 +613,8 @@ def _thermodynamics(
 def _entropy(model: Gibbs, states: list[SiteInField], at: Values, relative_to_prior: float) -> dict[str, float]:
     """The entropy from that relative to the prior: a uniform law of finitely many values, or of a sphere."""
     counts = [1 if on_sphere(model.priors[f]) else len(model.priors[f].weights()) for f in model.fields]
-    if not all(counts):
+    weights = [p for f in model.fields for _, p in model.priors[f].weights()]
+    if not all(counts) or len(set(weights)) > 1:
         return {}
     fractions = [number(s.variable.fraction, at).real for s in states]
     return {"entropy": relative_to_prior + sum(f * np.log(c) for f, c in zip(fractions, counts, strict=True))}

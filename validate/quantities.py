@@ -22,7 +22,7 @@ from quenched.theory.model import Model
 from quenched.theory.spaces import ANGLE, Population
 from quenched.theory.spaces import N as SIZE
 from quenched.validate.generate import Tables, label, leaves
-from quenched.validate.sampling import Law, MatrixSpec
+from quenched.validate.sampling import SAMPLERS, Law, MatrixSpec
 
 Values = dict[Symbol, float]
 
@@ -53,8 +53,11 @@ class Numbers:
 
     def law(self, law: DeclaredLaw) -> Law:
         """A law with numbers for its parameters."""
+        name = type(law).__name__
+        if name not in SAMPLERS and law.weights():
+            return ("Discrete", *(self(e) for pair in law.weights() for e in pair))
         parts = [self.law(a) if isinstance(a, DeclaredLaw) else self(a) for a in law.args]
-        return (type(law).__name__, *parts)
+        return (name, *parts)
 
 
 def matrix_spec(atom: Any, numbers: Numbers) -> MatrixSpec:

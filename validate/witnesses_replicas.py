@@ -7,6 +7,7 @@ from typing import Any
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply
 from quenched.theory.errors import NotCovered
+from quenched.theory.gibbs import Gibbs
 from quenched.theory.record import Rule
 from quenched.theory.replica_ansatz import ReplicaSymmetry
 from quenched.theory.replica_blocks import BlockEquations, Blocks
@@ -14,8 +15,10 @@ from quenched.theory.replica_cold import ObserveCold, ZeroTemperature
 from quenched.theory.replica_condense import Condense, condensed, pattern_matrices
 from quenched.theory.replica_limit import Extremise, FewReplicas, Observe, Replicon
 from quenched.theory.replica_lower import Replicate
+from quenched.theory.replica_modes import CountModes, in_modes, turned_populations
 from quenched.theory.replica_pair import TwoStates
 from quenched.validate.meaning_condense import condense_deviation
+from quenched.validate.meaning_modes import modes_deviation
 from quenched.validate.meaning_replica_blocks import block_equations_deviation, blocks_deviation
 from quenched.validate.meaning_replica_cold import cooling_deviation, observed_cold_deviation
 from quenched.validate.meaning_replica_pair import pair_deviation
@@ -40,7 +43,7 @@ FEW_LABELS = 6
 
 
 def declared(scene: Any) -> Any:
-    """The measure that the steps start from, condensed patterns written out.
+    """The measure that the steps start from: condensed patterns written out, or units counted in modes.
 
     Raises
     ------
@@ -48,6 +51,8 @@ def declared(scene: Any) -> Any:
         Too many labels at a site, or patterns in their Fourier modes: no sums to compare with.
     """
     model = scene.model
+    if isinstance(model, Gibbs) and turned_populations(model):
+        return in_modes(model).model
     if getattr(model, "rows", None) is None or not pattern_matrices(model):
         return model
     model = condensed(model)
@@ -62,6 +67,11 @@ WITNESSES: dict[type[Rule], Witness] = {
         "energies of random states of 7 units from the matrices and from overlaps with their rows",
         1e-9,
         lambda b, a, s: condense_deviation(b.model, a.model, s.values, s.rng()),
+    ),
+    CountModes: Witness(
+        "exponents of random states of 8 units from the matrices, and in waves with eigenvalues",
+        1e-9,
+        lambda b, a, s: modes_deviation(b.model, a, s.values, s.rng()),
     ),
     Replicate: Witness(
         "declared exponent on random states, 6 sites, against uses and site weights",
