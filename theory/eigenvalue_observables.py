@@ -22,7 +22,11 @@ WIDTH = Rational(1, 10)
 
 
 class OfEigenvalues(Functional):
-    """A functional of the eigenvalues of a declared matrix."""
+    """A functional of the eigenvalues of a declared matrix; of a dynamics, of its Jacobian at a state of the network.
+
+    Dynamic couplings are variables of that Jacobian, too; the eigenvalues at their own rates, of perturbations that no
+    unit reads, do not count.
+    """
 
     is_commutative = True
 

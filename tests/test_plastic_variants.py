@@ -1,0 +1,95 @@
+"""Rules of plasticity beyond one product: populations, sliding thresholds, gains; what is not covered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sympy import Rational, erf, symbols, tanh
+
+from quenched import (
+    Dynamics,
+    Field,
+    Gaussian,
+    N,
+    NotCovered,
+    Population,
+    derive,
+    diag,
+    mean,
+    outer,
+    simulate,
+    units,
+)
+from quenched.numerics import Sampling
+from quenched.theory.model import Model
+from quenched.validate.witness import verify
+
+g, p, q = symbols("g p q", positive=True)
+k = symbols("k", real=True)
+x, w, A, B = Field("x"), Field("w"), *(Field(name, over=(units, units)) for name in "AB")
+J = Gaussian("J", variance=g**2)
+
+
+def excitatory_only() -> Model:
+    """Two populations, of which only the couplings within one are plastic."""
+    E, I = Population("E", Rational(4, 5)), Population("I", Rational(1, 5))
+    u, v, P = Field("u", E), Field("v", I), Field("P", over=(E, E))
+
+    def random(name: str, rows: Any, cols: Any) -> Gaussian:
+        return Gaussian(name, variance=g**2, over=(rows, cols))
+
+    return Dynamics(
+        {
+            u: -u + (random("J_EE", E, E) + P) @ tanh(u) - random("J_EI", E, I) @ tanh(v),
+            v: -v + random("J_IE", I, E) @ tanh(u) - random("J_II", I, I) @ tanh(v),
+            P: (-P + k / N * outer(tanh(u), tanh(u))) / p,
+        }
+    )
+
+
+def sliding_threshold() -> Model:
+    """Potentiation above and depression below a threshold that follows the unit's own activity."""
+    rule = k / N * outer(tanh(x) * (tanh(x) ** 2 - w), tanh(x))
+    net = Dynamics({x: -x + (J + A) @ tanh(x), w: (-w + tanh(x) ** 2) / q, A: (-A + rule) / p})
+    return net.observe(C_phi0=mean(tanh(x) ** 2), threshold=mean(w), C_x0=mean(x**2))
+
+
+def homeostatic_gain() -> Model:
+    """A slow variable that turns the output down, and a rule whose two sides differ."""
+    output = tanh(x) / (1 + w**2)
+    return Dynamics({x: -x + (J + A) @ output, w: (-w + x) / q, A: (-A + k / N * outer(erf(x), output)) / p})
+
+
+@pytest.mark.parametrize("make", [excitatory_only, sliding_threshold, homeostatic_gain])
+def test_every_step_of_other_rules(make: Callable[[], Model]) -> None:
+    theory = derive(make())
+    assert theory.solvable
+    assert [f"{t.title}: {t.detail}" for t in verify(theory.derivation) if t.passed is not True] == []
+
+
+def test_rules_that_are_not_covered() -> None:
+    drive = k / N * outer(tanh(x), tanh(x))
+    centred = tanh(x) - mean(tanh(x))
+    refused: list[tuple[dict[Any, Any], str]] = [
+        ({A: -A + drive, B: (-B + A) / q}, "a bond that follows another one, A, is not covered"),
+        ({A: -diag(tanh(x) ** 2) @ A + drive, B: -B}, "their decay has one rate for all pairs of units"),
+        ({A: -A + outer(centred, centred) / N, B: -B}, "a sum over units"),
+    ]
+    for equations, message in refused:
+        with pytest.raises(NotCovered, match=message):
+            Dynamics({x: -x + (J + B) @ tanh(x), **equations})
+
+
+@pytest.mark.slow
+def test_a_sliding_threshold_in_theory_and_simulation() -> None:
+    net, values = sliding_threshold(), dict(g=2.0, k=4.0, p=2.0, q=1.5)
+    theory = derive(net).solve(values, sampling=Sampling(dt=0.2, steps=512, paths=200, reach=16, settle=25, average=12))
+    how: Any = dict(trials=8, seed=4, dt=0.1, burn=40, duration=60, lags=[0], lyapunov=False, store=False, workers=1)
+    run = simulate(net, 400, params=values, **how)
+    for name in net.observables:
+        away = abs(float(theory[name]) - run[name].mean[0])
+        assert away < 4 * (theory.error(name) + run[name].error[0]) + 0.01 * abs(run[name].mean[0])
+    static = derive(Dynamics({x: -x + J @ tanh(x)})).solve(g=2)
+    assert run["C_x0"].mean[0] - float(static["C_x0"]) > 3 * run["C_x0"].error[0]
