@@ -16,8 +16,9 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.problem import SampledUnit
 
 from .cache import digest, load
+from .path_responses import jumps
 
-VERSION = "3"
+VERSION = "4"
 
 _LOOP = '''
 @njit(cache=True, fastmath=True)
@@ -136,20 +137,23 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach, late, source
                     for b in range(nb):
                         hh[u] += kernel[u, b, 0] * psi[b, first]
                 kick(y, z0, hh, noise[path, at], q, p, dt, kicked[k], jump)
+                # over a jump, kicks have to be large, to either side in turn
+                eps = 0.1 * np.std(h[path, :, kicked[k]]) * (-1.0) ** (window + path) if JUMPS else 1e-4
+                eps = 1e-4 if eps == 0.0 else eps
                 for lag in range(reach + 1):
                     step = first + lag
                     at = step % steps
                     after = (step + 1) % steps
                     if lag == 0 and FLOW:
                         for i in range(n):
-                            y[i] += EPS * jump[i]
-                            moved[i, first] += 0.5 * EPS * jump[i]  # half: the jump, seen by quadratures over time
+                            y[i] += eps * jump[i]
+                            moved[i, first] += 0.5 * eps * jump[i]  # half: the jump, seen by quadratures over time
                         look_back(history, moved, first, step, late, source, z0)
                         outputs(y, z0, q, p, out)
                         for b in range(nb):
                             psi2[b, step] = out[b]
                     for b in range(nb):
-                        answer[path, k, b, lag] += (psi2[b, step] - psi[b, step]) / EPS / windows
+                        answer[path, k, b, lag] += (psi2[b, step] - psi[b, step]) / eps / windows
                     if lag == reach:
                         break
                     if lag == 0:
@@ -165,7 +169,7 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach, late, source
                     for i in range(n):
                         y[i] = new[i]
                         if lag == 0 and not FLOW:
-                            y[i] += EPS * jump[i]
+                            y[i] += eps * jump[i]
                         moved[i, step + 1] = y[i]
                     look_back(history, moved, first, step + 1, late, source, z1)
                     outputs(y, z1, q, p, out)
@@ -229,7 +233,7 @@ def unit_source(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -
     head = (
         '"""Generated from a site process: the unit of one population, and its trajectories. Edits are lost."""\n\n'
         "import math\n\nimport numpy as np\nfrom numba import njit\n\n"
-        f"EPS = 1e-4\nFLOW = {clock == 'flow'}\n\n\n"
+        f"FLOW = {clock == 'flow'}\nJUMPS = {jumps(unit)}\n\n\n"
         "@njit(cache=True)\ndef sgn(a):\n    return 1.0 if a > 0 else (-1.0 if a < 0 else 0.0)\n"
     )
     parts = [head, _function("rhs", "x, z, h, xi, q, p, dt, out", [code(e) for e in rhs])]

@@ -8,7 +8,7 @@ from sympy import Symbol
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import SiteProcess
 
-from .trajectories import ProcessSampler, ProcessState, state_orders
+from .trajectories import Orders, ProcessSampler, ProcessState, state_orders
 
 #: Distance of the starts, and differences of means that count, in standard deviations of a unit and standard errors.
 _FAR, _SEEN, _SURE = 2.0, 0.05, 5.0
@@ -23,6 +23,11 @@ def start_dependence(process: SiteProcess, values: dict[Symbol, float], state: P
     """
     sampler = ProcessSampler(process, values, state.sampling)
     now = state_orders(state)
+    if process.clock == "map" and _alternates(sampler, now, state):
+        return (
+            "the state whose correlations alternate in sign from step to step is stationary as well: how far units are "
+            "in either depends on where they started"
+        )
     for unit, module in zip(process.units, sampler.modules, strict=True):
         if not unit.states:
             continue
@@ -71,3 +76,16 @@ def declared_moments(
         series |= dict(zip(unit.names, unit.output(0), strict=True))
         moments |= {(a, b): float(np.mean(series[a] * series[b])) for a in series for b in series}
     return moments, _LONG / min(rates)
+
+
+def _alternates(sampler: ProcessSampler, now: Orders, state: ProcessState) -> bool:
+    """Whether (−1)^τ times all correlations and responses is another state of a map: a sweep leaves it as it is."""
+    noise = 1 / np.sqrt(sampler.how.paths)
+    read = {a for _, _, _, *pair in sampler.covariance for a in pair}
+    rows = {k: c for k, c in now.covariance.items() if read.issuperset(k)}
+    if any(abs(state.mean[a].value) > noise * np.sqrt(abs(now.covariance[a, a][0])) for a in read) or not rows:
+        return False
+    bound = 4 * noise * max(float(np.abs(c[0])) for c in rows.values())
+    other = now.alternating()
+    apart = lambda orders: max(float(np.abs(orders.covariance[k] - other.covariance[k]).max()) for k in rows)  # noqa: E731
+    return apart(now) > bound and apart(sampler.sweep(other, np.random.default_rng((sampler.how.seed, 4)))) < bound

@@ -115,20 +115,29 @@ class Paths:
 
 
 @dataclass
-class _Orders:
+class Orders:
     """The order parameters that a sweep updates, on the grid of a path."""
 
     covariance: dict[tuple[str, str], Array]
     mean: dict[str, Array]
     response: dict[tuple[str, str], Array]
 
-    def mixed(self, new: _Orders, weight: float) -> _Orders:
+    def mixed(self, new: Orders, weight: float) -> Orders:
         """(1 − weight)·self + weight·new."""
-        return _Orders(
+        return Orders(
             _mix(self.covariance, new.covariance, weight),
             _mix(self.mean, new.mean, weight),
             _mix(self.response, new.response, weight),
         )
+
+    def alternating(self) -> Orders:
+        """Those of a map's paths times (−1)^t, driven by fields times (−1)^{t+1}."""
+        flip = lambda row, sign: {k: sign * v * _signs(len(v)) for k, v in row.items()}  # noqa: E731
+        return Orders(flip(self.covariance, 1), dict(self.mean), flip(self.response, -1))
+
+
+def _signs(length: int) -> Array:
+    return np.where(np.arange(length) % 2 == 0, 1.0, -1.0)
 
 
 def _mix(old: dict[K, Array], new: dict[K, Array], weight: float) -> dict[K, Array]:
@@ -175,7 +184,7 @@ class ProcessSampler:
         """A coefficient as a function of frequency, constant unless it contains operators in time."""
         return OperatorFilter(e, self.process.operators, self.values)
 
-    def _responses(self, now: _Orders) -> dict[tuple[str, str], np.ndarray]:
+    def _responses(self, now: Orders) -> dict[tuple[str, str], np.ndarray]:
         """Responses that act as operators, at the frequencies of a path."""
         return {
             (o.output, o.field): spectrum_of(now.response[o.output, o.field], self.dt, self.flow, self.how.steps)
@@ -201,13 +210,13 @@ class ProcessSampler:
         return np.asarray(weights, float)
 
     # -- one sweep ----------------------------------------------------------------------------------------------
-    def sweep(self, now: _Orders, rng: np.random.Generator) -> _Orders:
-        new = _Orders({}, {}, {})
+    def sweep(self, now: Orders, rng: np.random.Generator) -> Orders:
+        new = Orders({}, {}, {})
         for unit, module in zip(self.process.units, self.modules, strict=True):
             self._sweep_unit(unit, module, now, new, rng)
         return new
 
-    def _sweep_unit(self, unit: SampledUnit, module, now: _Orders, new: _Orders, rng) -> None:  # type: ignore[no-untyped-def]
+    def _sweep_unit(self, unit: SampledUnit, module, now: Orders, new: Orders, rng) -> None:  # type: ignore[no-untyped-def]
         kicked = self._kicked(unit)
         states, outs, answer, *_ = self.integrate(unit, module, now, rng, kicked)
         self._measure(unit, states, outs, answer, kicked, new)
@@ -236,7 +245,7 @@ class ProcessSampler:
             )
         return states, outs, answer, h, labels, kernel
 
-    def _fields(self, unit: SampledUnit, now: _Orders, rng: np.random.Generator) -> Array:
+    def _fields(self, unit: SampledUnit, now: Orders, rng: np.random.Generator) -> Array:
         """Gaussian paths (P, T, m) with the present cross-covariance, plus the means."""
         names = [f.name for f in unit.fields]
         m, steps, paths = len(names), self.how.steps, self.how.paths
@@ -263,7 +272,7 @@ class ProcessSampler:
                 h[:, :, names.index(u)] += strength * float(now.mean[a][0])
         return np.ascontiguousarray(h)
 
-    def _two(self, now: _Orders, a: str, b: str) -> Array:
+    def _two(self, now: Orders, a: str, b: str) -> Array:
         """⟨a(t+τ) b(t)⟩ on the periodic grid."""
         if (a, b) in now.covariance:
             return now.covariance[a, b]
@@ -288,7 +297,7 @@ class ProcessSampler:
         kicked = [v for _, _, _, v, _ in self.memory] + [o.field for o in self.process.operators]
         return list(dict.fromkeys(v for v in kicked if v in names))
 
-    def _kernel(self, unit: SampledUnit, now: _Orders) -> Array:
+    def _kernel(self, unit: SampledUnit, now: Orders) -> Array:
         """Memory kernels (m, nb, reach + 1) with the weights of the quadrature over the past."""
         fields, outs = [f.name for f in unit.fields], [o.name for o, _ in unit.outputs]
         kernel = np.zeros((max(1, len(fields)), max(1, len(outs)), self.reach + 1))
@@ -325,11 +334,11 @@ class ProcessSampler:
                 new.response[o.name, v] = answer[:, k, i].mean(axis=0)
 
     # -- start ---------------------------------------------------------------------------------------------------
-    def guess(self, amplitude: float | Mapping[tuple[str, str], float], time: float) -> _Orders:
+    def guess(self, amplitude: float | Mapping[tuple[str, str], float], time: float) -> Orders:
         """Decaying covariances of all outputs, of the given size or sizes and time."""
         lags = np.minimum(np.arange(self.how.steps), self.how.steps - np.arange(self.how.steps)) * self.dt
         shape = np.exp(-((lags / time) ** 2) / 2)
-        start = _Orders({}, {}, {})
+        start = Orders({}, {}, {})
         for unit in self.process.units:
             names = [s.name for s in unit.states] + [o.name for o, _ in unit.outputs]
             for i, a in enumerate(names):
@@ -449,9 +458,9 @@ def sample_paths(
     return found
 
 
-def state_orders(state: ProcessState) -> _Orders:
+def state_orders(state: ProcessState) -> Orders:
     """The order parameters of a solved state."""
-    return _Orders(
+    return Orders(
         dict(state.orders),
         {k: np.array([v.value]) for k, v in state.mean.items()},
         {k: v for k, (v, _) in state.response.items()},
@@ -481,7 +490,7 @@ def _memory(kernel: Array, outs: Array) -> Array:
     return np.asarray(np.fft.irfft(waves, n=outs.shape[1], axis=1))
 
 
-def memory_cut(now: _Orders) -> float:
+def memory_cut(now: Orders) -> float:
     """Part of the memory beyond its reach, from how much smaller responses are in the second half of it."""
     worst = 0.0
     for row in now.response.values():
@@ -491,12 +500,12 @@ def memory_cut(now: _Orders) -> float:
     return worst
 
 
-def _size(now: _Orders) -> float:
+def _size(now: Orders) -> float:
     """The largest variance."""
     return max(float(np.abs(c[0])) for c in now.covariance.values())
 
 
-def slowest(sampler: ProcessSampler, now: _Orders) -> float:
+def slowest(sampler: ProcessSampler, now: Orders) -> float:
     """The longest time in which the autocorrelation of an output falls half of the way to its value at long lags."""
     times = [0.0]
     for unit in sampler.process.units:
@@ -508,7 +517,7 @@ def slowest(sampler: ProcessSampler, now: _Orders) -> float:
     return max(times)
 
 
-def _on_grid(now: _Orders, steps: int, reach: int) -> _Orders:
+def _on_grid(now: Orders, steps: int, reach: int) -> Orders:
     """Order parameters on a longer grid: covariances stay at their last value, responses at zero."""
 
     def stretched(row: Array) -> Array:
@@ -519,10 +528,10 @@ def _on_grid(now: _Orders, steps: int, reach: int) -> _Orders:
 
     covariance = {k: stretched(v) if len(v) != steps else v for k, v in now.covariance.items()}
     response = {k: np.concatenate([v, np.zeros(reach + 1 - len(v))]) for k, v in now.response.items()}
-    return _Orders(covariance, now.mean, response)
+    return Orders(covariance, now.mean, response)
 
 
-def _settle(sampler: ProcessSampler, now: _Orders, progress) -> tuple[_Orders, list[float]]:  # type: ignore[no-untyped-def]
+def _settle(sampler: ProcessSampler, now: Orders, progress) -> tuple[Orders, list[float]]:  # type: ignore[no-untyped-def]
     """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
     how = sampler.how
     history: list[float] = []
@@ -558,7 +567,7 @@ def _remaining(history: list[float]) -> float:
     return history[-1] / (1 - rate)
 
 
-def _summary(sampler: ProcessSampler, iterates: list[_Orders], history: list[float]) -> ProcessState:
+def _summary(sampler: ProcessSampler, iterates: list[Orders], history: list[float]) -> ProcessState:
     half = sampler.how.steps // 2
     first = iterates[0]
 

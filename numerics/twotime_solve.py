@@ -57,6 +57,21 @@ class Window:
     def rows(self) -> slice:
         return slice(self.first, self.last, self.stride)
 
+    def between(self, start: float, stop: float) -> Window:
+        """The part of given times from start to stop, both included.
+
+        Raises
+        ------
+        QuenchedError
+            No given time lies between.
+        """
+        inside = [k for k in range(self.first, self.last, self.stride) if start - 1e-9 <= self.state.times[k]]
+        inside = [k for k in inside if self.state.times[k] <= stop + 1e-9]
+        if not inside:
+            raise QuenchedError(f"no time between {start:g} and {stop:g}: times end at {self.state.times[-1]:g}")
+        coarse = None if self.coarse is None else self.coarse.between(start, stop)
+        return replace(self, first=inside[0], last=inside[-1] + 1, coarse=coarse)
+
 
 def period_of(problem: TwoTimeProblem, values: dict[Symbol, float]) -> float | None:
     """Period of all explicit time dependence, None without one, infinite where it does not repeat."""

@@ -301,7 +301,7 @@ class Theory:
         if times is not None or self.in_time:
             from quenched.twotime import InTime, solve_in_time
 
-            return solve_in_time(self, values, InTime(times, lags, dt, scheme, nodes, tol), size)
+            return solve_in_time(self, values, InTime(times, lags, dt, scheme, nodes, tol, window), size)
         self._keep_size(values, size)
         if self.derivation.problem is None and self.derivation.process is not None:
             from quenched.sampled import solve_sampled

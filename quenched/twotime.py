@@ -46,6 +46,7 @@ class InTime:
     dt : time step, or None: chosen
     scheme : "trapezoid" (the flow, extrapolated in the step) or "euler" (the Euler map at dt, exactly)
     nodes : nodes of a phase
+    window : (start, stop): observables are averages over the given times between; None: functions of t
     tol : relative change of a settled state that may be left
     """
 
@@ -55,6 +56,7 @@ class InTime:
     scheme: str = "trapezoid"
     nodes: int = 24
     tol: float | None = None
+    window: tuple[float, float] | None = None
 
 
 class TwoTimeSolution(Solution):
@@ -96,7 +98,7 @@ def solve_in_time(theory: Theory, values: Mapping[Any, float], how: InTime, size
     """
     problem, given = problem_at(theory, values, size)
     solved = _Solved(problem, given, how, theory)
-    reader = Reader(theory, solved.window, how.lags)
+    reader = Reader(theory, solved.window, how.lags, averaged=how.window is not None)
     growth = reader.growth_or_nan()
     branch = Branch("in time", "dynamic", True, growth, reader.names(), reader.quantity, _shared(theory))
     shown = {str(k): float(v) for k, v in given.items()}
@@ -144,6 +146,8 @@ class _Solved:
         if how.times is not None:
             self.period: float | None = None
             self.window: Window = solve_times(problem, values, np.asarray(how.times), how.dt, rule, how.nodes)
+            if how.window is not None:
+                self.window = self.window.between(*how.window)
             return
         longest = float(np.max(how.lags)) if how.lags is not None else None
         offsets = _offsets(theory, values)
@@ -202,19 +206,21 @@ class _Sheet:
 class Reader:
     """Observables of a marched state, by name."""
 
-    def __init__(self, theory: Theory, window: Window, lags: Array | None) -> None:
+    def __init__(self, theory: Theory, window: Window, lags: Array | None, averaged: bool) -> None:
         self.theory, self.model, self.window = theory, theory.written, window
         self.problem = window.state.marcher.problem
         self.values: dict[Symbol, float] = dict(window.state.marcher.values)
         self.timed = window.state.marcher.schedule.band is None
+        self.averaged = averaged or not self.timed
         self._lags = lags
         self.probes: dict[tuple[Expr, str], int] = {}
         self.outputs: list[Any] = []
 
     # -- names ------------------------------------------------------------------------------------------------------
     def names(self) -> list[str]:
-        standard = [n for n, (kind, _) in standard_names(self.model).items() if kind not in ("R", "S")]
-        return list(dict.fromkeys([*standard, GROWTH, *self.model.observables]))
+        missing = ("R", "S", "C", "C_out") if self.timed else ("R", "S")
+        standard = [n for n, (kind, _) in standard_names(self.model).items() if kind not in missing]
+        return list(dict.fromkeys([*standard, *([] if self.timed else [GROWTH]), *self.model.observables]))
 
     def quantity(self, name: str) -> Quantity:
         if name in self.model.observables:
@@ -263,15 +269,17 @@ class Reader:
         means = sorted(expr.atoms(Mean), key=str)
         if expr.atoms(Lyapunov, Critical) or not means:
             raise NotCovered(f"no theory formula for the observable {expr}")
+        lagged = any(tau in node.free_symbols or _lagged(node) for node in means)
+        if lagged and self.timed:
+            raise NotCovered("correlations at a lag in a state that changes: read two_time() instead")
         sheets = self._sheets(means)
         found = [self._value(sheet, expr, means) for sheet in sheets]
         value, error = _extrapolated(found)
         scale = np.max(np.abs(value), initial=0.0)
         error = error + (_ROUNDING + self.window.unsettled + self.window.state.missed) * scale
-        lagged = any(tau in node.free_symbols or _lagged(node) for node in means)
         if lagged:
             return Quantity(value, error, "tau", self.lags)
-        if self.timed:
+        if not self.averaged:
             return Quantity(value, error, "t", sheets[-1].times)
         return Quantity(float(value), float(error))
 
@@ -281,13 +289,11 @@ class Reader:
         parts = [self._mean(sheet, node) for node in means]
         clock = sheet.times
         if any(p.ndim == 2 for p in parts):
-            if self.timed:
-                raise NotCovered("correlations at a lag in a state that changes: read two_time() instead")
             parts = [p if p.ndim == 2 else p[:, None] for p in parts]
             clock = clock[:, None]
         value = np.asarray(function(*parts, clock), dtype=float)
         value = np.broadcast_to(value, np.broadcast_shapes(value.shape, parts[0].shape))
-        return value if self.timed else value.mean(axis=0)
+        return value.mean(axis=0) if self.averaged else value
 
     def _mean(self, sheet: _Sheet, node: Mean) -> Array:
         """⟨body⟩ at the times of a sheet, (times,) or (times, lags)."""

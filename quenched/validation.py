@@ -186,7 +186,7 @@ def _same(at: list[dict[str, Any]], name: str) -> bool:
 def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:
     """Solve a point and plan its simulations, those of a mutant as for the right theory (their runs are shared)."""
     own = theory.own(point)
-    if getattr(theory.right, "transient", False):
+    if _of_given_times(theory.right, own):
         return _in_window(model, theory, point, quick, chosen)
     size: dict[str, Any] = {"N": largest_size(quick, chosen, theory.in_time)} if theory.right.keeps_size else {}
     solution = theory.right.solve(own, **size)
@@ -210,6 +210,18 @@ def _rounded(model: Any, theory: Theory, own: Mapping[Any, float], design: Any) 
             there = {**{str(k): v for k, v in own.items()}, **changed}
             found[N] = theory.right.solve(own), theory.right.solve(there)
     return found
+
+
+def _of_given_times(theory: Theory, own: Mapping[Any, float]) -> bool:
+    """Whether a state depends on when it is looked at, and not as a periodic one does."""
+    if getattr(theory, "transient", False):
+        return True
+    march = theory.derivation.march if getattr(theory, "in_time", False) else None
+    if march is None or theory.keeps_size:
+        return False
+    from quenched.numerics.twotime_solve import period_of
+
+    return period_of(march, theory.values(own)) == float("inf")
 
 
 def _in_window(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chosen: dict[str, Any]) -> Target:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sympy import exp, sqrt, symbols, tanh
+from sympy import exp, sign, sqrt, symbols, tanh
 
+from quenched.numerics.starts import start_dependence
 from quenched.numerics.trajectories import ProcessState, Sampling, solve_process
 from quenched.theory.couplings import Gaussian
 from quenched.theory.derivation import start
@@ -63,14 +64,44 @@ def test_response_of_a_linear_unit_decays_exponentially() -> None:
     assert np.allclose(value, np.exp(-lags), atol=0.02)
 
 
+def memory_map() -> Map:
+    return Map({x: Gaussian("J", variance=g**2, symmetry=eta) @ x + sqrt(s2) * WhiteNoise("xi")})
+
+
 def test_map_with_memory_against_linear_algebra() -> None:
     """x(n+1) = Jx/… with symmetric J: C = s2⟨1/(1 − μ²)⟩ over the semicircle of radius 2g."""
-    model = Map({x: Gaussian("J", variance=g**2, symmetry=eta) @ x + sqrt(s2) * WhiteNoise("xi")})
-    state = solved(model, Sampling(steps=256, paths=1000, reach=30, settle=20, average=10), g=0.35, s2=1.0, eta=1.0)
+    state = solved(
+        memory_map(), Sampling(steps=256, paths=1000, reach=30, settle=20, average=10), g=0.35, s2=1.0, eta=1.0
+    )
     mu = np.linspace(-0.7, 0.7, 20001)
     weight = np.sqrt(np.maximum(0.49 - mu**2, 0))
     exact = float((weight / (1 - mu**2)).sum() / weight.sum())
     assert deviation(state, "x", exact, 0.003) < 4
+
+
+def test_responses_of_what_jumps() -> None:
+    """⟨δ sign x(τ)/δh(0)⟩ = 2p(0) e^{−τ} of a Gaussian unit."""
+    state = solved(
+        Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ sign(x) + WhiteNoise("xi")}), g=0.7, eta=0
+    )
+    variance = float(state.correlation["x", "x"][0][0])
+    value, _ = state.response["phi", "h"]
+    expected = np.sqrt(2 / np.pi / variance) * np.exp(-np.arange(len(value)) * SHORT.dt)
+    assert np.abs(value - expected)[1:].max() < 0.1 * expected[0]
+    assert value[1:4].mean() == pytest.approx(expected[1:4].mean(), rel=0.05)
+
+
+def test_a_state_with_alternating_signs_is_told() -> None:
+    """x(n+1) = tanh(Jx) is as well in the state (−1)^n x(n), of −J: how far in either is decided by the start."""
+    unsure, sure = (
+        start_dependence(p, values, solve_process(p, values, sampling=SHORT))
+        for p, values in (
+            (process(Map({x: tanh(Gaussian("J", variance=g**2, symmetry=eta) @ x)})), {g: 1.0, eta: 0.8}),
+            (process(memory_map()), {g: 0.35, s2: 1.0, eta: 1.0}),
+        )
+    )
+    assert "alternate" in unsure
+    assert "alternate" not in sure
 
 
 def test_gate_runs_and_depends_on_its_gate() -> None:

@@ -1,5 +1,7 @@
 """Two-time theories: marched means and covariances against loops, exact results and published numbers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sympy import Heaviside, Max, Symbol, cos, erf, exp, pi, sign, sin, sqrt, symbols, tanh
@@ -18,7 +20,9 @@ from quenched import (
     derive,
     discretise,
     mean,
+    simulate,
     t,
+    validate,
 )
 from quenched.numerics import average2
 from quenched.numerics.pair_averages import both_positive, kink_pair
@@ -229,6 +233,21 @@ def test_marching_needs_what_it_says() -> None:
     with pytest.raises(QuenchedError, match="give times="):
         theory.solve(g=1, I=1)
     assert theory.solve(g=1, I=1, times=[0, 1]).quantity("C_x0").error[1] < 0.1  # its paths are sampled
+
+
+def test_a_quench_is_judged_in_its_window() -> None:
+    """Gaussian units whose couplings are doubled at t = 1: the theory averages over the window of the runs."""
+    u = Field("x", initial=Uniform(0, 2))
+    net = Dynamics({u: -u + (1 + Heaviside(t - 1)) * (J @ tanh(u)) + WhiteNoise("xi") / 2}).observe(v=mean(u**2))
+    how: Any = dict(burn=1.5, duration=1.0)
+    found = derive(net).solve(g=0.7, times=np.arange(0, 2.75, 0.25), window=(1.5, 2.5))
+    course = derive(net).solve(g=0.7, times=np.arange(0, 2.75, 0.25))["v"].values
+    assert float(found["v"]) == pytest.approx(course[6:].mean(), rel=1e-9)
+    with pytest.raises(QuenchedError, match="no time between"):
+        derive(net).solve(g=0.7, times=[0, 1], window=(2, 3))
+    runs = [simulate(net, N, trials=16, seed=1, g=0.7, dt=0.1, store=False, workers=1, **how) for N in (100, 200, 400)]
+    assert validate(net, g=0.7, data=runs, quick=True, ci=True, **how).verdict != "disagree"
+    assert validate(net, g=1.4, data=runs, quick=True, **how).verdict == "disagree"
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
