@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import brentq, root
-from sympy import Expr, Symbol
+from sympy import Expr, Symbol, sympify
 
 from quenched.theory.errors import ConvergenceError, QuenchedError, nearest
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage, TreeAverage
@@ -26,7 +26,7 @@ from .replica_iterate import NEAR, iterate, relative
 from .replica_labels import make_site
 from .replica_sites import Site
 from .replica_slopes import jacobian
-from .replica_tree import Tree
+from .replica_tree import Tree, label_sites
 from .types import Array, Number
 
 #: Starting values of overlaps; those of means are their roots, of either sign.
@@ -85,6 +85,7 @@ class Evaluator:
         self.compiled: dict[Expr, Callable[[dict[Symbol, float]], float]] = {}
         self.averages: dict[Expr, Callable[[dict[Symbol, float]], float]] = {}
         self.guess: dict[Symbol, float] = {}
+        self.rows: dict[str, list[tuple[dict[Symbol, float], float, Site]]] = {}
         self.cache: dict[Any, tuple[tuple[Array, ...], Array]] = {}
         self.before: dict[Any, tuple[tuple[Array, ...], Array]] = {}
         self.below: dict[Symbol, float] = {}
@@ -142,21 +143,31 @@ class Evaluator:
 
     def _nested(self, node: TreeAverage, site: Site) -> Callable[[dict[Symbol, float]], float]:
         """A function that evaluates one average over nested fields."""
-        flat = (*node.field, *(e for pair in node.levels for e in pair))
-        fields = compiled(tuple(self.names), flat, "math")
+        flat = (*node.field, *(e for pair in node.levels for e in pair), node.scale)
+        slots = {q: Symbol(f"label_{k}_") for k, q in enumerate(node.labels)}  # a size of blocks may have the same name
+        fields = compiled((*self.names, *slots.values()), tuple(sympify(e).xreplace(slots) for e in flat), "math")
         poly = compiled(L[:3], node.poly, "numpy")
         jumping = site.cold and node.poly.has(L[2]) and node.what == "plain"
+        if node.site not in self.rows:
+            self.rows[node.site] = label_sites(site)
 
-        def call(at: dict[Symbol, float]) -> float:
-            b, k, v, *rest = fields(*(at[s] for s in self.names))
-            key = (site.name, b, k, v, *rest)
+        def one(here: Site, numbers: list[float]) -> float:
+            b, k, v, *rest, scale = fields(*numbers)
+            if scale == 0:
+                return 0.0
+            key = (site.name, id(here), b, k, v, *rest)
             if key not in self.cache:
                 levels = list(zip(rest[::2], rest[1::2], strict=True))
-                self.cache[key] = cast(Any, Tree(site, b, k, levels, v, self.fine))
+                self.cache[key] = cast(Any, Tree(here, b, k, levels, v, self.fine))
             tree = cast(Tree, self.cache[key])
-            if jumping and not site.gaussian(0):
+            if jumping and not here.gaussian(0):
                 return np.nan if node.poly == L[2] else np.inf
-            return tree.average(node.what, node.level, poly)
+            return float(scale) * tree.average(node.what, node.level, poly)
+
+        def call(at: dict[Symbol, float]) -> float:
+            numbers = [at[s] for s in self.names]
+            found = (p * one(here, [*numbers, *(own[q] for q in node.labels)]) for own, p, here in self.rows[node.site])
+            return float(sum(found))
 
         return call
 

@@ -6,6 +6,7 @@ level, whose nodes are centred exactly; at zero temperature the innermost axis i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from quenched.theory.errors import ConvergenceError, NotCovered
 
 from .quadrature import trapezoid
 from .replica_cold import best, changes
-from .replica_sites import Site
+from .replica_parts import Part
+from .replica_sites import Case, Site
 from .types import Array
 
 #: Nodes of an axis whose integrand is smooth.
@@ -28,8 +30,7 @@ class Tree:
     def __init__(
         self, site: Site, b: float, k: float, levels: list[tuple[float, float]], v: float, fine: float
     ) -> None:
-        if len(site.cases) != 1 or site.free:
-            raise NotCovered(f"labels of site {site.name} in blocks of replicas")
+        assert len(site.cases) == 1
         if min(k, *(w for w, _ in levels), 0.0) < -1e-12:
             raise ConvergenceError(f"the field of site {site.name} has a negative variance")
         self.site, self.v, self.levels = site, v, levels
@@ -154,6 +155,38 @@ class Tree:
         if what == "square":
             return self.rest(self.inward(values, level + 1) ** 2, level)
         return self.rest(self.inward(values, 1), 0)
+
+
+def label_sites(site: Site) -> list[tuple[dict[Any, float], float, Site]]:
+    """A site at all values of its labels: (values, probability, site without labels); equal measures are one object.
+
+    Raises
+    ------
+    NotCovered
+        Too many labels to write their values out.
+    """
+    if site.free:
+        raise NotCovered(f"site {site.name} sees too many labels for blocks of replicas")
+    out: list[tuple[dict[Any, float], float, Site]] = []
+    for case in site.cases:
+        varying = any(isinstance(e, np.ndarray) for p in case.parts for e in (p.lo, p.hi, *(p.c or ())))
+        plain = Site(site.kind, (Case({}, np.ones((1, 1)), case.parts),), site.name, site.cold)
+        for r, chance in enumerate(np.ravel(case.probability)):
+            own = {q: float(np.ravel(a)[r % np.size(a)]) for q, a in case.labels.items()}
+            here = plain if not varying else replace(plain, cases=(Case({}, np.ones((1, 1)), at_row(case.parts, r)),))
+            out.append((own, float(chance), here))
+    return out
+
+
+def at_row(parts: tuple[Part, ...], row: int) -> tuple[Part, ...]:
+    """Pieces of a measure at one set of values of its labels."""
+
+    def take(a: Any) -> Any:
+        return float(np.ravel(a)[row % np.size(a)]) if isinstance(a, np.ndarray) else a
+
+    return tuple(
+        replace(p, lo=take(p.lo), hi=take(p.hi), c=None if p.c is None else tuple(map(take, p.c))) for p in parts
+    )
 
 
 class _Line:

@@ -280,7 +280,7 @@ class ReplicaTheory(Theory):
         Raises
         ------
         NotCovered
-            Labels of sites, or terms with more than two replicas.
+            Terms with more than two replicas, or more labels of a site than can be written out.
         """
         from quenched.block_theory import BlockTheory
         from quenched.theory.replicas import start

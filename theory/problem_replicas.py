@@ -96,19 +96,34 @@ class TreeAverage(Expr):
     - "plain": E⟨…⟨poly⟩_k…⟩₁;
     - "square": E⟨…(⟨…⟨poly⟩_k…⟩_{level+1})²…⟩₁;
     - "break": E⟨…(⟨M_{level+1}⟩_level − M_level)/x_level…⟩₁, the slope of M₁ in x_level.
+
+    E also runs over the labels of the site, with the factor `scale` in them.
     """
 
     is_commutative = True
     is_real = True
 
-    def __new__(cls, site: Any, what: Any, level: Any, poly: Any, b: Any, k: Any, v: Any, levels: Any) -> TreeAverage:
+    def __new__(
+        cls,
+        site: Any,
+        what: Any,
+        level: Any,
+        poly: Any,
+        b: Any,
+        k: Any,
+        v: Any,
+        levels: Any,
+        labels: Any = (),
+        scale: Any = 1,
+    ) -> TreeAverage:
         names = (s if isinstance(s, Str) else Str(str(s)) for s in (site, what))
         inner = Tuple(*(Tuple(*pair) for pair in levels))
         if what == "plain" or str(what) == "plain":
             terms = Add.make_args(sympify(poly).expand())
             if len(terms) > 1:
-                return Add(*(cls(site, what, level, t, b, k, v, levels) for t in terms))
-        obj: TreeAverage = super().__new__(cls, *names, sympify(level), *map(sympify, (poly, b, k, v)), inner)
+                return Add(*(cls(site, what, level, t, b, k, v, levels, labels, scale) for t in terms))
+        parts = (*map(sympify, (poly, b, k, v)), inner, Tuple(*labels), sympify(scale))
+        obj: TreeAverage = super().__new__(cls, *names, sympify(level), *parts)
         return obj
 
     @property
@@ -142,12 +157,24 @@ class TreeAverage(Expr):
         return tuple((pair[0], pair[1]) for pair in self.args[7])
 
     @property
+    def labels(self) -> tuple[Symbol, ...]:
+        """Quenched numbers of the site that the average runs over."""
+        return tuple(self.args[8])
+
+    @property
+    def scale(self) -> Expr:
+        """The factor in the labels."""
+        return self.args[9]
+
+    @property
     def free_symbols(self) -> set[Basic]:
-        inside: set[Basic] = set().union(*(a.free_symbols for a in self.args[4:]))
-        return inside
+        inside: set[Basic] = set().union(*(a.free_symbols for a in (*self.args[4:8], self.scale)))
+        return inside - set(self.labels)
 
     def _sympystr(self, printer: Any) -> str:
         inside = _bare(printer._print(self.poly))
+        if self.scale != 1:
+            inside = f"{printer._print(self.scale)}·{inside}"
         shown = {"log": f"M_{self.level}", "plain": inside, "square": f"⟨{inside}⟩²"}
         return f"E[{shown.get(self.what, f'∂M₁/∂x_{self.level}')}]_{self.site}"
 

@@ -24,9 +24,19 @@ from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, ReplicaProblem, TreeAverage
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
-from quenched.theory.replica_ansatz import Ansatz, Orbit, Variable, _at, polynomial, replica_site
+from quenched.theory.replica_ansatz import (
+    Ansatz,
+    Given,
+    Orbit,
+    Variable,
+    _at,
+    averaged,
+    orbit_of,
+    polynomial,
+    replica_site,
+)
 from quenched.theory.replica_cold import cold_site, leading
-from quenched.theory.replica_limit import ReplicaState, closure
+from quenched.theory.replica_limit import ReplicaState, closure, label_part
 from quenched.theory.replica_lower import COLD, ReplicatedAction
 from quenched.theory.saddle import SiteProblem
 from quenched.theory.terms import Term
@@ -34,18 +44,22 @@ from quenched.theory.terms import Term
 
 @dataclass(frozen=True)
 class BlockSite:
-    """Field of one site: mean b, variance k of the outermost field, (variance, size) of the inner ones, V of x²/2."""
+    """Field of one site: mean b, variance k of the outermost field, (variance, size) of the inner ones, V of x²/2.
+
+    `given` lists local fields that are disorder, as under replica symmetry.
+    """
 
     variable: Variable
     b: Expr
     k: Expr
     levels: tuple[tuple[Expr, Expr], ...]
     v: Expr
+    given: tuple[tuple[str, tuple[tuple[Expr, Symbol, Expr], ...]], ...] = ()
 
-    def average(self, what: str, level: int, poly: Expr) -> Expr:
-        """A nested average of this site."""
-        own = self.variable.population
-        return TreeAverage(own, what, level, poly, self.b, self.k, self.v, self.levels)
+    def average(self, what: str, level: int, poly: Expr, scale: Expr = S.One) -> Expr:
+        """A nested average of this site, with a factor in its labels."""
+        own, labels = self.variable.population, self.variable.weight.labels
+        return TreeAverage(own, what, level, poly, self.b, self.k, self.v, self.levels, labels, scale)
 
 
 @dataclass(frozen=True)
@@ -171,14 +185,12 @@ class _Nested(Ansatz):
 
     def _block_site(self, variable: Variable) -> tuple[BlockSite, Expr]:
         weight = variable.weight
-        if weight.labels or weight.given:
-            raise NotCovered(f"labels of sites ({variable.population}) are covered under replica symmetry only")
         b, diagonal = S.Zero, S.Zero
         if weight.prior:
             b, diagonal, _ = polynomial(weight.exponent, weight.prior[0])
-        off = [S.Zero] * (len(self.sizes) + 1)
+        off, given = [S.Zero] * (len(self.sizes) + 1), Given(self, variable)
         for term in self.problem.terms:
-            if term.population != variable.population:
+            if term.population != variable.population or given.takes(term):
                 continue
             for level in range(len(off)):
                 self.level = level
@@ -188,15 +200,17 @@ class _Nested(Ansatz):
             b, diagonal = b + single, diagonal + same
         v = (diagonal - off[-1]).expand()
         levels = tuple(((off[j] - off[j - 1]).expand(), x) for j, x in enumerate(self.sizes, start=1))
+        variable, shift, spread, parts = given.condition()
+        b, outer = (b + shift).expand(), (off[0] - spread).expand()
         norm = fixed_norm(weight.prior[1]) if weight.prior else None
         if norm is None:
-            return BlockSite(variable, b, off[0], levels, v), S.Zero
-        extra = v * norm / 2
+            return BlockSite(variable, b, outer, levels, v, parts), S.Zero
         if on_sphere(weight.prior[1]):  # type: ignore[index]
             lam = self._fresh("lambda", variable.name)
             self.multipliers[variable.population] = lam
-            return BlockSite(variable, b, off[0], levels, -lam), extra + lam * norm / 2
-        return BlockSite(variable, b, off[0], levels, S.Zero), extra
+            kept = v if v.has(*weight.labels) else S.Zero
+            return BlockSite(variable, b, outer, levels, kept - lam), (v - kept + lam) * norm / 2
+        return BlockSite(variable, b, outer, levels, S.Zero), averaged(v, weight.labels) * norm / 2
 
 
 @dataclass(frozen=True)
@@ -273,36 +287,47 @@ class _Equations:
 
     def _equations(self, orbit: Orbit) -> list[tuple[Symbol, Expr, int]]:
         """(unknown, nested average, its power of β at zero temperature) of one order parameter."""
-        site, values = self._site(orbit.population), self.action.values[orbit]
-        hats = sum(self.fields[a].role == "hat" for a, _ in orbit.atoms)
-        if len(orbit.atoms) == 1:
+        values, moving = self.action.values[orbit], [(a, c) for a, c in orbit.atoms if not self.fields[a].single]
+        if not moving or not isinstance(values[0], Symbol):
+            return []
+        site, scale = self._site(orbit.population), self._scale(orbit)
+        hats = sum(self.fields[a].role == "hat" for a, _ in moving)
+        if len(moving) == 1:
             symbol = values[0]
-            assert isinstance(symbol, Symbol)
             self._name(symbol, COLD**hats * symbol, "mean")
-            return [(symbol, site.average("plain", 0, L[1]), hats)]
+            held = [a for a, _ in orbit.atoms if self.fields[a].single and self.fields[a].role == "hat"]
+            if held:
+                return [(symbol, with_disorder(site, dict(site.given)[held[0]]), hats)]
+            return [(symbol, site.average("plain", 0, L[1], scale), hats)]
         if orbit.copies == 1:
             symbol = values[0]
-            if not isinstance(symbol, Symbol) or self.cold:
+            if self.cold:
                 return []  # at zero temperature: the innermost overlap and a difference
             self._name(symbol, symbol, "norm" if not hats else "response")
-            return [(symbol, site.average("plain", 0, L[2] + L[1] ** 2), hats)]
+            return [(symbol, site.average("plain", 0, L[2] + L[1] ** 2, scale), hats)]
         out = []
         for level, symbol in enumerate(values):
             assert isinstance(symbol, Symbol)
             self._name(symbol, COLD**hats * symbol, "overlap")
-            out.append((symbol, site.average("square", level, L[1]), hats))
+            out.append((symbol, site.average("square", level, L[1], scale), hats))
         return out if not self.cold else self._cold_pair(orbit, site, values[-1], hats, out)
+
+    def _scale(self, orbit: Orbit) -> Expr:
+        """Labels that an order parameter is weighed with."""
+        atoms = [a for a, _ in orbit.atoms if not (self.fields[a].single and self.fields[a].role == "hat")]
+        return Mul(*(label_part(self.action, a) for a in atoms))  # type: ignore[arg-type]
 
     def _cold_pair(
         self, orbit: Orbit, site: BlockSite, inner: Expr, hats: int, out: list[tuple[Symbol, Expr, int]]
     ) -> list[tuple[Symbol, Expr, int]]:
         """Within a block replicas differ by χ/β."""
-        same = Orbit(orbit.population, tuple((a, 0) for a, _ in orbit.atoms))
+        same = orbit_of(orbit.population, tuple((a, 0) for a, _ in orbit.atoms))
         diagonal = self.action.values.get(same, (None,))[0]
         assert isinstance(inner, Symbol)
-        chi = Symbol("chi" if not hats else "chi_r", real=True)
+        stem = inner.name.rsplit("_", 1)[0]
+        chi = Symbol(f"chi{stem[1:]}" if stem[0] == "q" else f"chi_{stem}", real=True)
         self.kinds[chi] = "response" if hats else "susceptibility"
-        more = [(chi, site.average("plain", 0, L[2]), hats - 1)]
+        more = [(chi, site.average("plain", 0, L[2], self._scale(orbit)), hats - 1)]
         if diagonal is not None and not isinstance(diagonal, Symbol):
             self.swap[inner] = diagonal - chi / COLD
             return [*out[:-1], *more]
@@ -322,11 +347,11 @@ class _Equations:
 
     def _replicon(self) -> Expr:
         """1 − det(1 − P″Σ) for pairs of replicas of one innermost block."""
-        pairs = [o for o in self.action.values if o.copies == 2]
+        pairs = [o for o in self.action.values if o.copies == 2 and not any(self.fields[a].single for a, _ in o.atoms)]
         names = {o: Symbol(f"_pair_{k}") for k, o in enumerate(pairs)}
         total = S.Zero
         for term in self.action.problem.functional.terms:
-            orbits = [Orbit(f.population, f.atoms) for f in term.factors]
+            orbits = [orbit_of(f.population, f.atoms) for f in term.factors]
             if sum(o in names for o in orbits) >= 2 and len(term.copies) == 2:
                 hats = sum(self.fields[a].role == "hat" for f in term.factors for a, _ in f.atoms)
                 sign = (-1) ** (hats // 2)
@@ -344,7 +369,7 @@ class _Equations:
         if left.population != right.population:
             return S.Zero
         site = self._site(left.population)
-        return site.average("plain", 0, L[2] ** 2) / site.variable.fraction
+        return site.average("plain", 0, L[2] ** 2, self._scale(left) * self._scale(right)) / site.variable.fraction
 
     # -- zero temperature ------------------------------------------------------------------------------------------
     def _limit(self, expr: Expr, power: int, what: str) -> Expr:
@@ -369,4 +394,18 @@ class _Equations:
         levels = tuple(
             (leading(w.xreplace(self.swap), powers[1], "a field"), COLD * x.xreplace(self.swap)) for w, x in node.levels
         )
-        return COLD**power * TreeAverage(node.site, node.what, node.level, node.poly, b, k, v, levels)
+        more = (node.labels, node.scale)
+        return COLD**power * TreeAverage(node.site, node.what, node.level, node.poly, b, k, v, levels, *more)
+
+
+def with_disorder(site: BlockSite, parts: tuple[tuple[Expr, Symbol, Expr], ...]) -> Expr:
+    """⟨x x₀⟩ with the conjugate of a local field that is disorder, Σ c (E[ζ M₁′] − d E[M₁″]).
+
+    M₁″ = ⟨L₂⟩ + Σ_l x_l (s_l − s_{l−1}) with s_l the overlap of two replicas that share the level l.
+    """
+    total = S.Zero
+    for c, zeta, d in parts:
+        squares = [site.average("square", level, L[1]) for level in range(len(site.levels) + 1)]
+        bend = Add(*(x * (b - a) for (_, x), a, b in zip(site.levels, squares, squares[1:], strict=False)))
+        total += c * (site.average("plain", 0, L[1], zeta) - d * (site.average("plain", 0, L[2]) + bend))
+    return total

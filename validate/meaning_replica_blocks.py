@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Add, Expr, Mul, Symbol
+from sympy import Add, Expr, Mul, S, Symbol
 
 from quenched.numerics.replica import Evaluator
 from quenched.theory.errors import NotCovered
@@ -16,14 +16,17 @@ from quenched.theory.priors import fixed_norm
 from quenched.theory.problem_replicas import L, ReplicaProblem
 from quenched.theory.replica_ansatz import orbit_of, replica_site
 from quenched.theory.replica_blocks import BlockAction, BlockSite
-from quenched.theory.replica_limit import ReplicaState
-from quenched.theory.replica_lower import COLD
+from quenched.theory.replica_limit import ReplicaState, label_part
+from quenched.theory.replica_lower import COLD, ReplicatedAction
 from quenched.theory.saddle import OrderParameter, SiteProblem
 from quenched.validate.meaning import number, relative
 from quenched.validate.meaning_action import contract
+from quenched.validate.meaning_replica_sites import every_label
 from quenched.validate.meaning_site import site_exponent
 
 Array = NDArray[Any]
+#: Of so many values of labels one is compared.
+LABELS = 12
 Rng = np.random.Generator
 Values = Mapping[Symbol, float]
 #: Ranges of outermost overlaps, of their growth per level, and of what replicas share with themselves only.
@@ -55,17 +58,47 @@ def blocks_deviation(problem: SiteProblem, action: BlockAction, values: Values, 
     at = place(action, values, rng) | dict(zip(action.sizes, map(float, explicit), strict=True))
     counts = [2 * explicit[0], 3 * explicit[0]]
     two, three = (_terms(problem, action, n, explicit, at) / n for n in counts)
-    fields = [_field(problem, action, s, explicit, at) for s in action.sites]
-    norms = sum(_norm(action, s, f, at) for s, f in zip(action.sites, fields, strict=True))
+    norms = sum(_norm(problem, action, s, explicit, at) for s in action.sites)
     worst = relative(np.array(number(action.terms, at).real - norms), np.array(3 * two - 2 * three))
-    for site, (b, diagonal, off) in zip(action.sites, fields, strict=True):
-        lam = action.multipliers.get(site.variable.population)
-        own = -at[lam] if lam is not None else 0.0 if _fixed(site) is not None else diagonal - off[-1]
-        direct = [b, off[0], *np.diff(off), own, *explicit]
-        named = [site.b, site.k, *(w for w, _ in site.levels), site.v, *(x for _, x in site.levels)]
-        found = np.array([number(e, at).real for e in named])
-        worst = max(worst, relative(found, np.array(direct), 1e-3 + float(np.max(np.abs(direct)))))
+    for site in action.sites:
+        for labels, _ in list(every_label(site, dict(at)))[:: max(1, LABELS)]:  # type: ignore[arg-type]
+            worst = max(worst, _site_deviation(problem, action, site, explicit, {**at, **labels}))
     return worst
+
+
+def _site_deviation(
+    problem: SiteProblem, action: BlockAction, site: BlockSite, explicit: list[int], at: Values
+) -> float:
+    """Fields of a site at values of its labels; local fields that are disorder shift b and take from k."""
+    b, diagonal, off = _field(problem, action, site, explicit, at)
+    lam = action.multipliers.get(site.variable.population)
+    own = diagonal - off[-1] if _fixed(site) is None or site.v.has(*site.variable.weight.labels) else 0.0
+    own -= at[lam] if lam is not None else 0.0
+    shift, spread = _taught(problem, action, site, explicit, at)
+    direct = [b + shift, off[0] - spread, *np.diff(off), own, *explicit]
+    named = [site.b, site.k, *(w for w, _ in site.levels), site.v, *(x for _, x in site.levels)]
+    found = np.array([number(e, at).real for e in named])
+    return relative(found, np.array(direct), 1e-3 + float(np.max(np.abs(direct))))
+
+
+def _taught(
+    problem: SiteProblem, action: BlockAction, site: BlockSite, sizes: list[int], at: Values
+) -> tuple[float, float]:
+    """(shift of b at the label's value, what k loses) by one local field v that is disorder: regression of u on v."""
+    if len(site.given) != 1:
+        return 0.0, 0.0
+    (name, parts), replicated = site.given[0], action.problem.action
+    assert isinstance(replicated, ReplicatedAction)
+    (_, _, noise), *_ = replicated.site(site.variable.population).given
+
+    def exponent(x0: float, x: float) -> float:
+        return _exponent(problem, action, site, sizes, at, {0: x}, {name: x0})
+
+    zero = exponent(0, 0)
+    variance = exponent(1, 0) + exponent(-1, 0) - 2 * zero + number(noise, at).real
+    cross = (exponent(1, 1) - exponent(1, -1) - exponent(-1, 1) + exponent(-1, -1)) / 4
+    ((_, zeta, _),) = parts
+    return cross / np.sqrt(variance) * at[zeta], cross**2 / variance
 
 
 def _array(action: BlockAction, op: OrderParameter, copies: int, sizes: list[int], at: Values) -> Array:
@@ -99,19 +132,9 @@ def _field(
     problem: SiteProblem, action: BlockAction, site: BlockSite, sizes: list[int], at: Values
 ) -> tuple[float, float, list[float]]:
     """(b, K_aa, K_ab at every level) from the exponent of a site at unit vectors of its replicas."""
-    copies = 2 * sizes[0]
-    arrays = {
-        ref.op: _array(action, ref.op, copies, sizes, at)
-        for term in problem.terms
-        if term.population == site.variable.population
-        for ref in term.refs
-    }
 
     def exponent(*where: int, sign: float = 1.0) -> float:
-        x = np.zeros(copies)
-        x[list(where)] = sign
-        chosen = _variables(action, site, x, at)
-        return float(site_exponent(problem.terms, site.variable.population, chosen, arrays, at).real)
+        return _exponent(problem, action, site, sizes, at, dict.fromkeys(where, sign), {})
 
     zero, one, minus = exponent(), exponent(0), exponent(0, sign=-1.0)
     off = [exponent(0, c) - exponent(0) - exponent(c) + zero for c in (*sizes, 1)]
@@ -123,7 +146,32 @@ def _field(
     return b, diagonal, off
 
 
-def _variables(action: BlockAction, site: BlockSite, x: Array, at: Values) -> dict[str, Array]:
+def _exponent(
+    problem: SiteProblem,
+    action: BlockAction,
+    site: BlockSite,
+    sizes: list[int],
+    at: Values,
+    where: Mapping[int, float],
+    given: Mapping[str, float],
+) -> float:
+    """The exponent of a site at values of its variable in some replicas, and of conjugates of disorder (times i)."""
+    copies = 2 * sizes[0]
+    arrays = {
+        ref.op: _array(action, ref.op, copies, sizes, at)
+        for term in problem.terms
+        if term.population == site.variable.population
+        for ref in term.refs
+    }
+    x = np.zeros(copies)
+    x[list(where)] = list(where.values())
+    chosen = _variables(action, site, x, at, given)
+    return float(site_exponent(problem.terms, site.variable.population, chosen, arrays, at).real)
+
+
+def _variables(
+    action: BlockAction, site: BlockSite, x: Array, at: Values, given: Mapping[str, float]
+) -> dict[str, Array]:
     """Values of everything at a site where its variable has the values x in the replicas."""
     fields = action.problem.action.fields
     state = fields[site.variable.name].symbol
@@ -131,7 +179,11 @@ def _variables(action: BlockAction, site: BlockSite, x: Array, at: Values) -> di
     for f in fields.values():
         if f.population.name != site.variable.population:
             continue
-        if f.role == "hat":
+        if f.single and f.role == "hat":
+            values[f.name] = np.array([1j * given.get(f.name, 0.0)])
+        elif f.single:
+            values[f.name] = np.array([complex(number(f.definition, at)) if f.definition is not None else 0j])
+        elif f.role == "hat":
             values[f.name] = 1j * x
         elif f.role == "state":
             values[f.name] = x.astype(complex)
@@ -145,13 +197,15 @@ def _fixed(site: BlockSite) -> Expr | None:
     return fixed_norm(prior[1]) if prior else None
 
 
-def _norm(action: BlockAction, site: BlockSite, field: tuple[float, float, list[float]], at: Values) -> float:
-    """What a fixed norm adds to the terms: f (V + λ)·norm/2."""
-    norm, lam = _fixed(site), action.multipliers.get(site.variable.population)
+def _norm(problem: SiteProblem, action: BlockAction, site: BlockSite, sizes: list[int], at: Values) -> float:
+    """What a fixed norm adds to the terms: f (K_aa − K_ab − V)·norm/2, of replicas that share all blocks."""
+    norm, whole = _fixed(site), 0.0
     if norm is None:
         return 0.0
-    _, diagonal, off = field
-    whole = diagonal - off[-1] + (at[lam] if lam is not None else 0.0)
+    for labels, probability in every_label(site, dict(at)):  # type: ignore[arg-type]
+        here = {**at, **labels}
+        _, diagonal, off = _field(problem, action, site, sizes, here)
+        whole += probability * (diagonal - off[-1] - number(site.v, here).real)
     return number(site.variable.fraction, at).real * whole * float(norm) / 2
 
 
@@ -160,13 +214,17 @@ def functional(action: BlockAction, at: Values) -> float:
     """P per replica as n → 0: a sum over pairs by the levels that two replicas share."""
     sizes, total = [0.0, *(float(at[x]) for x in action.sizes), 1.0], 0j
     for term in action.problem.functional.terms:
-        copies = sorted({c for f in term.factors for _, c in f.atoms})
-        if len(copies) == 1:
-            total += number(term.coef, at) * _product(action, term, dict.fromkeys(copies, 0), 0, at)
+        fields = action.problem.action.fields
+        fixed = dict.fromkeys((c for f in term.factors for a, c in f.atoms if fields[a].single), -1)
+        copies = sorted({c for f in term.factors for _, c in f.atoms} - set(fixed))
+        if not copies:
             continue
-        pairs = _product(action, term, dict.fromkeys(copies, 0), 0, at)
+        if len(copies) == 1:
+            total += number(term.coef, at) * _product(action, term, dict.fromkeys(copies, 0) | fixed, 0, at)
+            continue
+        pairs = _product(action, term, dict.fromkeys(copies, 0) | fixed, 0, at)
         for level in range(len(action.sizes) + 1):
-            apart = _product(action, term, dict(zip(copies, (0, 1), strict=True)), level, at)
+            apart = _product(action, term, dict(zip(copies, (0, 1), strict=True)) | fixed, level, at)
             pairs += (sizes[level] - sizes[level + 1]) * apart
         total += number(term.coef, at) * pairs
     return float(total.real)
@@ -229,7 +287,9 @@ def block_equations_deviation(action: BlockAction, after: ReplicaState, values: 
         (population,) = (p for p, s in action.multipliers.items() if s == lam)
         site = next(s for s in action.sites if s.variable.population == population)
         excess = number(site.variable.fraction, at).real * (value(average, at) - float(norm)) / 2
-        innermost = site.k + Add(*(w for w, _ in site.levels))
+        # where squares differ by label, fields keep what replicas have with themselves: only the multiplier is left
+        kept = site.v.has(*site.variable.weight.labels)
+        innermost = S.Zero if kept else site.k + Add(*(w for w, _ in site.levels))
         expected = {j: e + excess * number(innermost.diff(j), at).real for j, e in expected.items()} | {lam: -excess}
     seen = dict(after.problem.observables)
     pairs = [(value(seen["free_entropy"], at), value(action.value, at)), *_replicons(action, seen, at, value)]
@@ -246,11 +306,14 @@ def _replicons(
     value: Callable[[Expr, dict[Symbol, float]], float],
 ) -> list[tuple[float, float]]:
     """1 − det(1 − 2 f″ E[L₂²]) in the innermost blocks, where P = Σ_ab f(Q_ab) of all kinds of pairs."""
-    inner = {orbit: levels[-1] for orbit, levels in action.values.items() if orbit.copies == 2}
+    fields = action.problem.action.fields
+    moving = [o for o in action.values if o.copies == 2 and not any(fields[a].single for a, _ in o.atoms)]
+    inner = {orbit: action.values[orbit][-1] for orbit in moving}
     sites = {s.variable.population: s for s in action.sites}
     if len({o.population for o in inner}) < len(inner):
         return []  # several kinds of pairs at one site
-    response = [value(sites[o.population].average("plain", 0, L[2] ** 2), at) for o in inner]
+    scale = {o: Mul(*(label_part(action, a) for a, _ in o.atoms)) for o in inner}  # type: ignore[arg-type]
+    response = [value(sites[o.population].average("plain", 0, L[2] ** 2, scale[o] ** 2), at) for o in inner]
     share = [number(sites[o.population].variable.fraction, at).real for o in inner]
     within = float(at[action.sizes[-1]]) - 1
     second = np.array([[_second_slope(action, j, k, at) for k in inner.values()] for j in inner.values()]) / within
