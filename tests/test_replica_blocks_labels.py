@@ -1,9 +1,11 @@
-"""Blocks of replicas beside labels and teachers: random labels, label noise, profiles."""
+"""Blocks of replicas beside labels and teachers: random labels, label noise, profiles, errors."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import norm
 from sympy import Heaviside, Rational, sign, symbols
 
 from quenched import (
@@ -88,3 +90,36 @@ def test_a_label_may_be_called_like_the_size_of_blocks() -> None:
     named = {"r_0": 0.5, "r_1": 1.0, "q_0": 0.6, "chi": 0.4, "chi_r": -0.5}
     found = ev.update(np.array([named[u.name] for u in ev.unknowns]))
     assert np.isfinite(found[[u.name != "chi_r" for u in ev.unknowns]]).all()
+
+
+def bound(load: float, q0: float, chi: float, y: float) -> float:
+    """−(energy) of weights on a sphere that miss patterns, blocks of replicas at zero temperature: written by hand."""
+    z, p = np.polynomial.hermite_e.hermegauss(80)
+    d, edge, h = 1 - q0, np.sqrt(2 * chi), np.sqrt(q0) * z
+    v = 1 / (1 / d + y / chi)
+    mu, s = v * h / d, np.sqrt(v)
+    met = norm.cdf(h / np.sqrt(d)) + np.exp(-y) * norm.cdf((-edge - h) / np.sqrt(d))
+    lifted = (
+        s / np.sqrt(d) * np.exp(mu**2 / (2 * v) - h**2 / (2 * d)) * (norm.cdf(-mu / s) - norm.cdf((-edge - mu) / s))
+    )
+    norms = np.log1p(y * d / chi) / (2 * y) + q0 / (2 * (chi + y * d))
+    return float(norms + load * p @ np.log(met + lifted) / y / np.sqrt(2 * np.pi))
+
+
+@pytest.mark.slow
+def test_fewest_errors_above_capacity() -> None:
+    """Gardner and Derrida (1988) for symmetric replicas, in closed form; blocks raise the bound to a stationary one."""
+    theory, load = derive(zero_temperature(Gibbs({w: Spherical()}, energy=total(Heaviside(-x @ w))))), 3.0
+
+    def excess(width: float) -> float:
+        return load * float(norm.cdf(0) - norm.cdf(-width) - width * norm.pdf(width)) - 1
+
+    errors = float(norm.cdf(-brentq(excess, 0.1, 6.0)))
+    symmetric = theory.solve(alpha=load)
+    assert float(symmetric["energy"]) / load == pytest.approx(errors, abs=1e-7)
+    assert not symmetric.main.stable
+    broken = theory.broken().solve(alpha=load, y=5.7083)
+    at = [float(broken[name]) for name in ("q_0", "chi", "y")]
+    assert float(broken["energy"]) == pytest.approx(-bound(load, *at), abs=3e-6)
+    assert float(broken["energy"]) / load == pytest.approx(0.039098, abs=2e-6)
+    assert float(broken["slope_y"]) == pytest.approx(0, abs=1e-6)
