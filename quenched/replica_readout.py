@@ -264,7 +264,7 @@ class Readout:
                 if value * previous <= 0:
                     return min(lo, hi), max(lo, hi)
                 previous = value
-        raise QuenchedError(f"{what} does not vanish for {parameter} around {here:g}")
+        raise NotCovered(f"{what} does not vanish for {parameter} around {here:g}")
 
 
 def overlap_of_states(theory: ReplicaTheory, distance: int, values: dict[Symbol, float], x: Any) -> float:
