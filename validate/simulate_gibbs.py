@@ -480,7 +480,7 @@ def _of_rows(model: Gibbs, values: Mapping[Any, float]) -> tuple[int, ...]:
 
 #: Small systems that are counted, by the most constraints a unit: sizes, draws a realisation (quick, full). Odd sizes,
 #: so that sums of signs never vanish. Close to capacity many a draw has no state at all, and scatter hides much.
-COUNTED = ((0.35, (9, 11, 15), (2, 4)), (0.42, (15, 19, 23), (4, 16)))
+COUNTED = ((0.35, (9, 11, 15), (2, 4)), (0.42, (15, 19, 23), (6, 16)))
 
 
 def _counts(model: Gibbs, values: Mapping[Any, float], quick: bool) -> tuple[dict[str, Any], ...]:
