@@ -176,11 +176,11 @@ def test_search_finds_where_a_behaviour_changes(edge: int, start: int) -> None:
 def test_half_points_have_the_error_of_a_robust_mean() -> None:
     """Against the median and its error on skewed numbers."""
     rng = np.random.default_rng(0)
-    rows = np.where(rng.random(4000) < 0.9, rng.normal(1, 0.05, 4000), rng.uniform(0, 1, 4000))
+    rows = np.where(rng.random(600) < 0.9, rng.normal(1, 0.05, 600), rng.uniform(0, 1, 600))
     found = pseudo_values(half_point, rows[:, None])
     error = float(found.std() / np.sqrt(len(found)))
-    assert float(half_point(rows[:, None])[0]) == pytest.approx(np.median(rows), abs=0.003)
-    resampled = [half_point(rng.choice(rows, 4000)[:, None])[0] for _ in range(100)]
+    assert float(half_point(rows[:, None])[0]) == pytest.approx(np.median(rows), abs=0.008)
+    resampled = [half_point(rng.choice(rows, 600)[:, None])[0] for _ in range(100)]
     assert error == pytest.approx(np.std(resampled), rel=0.3)
 
 
@@ -217,7 +217,7 @@ def test_counts_at_their_own_ratios_agree() -> None:
     runs = [simulate(system(), N=N, trials=160, **how) for N in (15, 19, 23)]
     for run, entropy in zip(runs, (0.396455, 0.379509, 0.403407), strict=True):
         assert float(run["S"].mean[0]) == pytest.approx(entropy, abs=3 * float(run["S"].error[0]))
-        assert "ln 0" in run["empty"].estimator.vanishes
+        assert "ln 0" in run["empty"].estimator.bias
     right = validate(system(), data=runs, quick=True, alpha=0.4)
     assert right.verdict == "agree", right
     wrong = derive(system()).mutate("overlap-terms-dropped")
@@ -262,7 +262,8 @@ def test_mistakes_are_rejected(name: str, runs: list[Any]) -> None:
 def test_a_wrong_scale_is_rejected_at_a_margin() -> None:
     """Without a margin the constraints do not know the scale of their patterns."""
     wrong = derive(system()).mutate("variance-tenth")
-    agreement = validate(system(), theory=wrong, quick=True, ci=True, workers=1, alpha=0.3, kappa=0.5)
+    how = {"only": ("q", "S", "growth"), "trials": 320, "alpha": 0.3, "kappa": 0.5}
+    agreement = validate(system(), theory=wrong, quick=True, ci=True, workers=1, **how)
     assert agreement.verdict == "disagree"
 
 

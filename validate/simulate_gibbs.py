@@ -368,8 +368,7 @@ def _empty() -> Estimator:
     return Estimator(
         EMPTY,
         "draws without a state of positive weight, drawn again",
-        bias="means of logarithms are over the other draws",
-        vanishes="many draws have no state at all, ln 0, and are left out of the means: use fewer constraints",
+        bias="draws without any state, ln 0, are left out of the means of logarithms",
     )
 
 
