@@ -21,6 +21,7 @@ from quenched import (
     catalogue,
     derive,
     mean,
+    simulate,
     total,
     units,
     validate,
@@ -32,6 +33,7 @@ from quenched.numerics.replica_signs import Density, FreeLabel
 from quenched.numerics.replica_slopes import jacobian
 from quenched.theory.circulant import ANGLE
 from quenched.theory.replica_condense import Condensed, coefficients
+from quenched.validate.simulate_gibbs import SETTLED
 from quenched.validate.witness import verify
 
 alpha, T = symbols("alpha T", positive=True)
@@ -77,6 +79,11 @@ def test_a_cycle_at_zero_temperature() -> None:
     m = numbers(zero_temperature(cycle(11)), "m_0", "m_1", "m_2", "m_3", "m_4", gamma=0.6)
     assert m == pytest.approx([k / 128 for k in (77, 51, 13, 3, 1)], abs=1e-9)
     assert numbers(zero_temperature(cycle(9)), "m_0", "m_1", gamma=0.4) == pytest.approx([1, 0], abs=1e-12)
+
+
+def test_negative_neighbours_at_zero_temperature() -> None:
+    m = numbers(zero_temperature(cycle(9, 2)), "m_0", "m_1", "m_2", "m_3", gamma=-0.3)
+    assert m == pytest.approx([7 / 8, -1 / 8, -1 / 8, 0], abs=1e-9)
 
 
 @pytest.mark.slow
@@ -314,6 +321,15 @@ def test_slopes_of_averages_over_labels(cold: bool) -> None:
     for j in range(0, len(x), 4):
         h = 1e-4 * np.eye(len(x))[j]
         assert exact[:, j] == pytest.approx((ev.update(x + h) - ev.update(x - h)) / 2e-4, rel=2e-6, abs=2e-7)
+
+
+@pytest.mark.slow
+def test_large_samples_of_a_cycle_agree() -> None:
+    """A state between patterns, at sizes that it does not leave."""
+    model = catalogue["hebbian-length-correlations"](size=9)
+    runs = {N: simulate(model, N, trials=12, seed=3, workers=1, store=False, **SETTLED) for N in (36000, 54000, 81000)}
+    found = validate(model, data=runs, quick=True, ci=True)
+    assert "not rejected" in found.reason, found
 
 
 @pytest.mark.slow
