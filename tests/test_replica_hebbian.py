@@ -21,7 +21,6 @@ from quenched import (
     catalogue,
     derive,
     mean,
-    simulate,
     total,
     units,
     validate,
@@ -33,7 +32,6 @@ from quenched.numerics.replica_signs import Density, FreeLabel
 from quenched.numerics.replica_slopes import jacobian
 from quenched.theory.circulant import ANGLE
 from quenched.theory.replica_condense import Condensed, coefficients
-from quenched.validate.simulate_gibbs import SETTLED
 from quenched.validate.witness import verify
 
 alpha, T = symbols("alpha T", positive=True)
@@ -321,15 +319,6 @@ def test_slopes_of_averages_over_labels(cold: bool) -> None:
     for j in range(0, len(x), 4):
         h = 1e-4 * np.eye(len(x))[j]
         assert exact[:, j] == pytest.approx((ev.update(x + h) - ev.update(x - h)) / 2e-4, rel=2e-6, abs=2e-7)
-
-
-@pytest.mark.slow
-def test_large_samples_of_a_cycle_agree() -> None:
-    """A state between patterns, at sizes that it does not leave."""
-    model = catalogue["hebbian-length-correlations"](size=9)
-    runs = {N: simulate(model, N, trials=12, seed=3, workers=1, store=False, **SETTLED) for N in (36000, 54000, 81000)}
-    found = validate(model, data=runs, quick=True, ci=True)
-    assert "not rejected" in found.reason, found
 
 
 @pytest.mark.slow
