@@ -211,13 +211,14 @@ def quadratic(term: Expr, matrix: RandomMatrix) -> tuple[Expr, Circulant | None,
     means = list(term.atoms(Mean))
     if len(means) == 1 and not (term / means[0]).has(Mean):
         scale = term / means[0] / means[0].population.count
-        found = _form(unbind(means[0].body), matrix)
+        found = quadratic_form(unbind(means[0].body), matrix)
         if found is not None:
             return scale, *found
     raise NotCovered(f"{term}: condensed patterns of {matrix} enter energies through (ξ @ χ)·X @ (ξ @ χ) only")
 
 
-def _form(body: Expr, matrix: RandomMatrix) -> tuple[Circulant | None, Expr] | None:
+def quadratic_form(body: Expr, matrix: RandomMatrix) -> tuple[Circulant | None, Expr] | None:
+    """X and χ of (ξ @ χ)·X @ (ξ @ χ), also written as χ·ξᵀ @ X @ ξ @ χ."""
     factors = [
         b for f in Mul.make_args(body) for b, e in [f.as_base_exp()] for _ in range(int(e) if e.is_Integer else 1)
     ]

@@ -24,6 +24,7 @@ from quenched.theory.gibbs import Gibbs
 from quenched.theory.observables import Mean, mean
 from quenched.theory.priors import Flat, Restricted, on_sphere
 from quenched.theory.record import Form, Rule
+from quenched.theory.replica_condense import quadratic_form
 from quenched.theory.replica_lower import GibbsDeclaration
 from quenched.theory.spaces import ANGLE, Population
 from quenched.theory.substitute import walk
@@ -111,10 +112,17 @@ def turned_populations(model: Gibbs) -> tuple[Population, ...]:
 
 
 def _alone(model: Gibbs, node: Apply) -> bool:
-    """Whether C @ u is read otherwise than as the one product u·(C @ u) of a term of the energy."""
+    """Whether C @ u is read otherwise than in the one product u·(C @ u), also of u = ξ χ as χ·ξᵀ C ξ χ, of a term."""
     pairs = [t for m in model.energy.atoms(Mean) for t in Add.make_args(unbind(m.body).expand()) if t.has(node)]
-    quadratic = pairs and all(_bare(t) == unbind(node.body) * node for t in pairs)
+    quadratic = pairs and all(_bare(t) == unbind(node.body) * node or _of_patterns(_bare(t), node) for t in pairs)
     return any(w.has(node) for w in model.weights) or not quadratic
+
+
+def _of_patterns(term: Expr, node: Apply) -> bool:
+    """Whether a term is χ·ξᵀ C ξ χ."""
+    inner = unbind(node.body)
+    found = quadratic_form(term, inner.matrix) if isinstance(inner, Apply) else None
+    return found is not None and found[0] == node.matrix
 
 
 def _bare(term: Expr) -> Expr:
