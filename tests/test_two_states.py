@@ -72,6 +72,7 @@ def test_covariance_of_fields() -> None:
     """α r₁₂ at the units; the patterns' own overlap has the linear response of one state."""
     form = derive(MODELS["memory"]).derivation.find(TwoStatesForm)
     assert form is not None
+    assert "Hebbian length" in derive(MODELS["memory"]).derivation.bibtex()
     fields = {p.site: p for p in form.problem.sites}
     one = {u: form.action.values[o] for u, o in form.orbits}
     for site in fields.values():

@@ -182,6 +182,14 @@ SOURCES: dict[str, dict[str, str]] = {
         "pages": "1530",
         "year": "1985",
     },
+    "jiang2021": {
+        "author": "Jiang, Z. and Zhou, J. and Hou, T. and Wong, K. Y. M. and Huang, H.",
+        "title": "Associative memory model with arbitrary Hebbian length",
+        "journal": "Physical Review E",
+        "volume": "104",
+        "pages": "064306",
+        "year": "2021",
+    },
     "kabashima2008": {
         "author": "Kabashima, Y.",
         "title": "Inference from correlated patterns: a unified theory for perceptron learning "
