@@ -77,6 +77,12 @@ class _Marching:
         for h, parts in self.process.memory.items():
             if parts:
                 raise NeedsTrajectories(f"the local field {h} remembers its own past (memory term)")
+        if self.process.operators:
+            shown = ", ".join(str(o.symbol) for o in self.process.operators)
+            raise NotCovered(
+                f"units beside an eliminated population in given times: its responses {shown} are operators in time, "
+                "which marching does not have; expected the stationary state (leave times= out)"
+            )
         units = tuple(self._unit(pop) for pop in self.populations)
         outputs = tuple(self._output(f, units) for f in self.action.of_role("output"))
         index = {o.name: k for k, o in enumerate(outputs)}
