@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .path_growth import process_growth
     from .path_march import March, march_paths
+    from .process_state import Sampling
     from .public import average1, average2, label_variance, labelled1, labelled2
+    from .settling import solve_process
     from .solver import solve
     from .starts import declared_moments, start_dependence
-    from .trajectories import Sampling, solve_process
     from .types import Branch, Number, RawSolution
 
 _HOME = {
@@ -24,10 +25,10 @@ _HOME = {
     "sweep": "continuation",
     "export": "standalone",
     "March": "path_march",
-    "Sampling": "trajectories",
+    "Sampling": "process_state",
     "march_paths": "path_march",
     "process_growth": "path_growth",
-    "solve_process": "trajectories",
+    "solve_process": "settling",
     "declared_moments": "starts",
     "start_dependence": "starts",
     "Branch": "types",

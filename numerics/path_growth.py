@@ -20,7 +20,8 @@ from sympy import DiracDelta, Expr, Symbol, lambdify
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import SampledUnit, SiteProcess
 
-from .trajectories import Paths, ProcessState, sample_paths, whole_steps
+from .process_state import Paths, ProcessState, whole_steps
+from .trajectories import sample_paths
 from .types import Array, Number
 
 _REPLICATES = 8

@@ -29,7 +29,7 @@ from quenched.theory.problem_causal import TIME
 
 from .labels import label_nodes
 from .path_responses import Twins
-from .trajectories import whole_steps
+from .process_state import whole_steps
 from .types import Array
 
 #: Relative variance of independent noise that keeps Cholesky factors of smooth fields apart from rounding.

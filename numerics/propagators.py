@@ -15,10 +15,10 @@ from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticPr
 
 from .assemble import _filon
 from .averages import Averages
+from .process_state import ProcessState
 from .public import average2, bare_problem
 from .solver import solve
 from .timegrid import flow_grid
-from .trajectories import ProcessState
 from .types import Array, Branch, Number
 
 Complex = NDArray[np.complex128]

@@ -8,7 +8,8 @@ from sympy import Symbol
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import SiteProcess
 
-from .trajectories import Orders, ProcessSampler, ProcessState, state_orders
+from .process_state import Orders, ProcessState, state_orders
+from .trajectories import ProcessSampler
 
 #: Distance of the starts, and differences of means that count, in standard deviations of a unit and standard errors.
 _FAR, _SEEN, _SURE = 2.0, 0.05, 5.0

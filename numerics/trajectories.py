@@ -2,146 +2,30 @@
 
 A sweep draws Gaussian paths of the local fields with the present covariance (circulant, by FFT, so that paths are
 periodic and stationary), integrates the units with their memory for one lap to forget the start and one to measure,
-and re-estimates covariances, means and responses. Sweeps first share their random numbers, until the covariance moves
-less than its own sampling error; then fresh numbers are drawn and the iterates are averaged, and the error of the
-average comes from their scatter and autocorrelation.
+and re-estimates covariances, means and responses.
 
 Sources: Eissfeller & Opper, PRL 68, 2094 (1992); Roy, Biroli, Bunin & Cammarota, J. Phys. A 52, 484001 (2019).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from sympy import Expr, Symbol, sympify
 
-from quenched.theory.errors import ConvergenceError, QuenchedError, nearest
+from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.problem import SampledUnit, SiteProcess
 
 from .labels import label_nodes
 from .operators import OperatorFilter, kernel_of, spectrum_of
 from .process_code import unit_module
-from .types import Array, Number
+from .process_state import Orders, Paths, ProcessState, Sampling, dividing_step, state_orders, whole_steps
+from .types import Array
 
-K = TypeVar("K")
 #: What a dynamic coupling may still remember at the end of the memory that is kept.
 FORGOTTEN = 3e-3
-#: Part of the memory that may be cut, and doublings of its reach.
-_CUT, _EXTENSIONS = 0.01, 3
-#: Amplitude and correlation time of the first guess.
-_START = (0.5, 3.0)
-#: Part of its largest size below which a state that shrinks from sweep to sweep is silence.
-SILENT = 1e-3
-#: Length of a window in units of the slowest correlation time (measured: shorter ones make slow states too weak), and
-#: moving part of a covariance that counts.
-_LAPS, _STILL = 8.0, 1e-3
-#: Length of a window in correlation times of a first guess from declared starts.
-_WINDOW = 40.0
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a process is sampled.
-
-    Attributes
-    ----------
-    dt : time step of a flow (a map steps by one)
-    steps : time points of a path, a power of two; the window is steps·dt
-    paths : paths a sweep and population
-    reach : length of the memory, in time units
-    settle, average : most sweeps with shared numbers, and averaged sweeps with fresh ones
-    start : amplitude and correlation time of the first guess of the outputs' covariance, by default (0.5, 3). Where
-        there are several states, sweeps from small and from large order parameters end in different ones.
-    seed : of all random numbers
-    """
-
-    dt: float = 0.1
-    steps: int = 1024
-    paths: int = 200
-    reach: float = 20.0
-    settle: int = 60
-    average: int = 20
-    seed: int = 0
-    start: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class ProcessState:
-    """A self-consistent process.
-
-    Attributes
-    ----------
-    tau : array (n_tau,), lags in units of the declared time
-    mean : name → Number, of states and outputs
-    correlation : (a, b) → (array (n_tau,), errors): ⟨a(t+τ) b(t)⟩ of states and of outputs of one population
-    response : (output, field) → (array (n_lag,), errors), ⟨δa(t+τ)/δh(t)⟩ at lags τ = 0, dt, …
-    orders : the correlations on the whole periodic grid of a path (T,)
-    sweeps : number of sweeps
-    residual : last change of the outputs' covariance with shared random numbers, relative to its scale
-    cut : part of the memory beyond the reach, estimated from its decay within it
-    """
-
-    tau: Array
-    mean: dict[str, Number]
-    correlation: dict[tuple[str, str], tuple[Array, Array]]
-    response: dict[tuple[str, str], tuple[Array, Array]]
-    orders: dict[tuple[str, str], Array]
-    sweeps: int
-    residual: float
-    sampling: Sampling
-    cut: float = 0.0
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Sampled trajectories of one population in the self-consistent state, periodic in time.
-
-    Attributes
-    ----------
-    states, outputs : arrays (P, T, n), (P, T, nb)
-    fields : array (P, T, m), local fields with their memory
-    labels : array (P, l)
-    kernel : array (m, nb, reach + 1), memory kernels with quadrature weights
-    """
-
-    states: Array
-    outputs: Array
-    fields: Array
-    labels: Array
-    kernel: Array
-
-
-@dataclass
-class Orders:
-    """The order parameters that a sweep updates, on the grid of a path."""
-
-    covariance: dict[tuple[str, str], Array]
-    mean: dict[str, Array]
-    response: dict[tuple[str, str], Array]
-
-    def mixed(self, new: Orders, weight: float) -> Orders:
-        """(1 − weight)·self + weight·new."""
-        return Orders(
-            _mix(self.covariance, new.covariance, weight),
-            _mix(self.mean, new.mean, weight),
-            _mix(self.response, new.response, weight),
-        )
-
-    def alternating(self) -> Orders:
-        """Those of a map's paths times (−1)^t, driven by fields times (−1)^{t+1}."""
-        flip = lambda row, sign: {k: sign * v * _signs(len(v)) for k, v in row.items()}  # noqa: E731
-        return Orders(flip(self.covariance, 1), dict(self.mean), flip(self.response, -1))
-
-
-def _signs(length: int) -> Array:
-    return np.where(np.arange(length) % 2 == 0, 1.0, -1.0)
-
-
-def _mix(old: dict[K, Array], new: dict[K, Array], weight: float) -> dict[K, Array]:
-    return {key: (1 - weight) * value + weight * new[key] for key, value in old.items()}
 
 
 class ProcessSampler:
@@ -352,100 +236,6 @@ class ProcessSampler:
         return start
 
 
-def dividing_step(dt: float, delays: list[float]) -> float:
-    """The largest step up to `dt` of which all delays are multiples.
-
-    Raises
-    ------
-    QuenchedError
-        If there is none above dt/50.
-    """
-    if not delays:
-        return dt
-    first = int(np.ceil(min(delays) / dt - 1e-9))
-    for count in range(max(first, 1), 50 * max(first, 1)):
-        step = min(delays) / count
-        if all(abs(d / step - round(d / step)) < 1e-6 for d in delays):
-            return step
-    raise QuenchedError(f"the delays {', '.join(f'{d:g}' for d in delays)} have no common step: round them")
-
-
-def whole_steps(delays: list[float], dt: float) -> Array:
-    """Delays as numbers of steps, at least one."""
-    steps = np.array([d / dt for d in delays])
-    bad = next((d for d, s in zip(delays, steps, strict=True) if abs(s - round(s)) > 1e-6 or s < 0.5), None)
-    if bad is not None:
-        raise QuenchedError(f"a delay of {bad:g} is not a whole number (at least one) of steps of {dt:g}")
-    return np.round(steps).astype(np.int64)
-
-
-def solve_process(
-    process: SiteProcess,
-    values: dict[Symbol, float],
-    *,
-    sampling: Sampling | None = None,
-    first: tuple[Mapping[tuple[str, str], float], float] | None = None,
-    extend: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> ProcessState:
-    """Solve a self-consistent process by sampled trajectories.
-
-    Parameters
-    ----------
-    process : SiteProcess
-    values : parameter values
-    sampling : grid, number of paths and sweeps, seed
-    first : second moments of the outputs and correlation time to begin with, where `sampling` gives no start
-    extend : whether the reach of the memory grows until the memory has decayed, and the window until it is many
-        correlation times long
-    progress : called with (sweeps done, sweeps at most)
-
-    Raises
-    ------
-    ConvergenceError
-        If the covariance still drifts after `settle` sweeps.
-    QuenchedError
-        If trajectories diverge.
-    """
-    how = sampling or Sampling()
-    if extend and how.start is None and first is not None and process.clock == "flow":
-        how = _wide(how, first[1])
-    sampler = ProcessSampler(process, values, how)
-    guess = sampler.guess(*(how.start or first or _START))
-    now, history = _settle(sampler, guess, progress)
-    for _ in range(_EXTENSIONS if extend else 0):
-        if memory_cut(now) < _CUT:
-            break
-        longer = replace(sampler.how, reach=2 * sampler.how.reach)
-        longer = replace(longer, steps=2 * longer.steps if 5 * sampler.reach > longer.steps else longer.steps)
-        sampler = ProcessSampler(process, values, longer)
-        now, more = _settle(sampler, _on_grid(now, longer.steps, sampler.reach), progress)
-        history, how = history + more, longer
-    for _ in range(_EXTENSIONS if extend else 0):
-        silent = _size(now) < 2 * SILENT * _size(guess)
-        if silent or _LAPS * slowest(sampler, now) < sampler.how.steps * sampler.dt:
-            break
-        sampler = ProcessSampler(process, values, replace(sampler.how, steps=2 * sampler.how.steps))
-        now, more = _settle(sampler, _on_grid(now, sampler.how.steps, sampler.reach), progress)
-        history, how = history + more, sampler.how
-    iterates = []
-    for k in range(how.average):
-        now = sampler.sweep(now, np.random.default_rng((how.seed, 1, k)))
-        iterates.append(now)
-        if progress:
-            progress(len(history) + k + 1, how.settle + how.average)
-    return _summary(sampler, iterates, history)
-
-
-def _wide(how: Sampling, time: float) -> Sampling:
-    """A window that is many times as long as the correlation time of the first guess, in steps twice as long; sweeps.
-
-    In a window that is not, a slow state cannot be told from one that stands still.
-    """
-    steps = 2 ** int(np.ceil(np.log2(_WINDOW * time / (2 * how.dt))))
-    return replace(how, dt=2 * how.dt, steps=max(how.steps, steps), settle=2 * how.settle)
-
-
 def sample_paths(
     process: SiteProcess, values: dict[Symbol, float], state: ProcessState, paths: int, rng: np.random.Generator
 ) -> list[Paths]:
@@ -456,15 +246,6 @@ def sample_paths(
         states, outs, _, h, labels, kernel = sampler.integrate(unit, module, now, rng, [])
         found.append(Paths(states, outs, h + _memory(kernel, outs), labels, kernel))
     return found
-
-
-def state_orders(state: ProcessState) -> Orders:
-    """The order parameters of a solved state."""
-    return Orders(
-        dict(state.orders),
-        {k: np.array([v.value]) for k, v in state.mean.items()},
-        {k: v for k, (v, _) in state.response.items()},
-    )
 
 
 def _balanced(draw: Array) -> Array:
@@ -488,120 +269,3 @@ def _memory(kernel: Array, outs: Array) -> Array:
     padded[:, :, : kernel.shape[2]] = kernel
     waves = np.einsum("ubw,pwb->pwu", np.fft.rfft(padded, axis=2), np.fft.rfft(outs, axis=1), optimize=True)
     return np.asarray(np.fft.irfft(waves, n=outs.shape[1], axis=1))
-
-
-def memory_cut(now: Orders) -> float:
-    """Part of the memory beyond its reach, from how much smaller responses are in the second half of it."""
-    worst = 0.0
-    for row in now.response.values():
-        half = len(row) // 2
-        early, late = (float(np.abs(part).mean()) for part in (row[:half], row[half:]))
-        worst = max(worst, (late / early) ** 2 if early > 0 and half else 0.0)
-    return worst
-
-
-def _size(now: Orders) -> float:
-    """The largest variance."""
-    return max(float(np.abs(c[0])) for c in now.covariance.values())
-
-
-def slowest(sampler: ProcessSampler, now: Orders) -> float:
-    """The longest time in which the autocorrelation of an output falls half of the way to its value at long lags."""
-    times = [0.0]
-    for unit in sampler.process.units:
-        for o, _ in unit.outputs:
-            curve = now.covariance[o.name, o.name][: sampler.how.steps // 2]
-            moving = np.abs(curve - curve[-1])
-            if moving[0] > _STILL * abs(curve[0]):
-                times.append(float(np.argmax(moving < moving[0] / 2)) * sampler.dt)
-    return max(times)
-
-
-def _on_grid(now: Orders, steps: int, reach: int) -> Orders:
-    """Order parameters on a longer grid: covariances stay at their last value, responses at zero."""
-
-    def stretched(row: Array) -> Array:
-        half = len(row) // 2
-        out = np.full(steps, row[half])
-        out[:half], out[steps - half :] = row[:half], row[half:]
-        return out
-
-    covariance = {k: stretched(v) if len(v) != steps else v for k, v in now.covariance.items()}
-    response = {k: np.concatenate([v, np.zeros(reach + 1 - len(v))]) for k, v in now.response.items()}
-    return Orders(covariance, now.mean, response)
-
-
-def _settle(sampler: ProcessSampler, now: Orders, progress) -> tuple[Orders, list[float]]:  # type: ignore[no-untyped-def]
-    """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
-    how = sampler.how
-    history: list[float] = []
-    largest = 0.0
-    bound = 1.0 / np.sqrt(how.paths)
-    for k in range(how.settle):
-        new = sampler.sweep(now, np.random.default_rng((how.seed, 0)))
-        size = _size(new)
-        largest, scale = max(largest, size), size or 1.0
-        moved = max(float(np.abs(c - now.covariance[key]).max()) for key, c in new.covariance.items()) / scale
-        history.append(moved)
-        mix = 1.0 if k < 2 else 0.8
-        now = now.mixed(new, mix)
-        if progress:
-            progress(k + 1, how.settle + how.average)
-        settled = moved < 0.3 * bound and _remaining(history) < bound
-        if k > 4 and (settled or size < SILENT * largest):
-            return now, history
-    if history[-1] > 5 * bound or _remaining(history) > 10 * bound:
-        raise ConvergenceError(
-            f"the sampled process still moves by {history[-1]:.2g} of its size after {how.settle} sweeps; "
-            "give more sweeps, a longer window or another start, as in Sampling(settle=200, start=(0.5, 10))",
-            history,
-        )
-    return now, history
-
-
-def _remaining(history: list[float]) -> float:
-    """How far sweeps that contract as the last ones did still have to go."""
-    if len(history) < 6:
-        return float("inf")
-    rate = min((history[-1] / max(history[-6], 1e-300)) ** (1 / 5), 0.99)
-    return history[-1] / (1 - rate)
-
-
-def _summary(sampler: ProcessSampler, iterates: list[Orders], history: list[float]) -> ProcessState:
-    half = sampler.how.steps // 2
-    first = iterates[0]
-
-    def average(part: str, key: object) -> tuple[Array, Array]:
-        return _chain_mean(np.array([getattr(o, part)[key] for o in iterates]))
-
-    correlation, orders = {}, {}
-    for key in first.covariance:
-        value, error = average("covariance", key)
-        orders[key] = value
-        correlation[key] = (value[:half], error[:half])
-    means = {a: Number(*(float(v[0]) for v in average("mean", a))) for a in first.mean}
-    return ProcessState(
-        np.arange(half, dtype=float) * sampler.dt,
-        means,
-        correlation,
-        {k: average("response", k) for k in first.response},
-        orders,
-        len(history) + len(iterates),
-        history[-1],
-        sampler.how,
-        memory_cut(iterates[-1]) if sampler.process.memory else 0.0,
-    )
-
-
-def _chain_mean(rows: Array) -> tuple[Array, Array]:
-    """Mean of correlated iterates, and its error from their scatter and lag-one correlation."""
-    n = len(rows)
-    mean = rows.mean(axis=0)
-    if n < 3:
-        return mean, np.full(mean.shape, np.inf)
-    off = rows - mean
-    variance = (off**2).sum(axis=0) / (n - 1)
-    lagged = (off[1:] * off[:-1]).sum(axis=0) / (n - 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rho = np.clip(np.where(variance > 0, lagged / variance, 0.0), 0.0, 0.95)
-    return mean, np.sqrt(variance / n * (1 + rho) / (1 - rho))

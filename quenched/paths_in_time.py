@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from quenched.numerics.path_march import Grid, March, Series
-    from quenched.numerics.trajectories import Sampling
+    from quenched.numerics.process_state import Sampling
     from quenched.theory.model import Model
     from quenched.theory_object import Theory
 
@@ -148,7 +148,7 @@ class PathReader:
 
     def _step_length(self) -> float:
         """The longest step that divides the spacing of the times and all delays."""
-        from quenched.numerics.trajectories import dividing_step
+        from quenched.numerics.process_state import dividing_step
 
         delays = [self._number(d) for u in self.process.units for *_, d in u.earlier]
         return dividing_step(self.how.dt, [self.spacing, *delays])
@@ -370,7 +370,7 @@ def settled_paths(
 def as_march(sampling: Any, dt: float | None, scheme: str, seed: int = 0) -> March:
     """How to march, from what `Theory.solve` was given."""
     from quenched.numerics.path_march import March
-    from quenched.numerics.trajectories import Sampling
+    from quenched.numerics.process_state import Sampling
 
     how = March(seed=seed)
     if isinstance(sampling, Sampling):

@@ -21,7 +21,7 @@ from quenched.theory.spaces import t, tau
 
 if TYPE_CHECKING:
     from quenched.fluctuations import Fluctuations
-    from quenched.numerics.trajectories import ProcessState, Sampling
+    from quenched.numerics.process_state import ProcessState, Sampling
     from quenched.paths_in_time import PathReader
     from quenched.solution import Solution
     from quenched.theory.model import Model
@@ -101,7 +101,7 @@ def solve_sampled(
 
 def _fallen_silent(state: ProcessState) -> bool:
     """Whether sweeps have ended in a state without fluctuations, of which their noise leaves a rest."""
-    from quenched.numerics.trajectories import SILENT
+    from quenched.numerics.settling import SILENT
 
     sizes = [abs(float(value[0])) for (a, b), (value, _) in state.correlation.items() if a == b]
     return max(sizes, default=1.0) < 2 * SILENT

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+    from quenched.numerics.process_state import Sampling
     from quenched.numerics.spectra import SpectralSolver
-    from quenched.numerics.trajectories import Sampling
     from quenched.numerics.types import Number
     from quenched.theory.problem_dyson import SpectralProblem
     from quenched.theory.spectral import SpectralDerivation

@@ -12,7 +12,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field
 
 if TYPE_CHECKING:
-    from quenched.numerics.trajectories import ProcessState, Sampling
+    from quenched.numerics.process_state import ProcessState, Sampling
     from quenched.theory.problem import SiteProcess
     from quenched.theory_object import Theory
 

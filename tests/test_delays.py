@@ -10,8 +10,8 @@ from sympy import Rational, symbols, tanh
 
 from quenched import Dynamics, Field, Gaussian, Lyapunov, Map, QuenchedError, WhiteNoise, derive, discretise, mean, t
 from quenched.numerics import delays as filters
+from quenched.numerics.process_state import dividing_step, whole_steps
 from quenched.numerics.timegrid import flow_grid
-from quenched.numerics.trajectories import dividing_step, whole_steps
 from quenched.theory.model import Model
 from quenched.theory.problem import DT
 from quenched.theory.problem_delays import Delay

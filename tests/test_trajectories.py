@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sympy import exp, sign, sqrt, symbols, tanh
 
+from quenched.numerics.process_state import ProcessState, Sampling
+from quenched.numerics.settling import solve_process
 from quenched.numerics.starts import start_dependence
-from quenched.numerics.trajectories import ProcessState, Sampling, solve_process
 from quenched.theory.couplings import Gaussian
 from quenched.theory.derivation import start
 from quenched.theory.errors import QuenchedError
