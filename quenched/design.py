@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
@@ -59,19 +59,14 @@ QUICK_STEPS, FULL_STEPS = (5, 10), (10, 20)
 #: Relative error of a variance by Heun steps of h relaxation times is this times h²: for smooth signals as slow as a
 #: unit (measured with the spectra of the random rate network, 0.03 to 0.05), and for white noise (exact: 1/4 + O(h)).
 SMOOTH_ERROR, NOISE_ERROR = 0.06, 0.27
-#: States in time: strong feedback asks for short steps, so networks are small and few.
-DRIVEN_QUICK: dict[str, Any] = {"sizes": (250, 400, 640), "trials": 24, "trajectories": 1}
-DRIVEN_FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 40, "trajectories": 1}
-#: Longest step of a flow in the time of its fastest feedback.
-_STABLE = 0.4
 #: Units of the slowest time: transient and measurement.
-_BURN, _WINDOW = 5.0, 8.0
+BURN, _WINDOW = 5.0, 8.0
 #: Lags that a curve is measured at, up to this many correlation times.
-_LAGS, _SPAN = 12, 3.0
+LAGS, _SPAN = 12, 3.0
 #: Vectors that couplings of a long run are applied to.
 _LONG = 1e6
 #: Realisations of a size, however costly: fewer have no variance that one could trust.
-_FEWEST = 16
+FEWEST = 16
 
 
 @dataclass(frozen=True)
@@ -96,6 +91,12 @@ class Design:
         Relative error that the time step leaves in the simulation.
     lyapunov : bool
         Whether tangent vectors are carried.
+    steps : {N: time step}
+        Of sizes whose step is not `dt`.
+    scheme : str or None
+        Time stepping, the simulator's choice unless given.
+    growth : Design or None
+        Networks for the Lyapunov exponent alone.
     """
 
     sizes: tuple[int, ...]
@@ -109,6 +110,9 @@ class Design:
     tested: tuple[float, ...]
     resolution: float
     lyapunov: bool = True
+    steps: Mapping[int, float] = field(default_factory=dict)
+    scheme: str | None = None
+    growth: Design | None = None
 
     def with_trials(self, trials: int) -> Design:
         """The same with another number of realisations."""
@@ -120,11 +124,13 @@ class Design:
         wanted = [k * self.relaxation for k in self.tested]
         return tuple(sorted({int(np.argmin(np.abs(at - w))) for w in wanted}))
 
-    def simulation(self) -> dict[str, Any]:
-        """Settings of `simulate`, sizes and seeds apart."""
-        how: dict[str, Any] = {"burn": self.burn, "duration": self.duration, "dt": self.dt, "lags": self.lags}
+    def simulation(self, N: int) -> dict[str, Any]:
+        """Settings of `simulate` at a size, seeds apart."""
+        step = self.steps.get(N, self.dt)
+        how: dict[str, Any] = {"burn": self.burn, "duration": self.duration, "dt": step, "lags": self.lags}
         how |= {"trials": self.trials, "trajectories": self.trajectories, "dtype": "float32"}
-        return how | {"lyapunov": self.lyapunov, "standard": False}
+        how |= {"lyapunov": self.lyapunov, "standard": False}
+        return how | ({} if self.scheme is None else {"scheme": self.scheme})
 
     def settings(self) -> dict[str, Any]:
         """For the report."""
@@ -134,6 +140,7 @@ class Design:
             "trajectories a network": self.trajectories,
             "transient": self.burn,
             "measured time": self.duration,
+            **({} if self.growth is None else {"network sizes of the exponent": self.growth.sizes}),
             "relative error by the time step": self.resolution,
         }
 
@@ -166,8 +173,8 @@ class StaticDesign:
         """The same with another number of realisations."""
         return replace(self, trials=trials, also=tuple(d.with_trials(trials) for d in self.also))
 
-    def simulation(self) -> dict[str, Any]:
-        """Settings of `simulate`, sizes and seeds apart."""
+    def simulation(self, N: int) -> dict[str, Any]:
+        """Settings of `simulate` at a size, seeds apart."""
         return {"trials": self.trials, **self.how}
 
     def settings(self) -> dict[str, Any]:
@@ -183,7 +190,12 @@ class StaticDesign:
 
 
 def design_of(
-    model: Any, values: Mapping[Symbol, float], solution: Solution, quick: bool, chosen: Mapping[str, Any]
+    model: Any,
+    values: Mapping[Symbol, float],
+    solution: Solution,
+    quick: bool,
+    chosen: Mapping[str, Any],
+    smallest: Solution | None = None,
 ) -> Design | StaticDesign:
     """The simulations of one parameter point: the tier of the head's simulator, and what is given instead.
 
@@ -203,7 +215,7 @@ def design_of(
         fixed = sorted(set(given) - set(inspect.signature(plan).parameters))
         if fixed:
             raise QuenchedError(f"validate chooses {fixed[0]}= by itself; simulate takes it")
-        return plan(model, values, solution, quick=quick, **given)
+        return plan(model, values, solution, quick=quick, smallest=smallest, **given)
     module = module_of(model)
     if hasattr(module, "tier"):
         takes = inspect.signature(module.tier).parameters
@@ -267,25 +279,28 @@ def plan(
     trajectories: int | None = None,
     duration: float | None = None,
     burn: float | None = None,
+    smallest: Solution | None = None,
 ) -> Design:
-    """The design of a tier for one parameter point; what is given overrides the tier."""
+    """The design of a tier for one parameter point; what is given overrides the tier.
+
+    `solution` is that of the largest size, `smallest` that of the smallest where a theory keeps N.
+    """
+    if hasattr(solution, "reader"):
+        from quenched.driven_design import Driven
+
+        driven = Driven(model, dict(values), solution, smallest or solution, quick, dt)
+        return driven.design(sizes, trials, trajectories, duration, burn)
     crossed = bool(observed_between_units(model.observables))
-    driven = hasattr(solution, "reader")
     tier: dict[str, Any] = (CROSSED_QUICK if quick else CROSSED_FULL) if crossed else QUICK if quick else FULL
-    tier = (DRIVEN_QUICK if quick else DRIVEN_FULL) if driven else tier
     tier = tier | (BONDS if model.bonds else {})
     if any(e.atoms(OfEigenvalues) for e in model.observables.values()):
         tier = JACOBIAN_QUICK if quick else JACOBIAN_FULL
-    fast, slow = _relaxation(model, dict(values))
+    fast, slow = relaxation(model, dict(values))
     noisy = bool(model.fix(values).noises)
-    grows = not model.observables or any(e.atoms(Lyapunov) for e in model.observables.values())
-    tier = QUICK_STATE if tier == QUICK and not grows else tier
+    tier = QUICK_STATE if tier == QUICK and not grows(model) else tier
     steps = (QUICK_STEPS if quick else FULL_STEPS)[noisy]
-    step = _step(model, dict(values), min(fast / steps, _STABLE * _feedback(solution, fast))) if dt is None else dt
-    period = getattr(solution, "period", None)
-    if period and model.clock == "flow" and dt is None:
-        step = period / np.ceil(period / step - 1e-9)
-    correlation = _correlation_time(solution)
+    step = _step(model, dict(values), fast / steps) if dt is None else dt
+    correlation = correlation_time(solution)
     # A map's step is as cheap as a tenth of a flow's shortest time, so it can afford more of them.
     shortest = 100 * step if model.clock == "map" else 25 * fast
     # Covariances need no tangent vector that finds its direction, but long series: their noise falls as 1/duration.
@@ -296,20 +311,33 @@ def plan(
     tested = CROSSED_LAGS if crossed else QUICK_LAGS if quick else FULL_LAGS
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
-        trials=trials or max(_FEWEST, round(tier["trials"] / _passes(model, values))),
+        trials=trials or max(FEWEST, round(tier["trials"] / passes(model, values))),
         trajectories=trajectories or tier["trajectories"],
-        burn=burn or _rounded(max(transient, _BURN * slow, _BURN * correlation), step),
-        duration=duration or _whole(max(measured, _WINDOW * slow, _WINDOW * correlation), step, period),
+        burn=burn or rounded(max(transient, BURN * slow, BURN * correlation), step),
+        duration=duration or rounded(max(measured, _WINDOW * slow, _WINDOW * correlation), step),
         dt=None if model.clock == "map" else step,
-        lags=_lags(correlation, [k * fast for k in tested], step, 2 if crossed and quick else _LAGS, nested=crossed),
+        lags=lag_grid(correlation, [k * fast for k in tested], step, 2 if crossed and quick else LAGS, nested=crossed),
         relaxation=fast,
         tested=tested,
-        resolution=_resolution(model, step / fast, noisy),
-        lyapunov=grows,
+        resolution=resolution(model, step / fast, noisy),
+        lyapunov=grows(model),
     )
 
 
-def _passes(model: Model, values: Mapping[Symbol, float]) -> float:
+def tier_sizes(quick: bool, chosen: Mapping[str, Any], driven: bool) -> tuple[int, ...]:
+    """The networks of a tier of states that rest, or that are driven; or the sizes that are given."""
+    from quenched import driven_design
+
+    rest, moving = (QUICK, FULL), (driven_design.QUICK, driven_design.FULL)
+    return tuple(chosen.get("sizes") or (moving if driven else rest)[not quick]["sizes"])
+
+
+def grows(model: Model) -> bool:
+    """Whether the exponent is observed."""
+    return not model.observables or any(e.atoms(Lyapunov) for e in model.observables.values())
+
+
+def passes(model: Model, values: Mapping[Symbol, float]) -> float:
     """What one step costs in units of an N × N matrix, at least 1: all random matrices, those in a row composed."""
     from quenched.validate.generate import generate
     from quenched.validate.products import dimensions, entries
@@ -327,24 +355,7 @@ def _units(population: Population, values: Mapping[Symbol, float], N: int) -> in
     return round(N * float(sympify(population.fraction or 0).xreplace(dict(values))))
 
 
-def largest_size(quick: bool, chosen: Mapping[str, Any], driven: bool = False) -> int:
-    """The largest network of a tier, or of the sizes that are given."""
-    tier = (DRIVEN_QUICK if quick else DRIVEN_FULL) if driven else QUICK if quick else FULL
-    return int(max(chosen.get("sizes") or tier["sizes"]))
-
-
-def _feedback(solution: Solution, otherwise: float) -> float:
-    """Time in which strong feedback acts on the mean of the units, where a solution in time knows it."""
-    reader = getattr(solution, "reader", None)
-    return otherwise if reader is None else float(reader.feedback_time())
-
-
-def _whole(time: float, step: float, period: float | None) -> float:
-    """A duration as a whole number of periods, of steps where there is none."""
-    return _rounded(time, step) if not period else _rounded(np.ceil(time / period) * period, step)
-
-
-def _relaxation(model: Model, values: dict[Symbol, float]) -> tuple[float, float]:
+def relaxation(model: Model, values: dict[Symbol, float]) -> tuple[float, float]:
     """Fastest and slowest relaxation time of single units."""
     from quenched.validate.generate import generate
     from quenched.validate.quantities import Numbers, time_scales
@@ -363,14 +374,14 @@ def _step(model: Model, values: dict[Symbol, float], longest: float) -> float:
     return float(round_down(longest))
 
 
-def _resolution(model: Model, h: float, noisy: bool) -> float:
+def resolution(model: Model, h: float, noisy: bool) -> float:
     """Relative error of variances by steps of h relaxation times (maps are iterated exactly)."""
     if model.clock == "map":
         return 1e-4
     return max(1e-4, (NOISE_ERROR if noisy else SMOOTH_ERROR) * h**2)
 
 
-def _correlation_time(solution: Solution) -> float:
+def correlation_time(solution: Solution) -> float:
     """Lag at which the slowest field's decaying autocorrelation has fallen to 1/e (0 where nothing decays)."""
     times = [0.0]
     for name in solution.names:
@@ -389,14 +400,14 @@ def _decay(at: NDArray[np.float64], curve: NDArray[np.float64]) -> float:
     return float(at[fallen[0]] - at[0]) if fallen.size else float(at[-1] - at[0])
 
 
-def _lags(
+def lag_grid(
     correlation: float, tested: list[float], step: float, count: int, nested: bool = False
 ) -> NDArray[np.float64]:
     """Multiples of the time step: the tested lags, and `count` in steps of some tenth of the correlation time.
 
     With `nested` the tested lags are multiples of the spacing of the others, so that all share a coarse grid.
     """
-    stride = max(1, round(_SPAN * correlation / (_LAGS - 1) / step))
+    stride = max(1, round(_SPAN * correlation / (LAGS - 1) / step))
     wanted = [round(lag / step) for lag in tested]
     if nested:
         common = gcd(*wanted)
@@ -405,5 +416,5 @@ def _lags(
     return np.array(sorted(counts), dtype=np.float64) * step
 
 
-def _rounded(time: float, step: float) -> float:
+def rounded(time: float, step: float) -> float:
     return round(time / step) * step

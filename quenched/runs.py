@@ -55,6 +55,10 @@ class Samples:
         enough = min(FEWEST_SIZES, len(self.values))
         return [name for name in found if sum(name in row for row in self.values.values()) >= enough]
 
+    def of(self, names: set[str]) -> Samples:
+        """Only some observables."""
+        return replace(self, values={N: {n: x for n, x in row.items() if n in names} for N, row in self.values.items()})
+
     def beside(self, other: Samples, called: str) -> Samples:
         """These, and the same observables measured in another way."""
         values = {N: dict(row) for N, row in self.values.items()}
@@ -89,8 +93,7 @@ def simulated_samples(model: Any, point: Mapping[str, Any], design: Design | Sta
     """Simulate all sizes of a design."""
     from quenched.validate.simulate import simulate
 
-    how = design.simulation()
-    samples = _joined({N: simulate(model, N, params=point, **how, **settings) for N in design.sizes})
+    samples = _joined({N: simulate(model, N, params=point, **design.simulation(N), **settings) for N in design.sizes})
     for further in getattr(design, "also", ()):
         samples = samples.beside(simulated_samples(model, point, further, **settings), further.called)
     return samples

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quenched.deriving import derive_at
-from quenched.design import Design, StaticDesign, at_size, design_of, largest_size
+from quenched.design import Design, StaticDesign, at_size, design_of, tier_sizes
 from quenched.parameters import points
 from quenched.paths_in_time import march_of_tier, time_axis
 from quenched.runs import Samples, given_samples, simulated_samples
@@ -102,6 +102,7 @@ def validate(
         targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, _sources(data, len(at)), strict=True)]
         agreement = _judged(theory, targets, rule)
         return agreement.with_context(**_context(theory), settings={"runs": "the user's own"})
+    targets = [part for target in targets for part in target.parts()]
     settings: dict[str, Any] = {"seed": seed, "store": store, "fresh": fresh, "progress": progress}
     settings |= {"executor": executor, "scheduler": scheduler, "workers": workers}
     agreement, targets = _looked(model, theory, targets, settings, rule)
@@ -128,6 +129,13 @@ class Target:
     #: Of a theory that keeps N, and of small systems with rounded ratios: the solution that runs are compared with, and
     #: that at the size of the runs.
     sized: Mapping[int, tuple[Solution, Solution]] = field(default_factory=dict)
+    #: Whether only the exponent is compared, in networks of its own.
+    exponent: bool = False
+
+    def parts(self) -> list[Target]:
+        """The comparison, and that of the exponent where it has networks of its own."""
+        growth = getattr(self.design, "growth", None)
+        return [self] if growth is None else [self, replace(self, design=growth, exponent=True)]
 
     def with_samples(self, samples: Samples) -> Target:
         """The same with its runs."""
@@ -188,14 +196,22 @@ def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chos
     own = theory.own(point)
     if _of_given_times(theory.right, own):
         return _in_window(model, theory, point, quick, chosen)
-    size: dict[str, Any] = {"N": largest_size(quick, chosen, theory.in_time)} if theory.right.keeps_size else {}
+    sizes = tier_sizes(quick, chosen, theory.in_time) if theory.right.keeps_size else ()
+    size: dict[str, Any] = {"N": max(sizes)} if sizes else {}
     solution = theory.right.solve(own, **size)
-    design = design_of(model, model.values(point), solution, quick, chosen)
+    smallest = theory.right.solve(own, N=min(sizes)) if sizes and theory.in_time else None
+    design = design_of(model, model.values(point), solution, quick, chosen, smallest)
     lags: dict[str, Any] = {"lags": design.lags} if theory.takes_lags and isinstance(design, Design) else {}
     if theory is not theory.right or theory.takes_lags:
         solution = theory.solve(own, **lags, **size)
-    others = {N: (solution, theory.solve(own, **lags, N=N)) for N in design.sizes} if size else {}
+    others = {N: (solution, theory.solve(own, **lags, N=N)) for N in _sizes(design) if size and size != {"N": N}}
     return Target(point, solution, design, sized=others | _rounded(model, theory, own, design))
+
+
+def _sizes(design: Design | StaticDesign) -> list[int]:
+    """All sizes, those of the exponent's own networks too."""
+    growth = getattr(design, "growth", None)
+    return sorted({*design.sizes, *(growth.sizes if growth else ())})
 
 
 def _rounded(model: Any, theory: Theory, own: Mapping[Any, float], design: Any) -> dict[int, tuple[Solution, Solution]]:
@@ -251,7 +267,8 @@ def _looked(
         step = looks.plan(agreement)
         if not step.more:
             break
-        targets = [t.with_trials(step.realisations) for t in targets]
+        most = max(t.design.trials for t in targets)
+        targets = [t.with_trials(round(step.realisations * t.design.trials / most)) for t in targets]
         settings = {**settings, "fresh": False}  # the realisations of this look are kept
     return agreement, targets
 
@@ -286,6 +303,8 @@ def _case(theory: Theory, target: Target) -> Case:
     samples, solution = target.samples, target.solution
     assert samples is not None
     samples = _with_shifts(theory.model, samples)
+    if target.exponent:
+        samples = samples.of(growing(theory.model))
     predicted, uncovered = {}, []
     for name in compared(theory.model, samples.names, samples.meaning):
         try:
@@ -344,6 +363,15 @@ def _with_shifts(model: Any, samples: Samples) -> Samples:
         if isinstance(expr, Shift) and MEAN_OF.format(name) in samples.names:
             samples = shifts(samples, name, str(expr.args[0]))
     return samples
+
+
+def growing(model: Any) -> set[str]:
+    """The observables that need the Lyapunov exponent."""
+    from quenched.theory.observables import Lyapunov
+
+    if not model.observables:
+        return {"lyapunov"}
+    return {name for name, expr in model.observables.items() if expr.atoms(Lyapunov)}
 
 
 def compared(model: Any, measured: list[str], meaning: Mapping[str, str] | None = None) -> list[str]:

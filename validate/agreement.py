@@ -214,6 +214,11 @@ class Agreement:
         return tuple(row for point in self.points for row in point.rows)
 
     @property
+    def several(self) -> bool:
+        """Whether parameters differ: some observables of one point may have networks of their own."""
+        return len({tuple(point.parameters.items()) for point in self.points}) > 1
+
+    @property
     def detectable(self) -> float:
         """Minimal detectable relative error (99 % power) of the worst-resolved observable."""
         return max((row.detectable for row in self.rows), default=math.inf)
@@ -275,11 +280,16 @@ class Agreement:
             "target": self.target,
             "look": self.look,
             "looks": self.looks,
-            "observables": points[0]["observables"] if points else {},
+            "observables": self._first(points),
             "points": points,
         }
         clean: dict[str, Any] = _plain(document)
         return clean
+
+    def _first(self, points: list[dict[str, Any]]) -> dict[str, Any]:
+        """Observables of the first point, all that were measured there."""
+        here = [p["observables"] for p in points if p["parameters"] == points[0]["parameters"]]
+        return {name: row for observables in reversed(here) for name, row in observables.items()}
 
     def to_json(self, indent: int | None = 2) -> str:
         """`to_dict` as text; numbers that are not finite become null."""
@@ -311,17 +321,22 @@ class Agreement:
         if not self.points:
             return
         head = COLUMNS
-        lines = [head, *(cells(point, row, c, len(self.points) > 1) for point, row, c in self._components())]
+        lines = [head, *(cells(point, row, c, self.several) for point, row, c in self._components())]
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
         for line in lines:
             yield "  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        groups: dict[tuple[int, ...], list[str]] = {}
-        for row in self.points[0].rows:
-            groups.setdefault(row.sizes, []).append(row.name)
-        shown = [f"{', '.join(names)} at N = {', '.join(map(str, sizes))}" for sizes, names in groups.items()]
-        sizes = shown if len(groups) > 1 else [f"N = {', '.join(map(str, self.points[0].sizes))}"]
-        rest = f"R = {self.points[0].realisations}; joint p = {self.p_value:.2g} (level {self.level:.2g})"
-        yield f"  {'; '.join(sizes)}; {rest}"
+        yield f"  {'; '.join(self._networks())}; joint p = {self.p_value:.2g} (level {self.level:.2g})"
+
+    def _networks(self) -> Iterator[str]:
+        """Sizes and realisations, with the observables that they are for where these differ."""
+        first = [p for p in self.points if p.parameters == self.points[0].parameters]
+        groups: dict[tuple[tuple[int, ...], int], list[str]] = {}
+        for point in first:
+            for row in point.rows:
+                groups.setdefault((row.sizes, point.realisations), []).append(row.name)
+        for (sizes, count), names in groups.items():
+            of = f"{', '.join(names)} at " if len(groups) > 1 else ""
+            yield f"{of}N = {', '.join(map(str, sizes))}, R = {count}"
 
     def __rich__(self) -> RenderableType:
         from rich.console import Group
@@ -333,7 +348,7 @@ class Agreement:
         for name in COLUMNS:
             table.add_column(name, no_wrap=name != "assumes")
         for point, row, c in self._components():
-            table.add_row(*(Text(cell) for cell in cells(point, row, c, len(self.points) > 1)))
+            table.add_row(*(Text(cell) for cell in cells(point, row, c, self.several)))
         return Group(Text(f"{self.verdict}: {self.reason}", style=f"bold {colour}"), table)
 
     def _repr_html_(self) -> str:

@@ -115,11 +115,16 @@ def realisations_needed(agreement: Agreement, target: float | None = None, most:
 
 
 def predicted_error(agreement: Agreement, R: int) -> float:
-    """Relative minimal detectable error of the worst-resolved observable with R realisations per N."""
+    """Relative minimal detectable error of the worst-resolved observable with R realisations per N.
+
+    Points with fewer realisations keep their share.
+    """
+    most = max(point.realisations for point in agreement.points)
+    counts = [max(4, round(R * point.realisations / most)) for point in agreement.points]
     sizes = [sum(len(row.components) for row in point.rows) for point in agreement.points]
-    tests = sum(len(st.component_blocks(d, R)) for d in sizes)
+    tests = sum(len(st.component_blocks(d, count)) for d, count in zip(sizes, counts, strict=True))
     level = agreement.level / tests
-    return max(_point_error(point, R, level) for point in agreement.points)
+    return max(_point_error(point, n, level) for point, n in zip(agreement.points, counts, strict=True))
 
 
 def _point_error(point: Point, R: int, level: float) -> float:

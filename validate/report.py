@@ -72,7 +72,7 @@ def fragment(agreement: Agreement) -> str:
 
 def table_rows(agreement: Agreement) -> list[dict[str, Any]]:
     """Printed cells of every tested number, with a flag for those that deviate by more than three errors."""
-    several = len(agreement.points) > 1
+    several = agreement.several
     return [
         {
             "cells": cells(point, row, c, several),
