@@ -347,7 +347,7 @@ def _from_own_size(sized: Mapping[int, tuple[Solution, Solution]], names: Iterab
     """Runs moved by what the theory of their own size differs from that of the limit: what is left vanishes."""
     values = {N: dict(row) for N, row in samples.values.items()}
     for N, (limit, own) in sized.items():
-        for name in values[N].keys() & set(names):
+        for name in values.get(N, {}).keys() & set(names):
             quantity = samples.meaning.get(name, name)
             there, here = (np.asarray(_predicted(s.quantity(quantity), samples.lags)[0]) for s in (limit, own))
             values[N][name] = values[N][name] + (there - here)

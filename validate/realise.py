@@ -329,22 +329,22 @@ class Noise:
 
 
 class Growth:
-    """Accumulates the growth of the tangent vectors and renormalises them."""
+    """Accumulates the growth of the tangent vectors from one step to another, and renormalises them."""
 
-    def __init__(self, net: Network, start: int) -> None:
-        self._net, self._start = net, start
+    def __init__(self, net: Network, start: int, stop: int) -> None:
+        self._net, self._start, self._stop = net, start, stop
         self._last: int | None = None
         self._sum = np.zeros(net.trajectories)
         self._steps = 0
 
     def renormalise(self, step: int, y: Array) -> None:
-        """Bring the tangent vectors of `y` back to norm one; count their growth after the transient."""
+        """Bring the tangent vectors of `y` back to norm one; count their growth in the window."""
         tangent = y[self._net.trajectories :]
         norm = np.linalg.norm(tangent, axis=1, keepdims=True)
         factors = np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0)
         tangent *= factors
         self._net.rescale_past(factors)
-        if self._last is not None and self._last >= self._start:
+        if self._last is not None and self._last >= self._start and step <= self._stop:
             with np.errstate(divide="ignore"):
                 self._sum += np.log(norm[:, 0])
             self._steps += step - self._last
@@ -397,10 +397,12 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
     step, scratch, noise = SCHEMES[task.scheme].step, Scratch(net.shape), Noise(net)
     rhs: Callable[..., None] = _bind(functions["rhs"], net)
     recorder = Recorder(task.lags, task.moments, net, functions)
-    growth = (Spectrum if task.exponents else Growth)(net, task.burn)
+    end = task.burn + task.window + task.lags.ahead + task.lags.behind
+    # Growth under a periodic input is counted over the window alone, whole periods where it is made of them.
+    stop = end if task.program.autonomous else task.burn + task.window
+    growth = Spectrum(net, task.burn) if task.exponents else Growth(net, task.burn, stop)
     fresh = any(s.fresh for s in task.matrices) or any(s.fresh for s in task.vectors)
     y = initial_state(net, functions)
-    end = task.burn + task.window + task.lags.ahead + task.lags.behind
     for n in range(end + 1):
         if fresh and n:
             net.refresh()
@@ -408,7 +410,7 @@ def integrate(net: Network, functions: dict[str, Any]) -> tuple[Recorder, Growth
             check_finite(y, n * task.advance, task)
             if _stop():
                 raise Stopped
-        if task.program.tangent and (n % task.lags.stride == 0 or n in (task.burn, end)):
+        if task.program.tangent and (n % task.lags.stride == 0 or n in (task.burn, stop, end)):
             growth.renormalise(n, y)
         net.remember(n, y)
         recorder.snapshot(n, n * task.advance, y)
