@@ -44,6 +44,8 @@ _FEEDBACK_ERROR = 1e-3
 #: Measured time, in relaxation times of a unit: without and with the exponent.
 _WINDOW, _GROWTH_WINDOW = 8.0, 37.5
 _TRANSIENT = 25.0
+#: Measured time at least, in correlation times: one network's noise lies far below what networks scatter.
+_CORRELATIONS = 4.0
 #: Spacing of the lags that networks with steps of their own share, in relaxation times.
 _SPACING = 0.5
 #: Lags of curves in the quick tier.
@@ -75,9 +77,8 @@ class Driven:
         apart = self.quick and exponent and not (sizes or trials or self.model.bonds)
         shared = exponent and not apart
         cost = passes(self.model, self.values)
-        made = self._networks(
-            tuple(sizes or tier["sizes"]), duration or self._fast * (_GROWTH_WINDOW if shared else _WINDOW), burn
-        )
+        length = _GROWTH_WINDOW if shared else _WINDOW
+        made = self._networks(tuple(sizes or tier["sizes"]), length, duration, burn)
         made = replace(
             made,
             trials=trials or max(FEWEST, round(tier["trials"] / cost)),
@@ -86,10 +87,11 @@ class Driven:
         )
         if not apart:
             return made
-        others = self._networks(GROWTH_QUICK["sizes"], duration or self._fast * _GROWTH_WINDOW, burn)
+        others = self._networks(GROWTH_QUICK["sizes"], _GROWTH_WINDOW, duration, burn)
         return replace(made, growth=replace(others, trials=max(FEWEST, round(GROWTH_QUICK["trials"] / cost))))
 
-    def _networks(self, sizes: tuple[int, ...], duration: float, burn: float | None) -> Design:
+    def _networks(self, sizes: tuple[int, ...], length: float, duration: float | None, burn: float | None) -> Design:
+        """Networks of some sizes, measured for `length` shortest times of a unit unless `duration` is given."""
         fast, slow = relaxation(self.model, self.values)
         correlation = correlation_time(self.largest)
         steps = {N: self._step(N, sizes) for N in sizes}
@@ -98,13 +100,13 @@ class Driven:
         grid = self._grid if len(set(steps.values())) > 1 else max(steps.values())
         longest = max(step / self._feedback(N, sizes) for N, step in steps.items())
         error = resolution(self.model, max(steps.values()) / fast, self._noisy)
-        window = max(duration, _WINDOW * slow)
+        window = max(length * self._shortest, _WINDOW * slow, _CORRELATIONS * correlation)
         return Design(
             sizes=sizes,
             trials=FEWEST,
             trajectories=1,
             burn=burn or rounded(max(_TRANSIENT * self._shortest, BURN * slow, BURN * correlation), grid),
-            duration=rounded(np.ceil(window / self._period - 1e-9) * self._period if self._period else window, grid),
+            duration=duration or rounded(self._whole(window), grid),
             dt=min(steps.values()) if flow else None,
             lags=lag_grid(correlation, [k * fast for k in tested], grid, _QUICK_CURVE if self.quick else LAGS),
             relaxation=fast,
@@ -116,18 +118,19 @@ class Driven:
 
     # -- time -----------------------------------------------------------------------------------------------------
     @property
-    def _fast(self) -> float:
-        return relaxation(self.model, self.values)[0]
-
-    @property
     def _shortest(self) -> float:
-        """Unit of the transient: a relaxation time; a map's step is cheap, so it can afford more of them."""
-        return self._fast if self.model.clock == "flow" else max(self._fast, 2.0)
+        """Unit of all durations: a relaxation time; a map's step is cheap, so it can afford more of them."""
+        fast = relaxation(self.model, self.values)[0]
+        return fast if self.model.clock == "flow" else max(fast, 4.0)
 
     @property
     def _period(self) -> float | None:
         period = getattr(self.largest, "period", None)
         return float(period) if period else None
+
+    def _whole(self, window: float) -> float:
+        """A duration as whole periods."""
+        return float(np.ceil(window / self._period - 1e-9) * self._period) if self._period else window
 
     @property
     def _noisy(self) -> bool:
@@ -144,7 +147,7 @@ class Driven:
     @property
     def _grid(self) -> float:
         """Spacing of all lags: divides the period."""
-        spacing = _SPACING * self._fast
+        spacing = _SPACING * self._shortest
         return self._period / np.ceil(self._period / spacing - 1e-9) if self._period else spacing
 
     def _step(self, N: int, sizes: tuple[int, ...]) -> float:
@@ -153,7 +156,7 @@ class Driven:
             return self.dt or 1.0
         part = (QUICK_STEPS if self.quick else FULL_STEPS)[self._noisy]
         stable = (_RUNGE_KUTTA if self._smooth else _HEUN) * self._feedback(N, sizes)
-        return float(self._grid / np.ceil(self._grid / min(self._fast / part, stable) - 1e-9))
+        return float(self._grid / np.ceil(self._grid / min(self._shortest / part, stable) - 1e-9))
 
     def _feedback(self, N: int, sizes: tuple[int, ...]) -> float:
         """Time in which strong feedback acts on the mean: a power of N between the two solved sizes."""
