@@ -262,7 +262,8 @@ def kernels() -> list[Row]:
 def evolving() -> list[Row]:
     """State evolution of the binary perceptron against a ten-line loop, and the quadrature of either."""
     from quenched import catalogue, derive
-    from quenched.numerics.replica import Evaluator, iterate, newton, starts
+    from quenched.numerics.replica import iterate, newton, starts
+    from quenched.numerics.replica_evaluator import Evaluator
 
     theory = derive(catalogue["binary-perceptron"]()).instance()
     exact = {"q": 0.3223853632, "growth": 0.2335518227}

@@ -8,7 +8,7 @@ from sympy import Symbol
 from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem_replicas import ReplicaProblem, SiteAverage
 
-from .replica import Evaluator
+from .replica_evaluator import Evaluator
 from .types import Array
 
 #: Start of overlaps and of means: nothing is known.

@@ -17,9 +17,9 @@ from sympy import S, Symbol
 from quenched.theory.errors import ConvergenceError, NotCovered
 from quenched.theory.problem_replicas import PairProblem, PairSite, ReplicaProblem
 
-from .replica import Evaluator
 from .replica_cold import best, changes
 from .replica_compile import compiled
+from .replica_evaluator import Evaluator
 from .replica_labels import label_nodes
 from .replica_signs import Density, FreeLabel, affine, every
 from .replica_sites import Site

@@ -11,7 +11,8 @@ from sympy import Symbol
 from quenched.theory.errors import ConvergenceError, QuenchedError
 from quenched.theory.problem_replicas import ReplicaProblem
 
-from .replica import Evaluator, ReplicaSolution, from_means, iterate, newton, solve_replica
+from .replica import ReplicaSolution, from_means, iterate, newton, solve_replica
+from .replica_evaluator import Evaluator
 from .types import Array
 
 #: Means and overlaps by name, or the outer and the inner overlaps.

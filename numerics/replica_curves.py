@@ -13,7 +13,8 @@ from sympy import Symbol
 from quenched.theory.errors import ConvergenceError, QuenchedError
 from quenched.theory.problem_replicas import ReplicaProblem
 
-from .replica import Evaluator, newton, starts
+from .replica import newton, starts
+from .replica_evaluator import Evaluator
 from .replica_slopes import jacobian
 from .types import Array, Number
 

@@ -17,7 +17,7 @@ from .replica_sites import Site
 from .types import Array
 
 if TYPE_CHECKING:
-    from .replica import Evaluator
+    from .replica_evaluator import Evaluator
 
 #: Relative step of derivatives in V, of whole sites.
 STEP_V = 1e-6

@@ -13,7 +13,7 @@ from quenched.theory.errors import ConvergenceError
 from .types import Array
 
 if TYPE_CHECKING:
-    from .replica import Evaluator
+    from .replica_evaluator import Evaluator
 
 #: How far a solution nearby may be, relative to its size.
 NEAR = 0.2

@@ -15,7 +15,8 @@ from sympy import Expr
 from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem_replicas import ReplicaProblem, SiteAverage, TreeAverage
 
-from .replica import Evaluator, reach
+from .replica import reach
+from .replica_evaluator import Evaluator
 from .types import Array
 
 Mask = NDArray[np.bool_]

@@ -16,7 +16,7 @@ from .replica_free import FreeAverage
 from .types import Array
 
 if TYPE_CHECKING:
-    from .replica import Evaluator
+    from .replica_evaluator import Evaluator
 
 
 def jacobian(ev: Evaluator, x: Array, value: Array) -> Array:

@@ -148,7 +148,7 @@ class Readout:
         """Growth of perturbed messages a sweep: the expression of the instance reading, at this saddle."""
         import numpy as np
 
-        from quenched.numerics.replica import Evaluator
+        from quenched.numerics.replica_evaluator import Evaluator
 
         expr = self.theory.growth_expression()
         numbers = []
@@ -174,7 +174,7 @@ class Readout:
     def _tilted(self, problem: ReplicaProblem, step: float) -> float:
         import numpy as np
 
-        from quenched.numerics.replica import Evaluator
+        from quenched.numerics.replica_evaluator import Evaluator
 
         ev = Evaluator(problem, self.values | {SOURCE: step})
         here = {name: q.value for name, q in self.branch.values.items()}
@@ -325,7 +325,7 @@ def cold_problem(model: Gibbs) -> ReplicaProblem:
 @lru_cache(maxsize=128)
 def sourced_problem(model: Gibbs, node: Mean | Height) -> ReplicaProblem:
     """The problem of the measure with a source for one mean; at finite temperature its free entropy alone."""
-    from quenched.theory.replica_ansatz import replica_site
+    from quenched.theory.replica_forms import replica_site
     from quenched.theory.replica_limit import FreeEntropyForm
     from quenched.theory.replicas import derive, start
 
@@ -348,7 +348,7 @@ def growth_at_saddle(theory: ReplicaTheory) -> Expr:
     from quenched.theory.instance import derive
     from quenched.theory.instance_evolution import GrowthForm
     from quenched.theory.instance_identities import common_symbols
-    from quenched.theory.replica_ansatz import RSAction
+    from quenched.theory.replica_forms import RSAction
 
     growth, action = derive(theory.model).find(GrowthForm), theory.derivation.find(RSAction)  # type: ignore[arg-type]
     if growth is None or action is None:

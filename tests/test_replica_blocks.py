@@ -23,7 +23,7 @@ from quenched import (
     units,
     zero_temperature,
 )
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.theory.replica_blocks import BlockAction
 
 T, h, alpha = symbols("T h alpha", positive=True)

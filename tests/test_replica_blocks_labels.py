@@ -24,7 +24,7 @@ from quenched import (
     units,
     zero_temperature,
 )
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.theory.replica_blocks import Blocks
 from quenched.validate.witness import check, scene_of
 

@@ -31,7 +31,7 @@ from quenched import (
     units,
     zero_temperature,
 )
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.theory.problem_replicas import ReplicaProblem
 
 alpha, Delta, lam, T, h = symbols("alpha Delta lambda T h", positive=True)

@@ -27,7 +27,7 @@ from quenched import (
     zero_temperature,
 )
 from quenched.design import design_of
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.numerics.replica_signs import Density, FreeLabel
 from quenched.numerics.replica_slopes import jacobian
 from quenched.theory.circulant import ANGLE

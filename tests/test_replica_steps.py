@@ -11,11 +11,12 @@ from scipy.optimize import minimize_scalar
 from sympy import Expr, Heaviside, S, Symbol, symbols
 
 from quenched import Field, Gaussian, Gibbs, Iid, Ising, Population, Spherical, derive, start, total, units
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.numerics.replica_parts import Part
 from quenched.numerics.replica_sites import channel, state
 from quenched.theory.problem_replicas import L, heat, slope
-from quenched.theory.replica_ansatz import RSAction, coincidences
+from quenched.theory.replica_ansatz import coincidences
+from quenched.theory.replica_forms import RSAction
 from quenched.theory.replica_limit import FreeEntropyForm, SaddleEquations
 from quenched.theory.replicas import ReplicaDerivation
 from quenched.validate.meaning_replicas import (

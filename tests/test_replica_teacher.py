@@ -8,7 +8,7 @@ from sympy import Expr, Heaviside, Piecewise, Rational, exp, sign, sqrt, symbols
 
 from quenched import Field, Gibbs, Iid, Ising, Normal, Population, Quenched, Spherical, derive, mean, total, units
 from quenched.theory.distributions import Bernoulli
-from quenched.theory.replica_ansatz import RSAction
+from quenched.theory.replica_forms import RSAction
 from quenched.theory.replica_limit import FreeEntropyForm, SaddleEquations
 from quenched.theory.replica_lower import combined
 from quenched.validate.meaning_replicas import copies_free_entropy
@@ -137,7 +137,7 @@ def at_point(model: Gibbs) -> tuple[RSAction, dict[Expr, float]]:
 
 
 def evaluate(model: Gibbs, expr: Expr, at: dict[Expr, float]) -> float:
-    from quenched.numerics.replica import Evaluator
+    from quenched.numerics.replica_evaluator import Evaluator
 
     problem = derive(model).derivation.replica_problem
     assert problem is not None

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from sympy import Expr, Rational, S, Symbol, cancel, exp
 
-from quenched.theory.closure import average_print, common_filter, pair_name
+from quenched.theory.closure_print import average_print, common_filter, pair_name
 from quenched.theory.gauss import GaussAvg
 from quenched.theory.potential import ConservativeForm
 from quenched.theory.problem import (

@@ -35,7 +35,7 @@ from quenched.theory.problem_messages import MessageBlock, MessageLabel, Message
 from quenched.theory.problem_replicas import L, ReplicaProblem, ReplicaSite
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, text
-from quenched.theory.replica_ansatz import moment
+from quenched.theory.replica_forms import moment
 from quenched.theory.replica_lower import GibbsDeclaration
 from quenched.theory.replica_observe import AT_THE_SADDLE, declared_name
 from quenched.theory.steps import Steps

@@ -21,7 +21,7 @@ from quenched.theory.priors import Spherical, fixed_norm
 from quenched.theory.problem_replicas import ReplicaSite
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
-from quenched.theory.replica_ansatz import Variable, polynomial, replica_site
+from quenched.theory.replica_forms import Variable, polynomial, replica_site
 from quenched.theory.replica_lower import GibbsDeclaration, Replicate, ReplicatedAction, SiteWeight
 from quenched.theory.spaces import Population
 from quenched.theory.terms import Atom

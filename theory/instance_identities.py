@@ -20,7 +20,7 @@ from quenched.theory.problem_replicas import SiteAverage
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Line
 from quenched.theory.render import latex, text
-from quenched.theory.replica_ansatz import Orbit, RSAction
+from quenched.theory.replica_forms import Orbit, RSAction
 from quenched.theory.replica_limit import (
     FreeEntropyForm,
     RepliconForm,

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from sympy import Expr, Integral, Poly, Rational, S, Symbol, cancel
 
-from quenched.theory.closure import average_print
+from quenched.theory.closure_print import average_print
 from quenched.theory.errors import NotCovered
 from quenched.theory.gauss import antiderivative
 from quenched.theory.problem import DS, DT, LAMBDA, PotentialProblem, SiteFunction, StationaryGaussian, TwoPoint
@@ -168,7 +168,7 @@ def _lift(p: StationaryGaussian, s: TwoPoint) -> TwoPoint:
 
 def growth_stiffness(p: StationaryGaussian, inertia: Expr) -> Expr:
     """The constant part of L(λ + D, λ − D), the two-copy operator."""
-    from quenched.theory.closure import common_filter
+    from quenched.theory.closure_print import common_filter
 
     common = common_filter(p, 0).xreplace({DT: LAMBDA + D, DS: LAMBDA - D})
     poly = Poly(common.expand(), D)

@@ -24,20 +24,12 @@ from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import L, ReplicaProblem, TreeAverage
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
-from quenched.theory.replica_ansatz import (
-    Ansatz,
-    Given,
-    Orbit,
-    Variable,
-    _at,
-    averaged,
-    orbit_of,
-    polynomial,
-    replica_site,
-)
+from quenched.theory.replica_ansatz import Ansatz, Given, _at, averaged, orbit_of
 from quenched.theory.replica_cold import cold_site, leading
-from quenched.theory.replica_limit import ReplicaState, closure, label_part
+from quenched.theory.replica_forms import Orbit, Variable, polynomial, replica_site
+from quenched.theory.replica_limit import label_part
 from quenched.theory.replica_lower import COLD, ReplicatedAction
+from quenched.theory.replica_state import ReplicaState, closure
 from quenched.theory.saddle import SiteProblem
 from quenched.theory.terms import Term
 

@@ -30,26 +30,11 @@ from quenched.theory.problem_replicas import (
 )
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
-from quenched.theory.replica_ansatz import (
-    Orbit,
-    SiteInField,
-    Variable,
-    orbit_of,
-    polynomial,
-    prior_pieces,
-    replica_site,
-)
-from quenched.theory.replica_limit import (
-    Observe,
-    ReplicaState,
-    RepliconForm,
-    average_of,
-    closure,
-    orbit_kind,
-    site_of,
-    started,
-)
+from quenched.theory.replica_ansatz import orbit_of
+from quenched.theory.replica_forms import Orbit, SiteInField, Variable, polynomial, prior_pieces, replica_site
+from quenched.theory.replica_limit import RepliconForm, average_of, site_of
 from quenched.theory.replica_lower import COLD, ReplicatedAction
+from quenched.theory.replica_state import Observe, ReplicaState, closure, orbit_kind, started
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from quenched.theory.fields import Field, unbind
 from quenched.theory.landscape import Height
 from quenched.theory.observables import Functional, Mean, SpinGlassSusceptibility, total
 from quenched.theory.problem_replicas import site_average
-from quenched.theory.replica_ansatz import RSAction, moment
+from quenched.theory.replica_forms import RSAction, moment
 
 if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs

@@ -17,8 +17,9 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.problem_replicas import PairEquation, PairProblem, PairSite
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
-from quenched.theory.replica_ansatz import Ansatz, Orbit, RSAction, SiteInField
+from quenched.theory.replica_ansatz import Ansatz
 from quenched.theory.replica_cold import ColdForm, cooled_pairs
+from quenched.theory.replica_forms import Orbit, RSAction, SiteInField
 from quenched.theory.replica_limit import RepliconForm, label_part, site_of
 
 

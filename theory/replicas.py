@@ -11,16 +11,15 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import ReplicaProblem
 from quenched.theory.record import Line
-from quenched.theory.replica_ansatz import ReplicaSymmetry, RSAction
+from quenched.theory.replica_ansatz import ReplicaSymmetry
 from quenched.theory.replica_blocks import BlockEquations, Blocks
 from quenched.theory.replica_cold import ColdForm, ObserveCold, ZeroTemperature
 from quenched.theory.replica_condense import Condense, Condensed, distances, pattern_matrices, shifted
+from quenched.theory.replica_forms import RSAction
 from quenched.theory.replica_limit import (
     Extremise,
     FewReplicas,
     FreeEntropyForm,
-    Observe,
-    ReplicaState,
     Replicon,
     RepliconForm,
     SaddleEquations,
@@ -28,6 +27,7 @@ from quenched.theory.replica_limit import (
 from quenched.theory.replica_lower import GibbsDeclaration, Replicate, ReplicatedAction
 from quenched.theory.replica_modes import CountModes, InModes, turned_populations
 from quenched.theory.replica_pair import TwoStates
+from quenched.theory.replica_state import Observe, ReplicaState
 from quenched.theory.saddle import NameOrderParameters, OrderParameters, Saddle, SiteProblem
 from quenched.theory.steps import Steps
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from sympy import Add, Expr, I, S, Symbol
 
 from quenched.theory.average import Functional
-from quenched.theory.closure import argument_transfers, average_print
+from quenched.theory.closure import argument_transfers
+from quenched.theory.closure_print import average_print
 from quenched.theory.copy_stability import CopyStability, SharedSite
 from quenched.theory.errors import NotCovered
 from quenched.theory.fluctuations import Mode
@@ -25,7 +26,8 @@ from quenched.theory.problem_scalars import LabelMean
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
-from quenched.theory.replica_ansatz import Orbit, RSAction, orbit_of
+from quenched.theory.replica_ansatz import orbit_of
+from quenched.theory.replica_forms import Orbit, RSAction
 from quenched.theory.replica_limit import label_part
 from quenched.theory.resolvent import ScalarEquations, in_the_limit
 from quenched.theory.spaces import Population

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from sympy import Expr, Rational, S, Symbol, cancel
 
-from quenched.theory.closure import GaussianClosure, average_print, common_filter, pair_name, problem_mutants
+from quenched.theory.closure import GaussianClosure, problem_mutants
+from quenched.theory.closure_print import average_print, common_filter, pair_name
 from quenched.theory.gauss import one_point, two_point
 from quenched.theory.problem import DS, DT, M1, M2, StationaryGaussian, TwoPoint
 from quenched.theory.record import Form, Line, Rule

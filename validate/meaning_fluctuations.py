@@ -28,7 +28,8 @@ from quenched.theory.model import Model
 from quenched.theory.problem import DT
 from quenched.theory.spaces import N, Population
 from quenched.validate.meaning import SIZE, Array, Values, number, relative
-from quenched.validate.meaning_action import random_instances, term_value
+from quenched.validate.meaning_action import random_instances
+from quenched.validate.meaning_products import term_value
 from quenched.validate.meaning_units import numeric_unit, quenched_of, read_arguments
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import sample_matrices

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Expr, Float, Symbol, lambdify
 
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.numerics.replica_labels import make_site
 from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs

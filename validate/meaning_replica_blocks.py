@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Add, Expr, Mul, S, Symbol
 
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.theory.errors import NotCovered
 from quenched.theory.priors import fixed_norm
 from quenched.theory.problem_replicas import L, ReplicaProblem
-from quenched.theory.replica_ansatz import orbit_of, replica_site
+from quenched.theory.replica_ansatz import orbit_of
 from quenched.theory.replica_blocks import BlockAction, BlockSite
-from quenched.theory.replica_limit import ReplicaState, label_part
+from quenched.theory.replica_forms import replica_site
+from quenched.theory.replica_limit import label_part
 from quenched.theory.replica_lower import COLD, ReplicatedAction
+from quenched.theory.replica_state import ReplicaState
 from quenched.theory.saddle import OrderParameter, SiteProblem
 from quenched.validate.meaning import number, relative
-from quenched.validate.meaning_action import contract
+from quenched.validate.meaning_products import contract
 from quenched.validate.meaning_replica_sites import every_label
 from quenched.validate.meaning_site import site_exponent
 

@@ -13,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Expr, Mul, S, Symbol
 
-from quenched.numerics.replica import Evaluator
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import L, ReplicaProblem, SiteAverage
-from quenched.theory.replica_ansatz import Orbit, RSAction, SiteInField, orbit_of, replica_site
+from quenched.theory.replica_ansatz import orbit_of
 from quenched.theory.replica_cold import ColdForm, cold_site
-from quenched.theory.replica_limit import ReplicaState, RepliconForm
+from quenched.theory.replica_forms import Orbit, RSAction, SiteInField, replica_site
+from quenched.theory.replica_limit import RepliconForm
 from quenched.theory.replica_lower import COLD
+from quenched.theory.replica_state import ReplicaState
 from quenched.validate.meaning import number, relative
 from quenched.validate.meaning_replica_sites import PANELS, every_label, site_mean
-from quenched.validate.meaning_replica_steps import asked, declared_value, named_replicon
+from quenched.validate.meaning_replica_state import asked, declared_value, named_replicon
 
 Array = NDArray[Any]
 Rng = np.random.Generator

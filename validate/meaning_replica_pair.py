@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from sympy import Mul, Symbol
 
 from quenched.numerics.quadrature import trapezoid
-from quenched.numerics.replica import Evaluator
 from quenched.numerics.replica_between import PairOfFields
+from quenched.numerics.replica_evaluator import Evaluator
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import PairSite, ReplicaProblem
 from quenched.theory.record import Form
-from quenched.theory.replica_ansatz import Orbit, SiteInField, orbit_of, replica_site
+from quenched.theory.replica_ansatz import orbit_of
 from quenched.theory.replica_cold import ColdForm
+from quenched.theory.replica_forms import Orbit, SiteInField, replica_site
 from quenched.theory.replica_limit import label_part, site_of
 from quenched.theory.replica_lower import COLD
 from quenched.theory.replica_pair import TwoStates, TwoStatesForm

@@ -19,7 +19,7 @@ from quenched.numerics.replica_labels import make_site
 from quenched.numerics.replica_parts import kinks
 from quenched.theory.priors import fixed_norm
 from quenched.theory.problem_replicas import X
-from quenched.theory.replica_ansatz import SiteInField, replica_site
+from quenched.theory.replica_forms import SiteInField, replica_site
 from quenched.validate.meaning import number
 
 Array = NDArray[Any]

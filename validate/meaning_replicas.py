@@ -16,7 +16,7 @@ from sympy import Expr, Symbol, lambdify
 
 from quenched.numerics.quadrature import panels_from_edges
 from quenched.numerics.replica_labels import make_site
-from quenched.theory.replica_ansatz import NREP, RSAction
+from quenched.theory.replica_forms import NREP, RSAction
 
 Array = NDArray[np.float64]
 

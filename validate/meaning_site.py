@@ -19,16 +19,8 @@ from quenched.theory.saddle import OrderParameter, SiteProblem, SiteTerm
 from quenched.theory.spaces import N
 from quenched.theory.terms import PAST
 from quenched.validate.meaning import SIZE, Array, Values, number, relative
-from quenched.validate.meaning_action import (
-    Instances,
-    contract,
-    copies_in,
-    fractions_of,
-    functional_value,
-    memory_of,
-    random_instances,
-    tensor,
-)
+from quenched.validate.meaning_action import fractions_of, random_instances
+from quenched.validate.meaning_products import Instances, contract, copies_in, functional_value, memory_of, tensor
 
 #: Order parameter → array over its slots.
 Parameters = Mapping[OrderParameter, Array]

@@ -13,21 +13,21 @@ from quenched.theory.replica_ansatz import ReplicaSymmetry
 from quenched.theory.replica_blocks import BlockEquations, Blocks
 from quenched.theory.replica_cold import ObserveCold, ZeroTemperature
 from quenched.theory.replica_condense import Condense, condensed, pattern_matrices
-from quenched.theory.replica_limit import Extremise, FewReplicas, Observe, Replicon
+from quenched.theory.replica_limit import Extremise, FewReplicas, Replicon
 from quenched.theory.replica_lower import Replicate
 from quenched.theory.replica_modes import CountModes, in_modes, turned_populations
 from quenched.theory.replica_pair import TwoStates
+from quenched.theory.replica_state import Observe
 from quenched.validate.meaning_condense import condense_deviation
 from quenched.validate.meaning_modes import modes_deviation
 from quenched.validate.meaning_replica_blocks import block_equations_deviation, blocks_deviation
 from quenched.validate.meaning_replica_cold import cooling_deviation, observed_cold_deviation
 from quenched.validate.meaning_replica_pair import pair_deviation
+from quenched.validate.meaning_replica_state import observables_deviation, replicon_deviation
 from quenched.validate.meaning_replica_steps import (
     ansatz_deviation,
     limit_deviation,
-    observables_deviation,
     replicate_deviation,
-    replicon_deviation,
     stationarity_deviation,
 )
 from quenched.validate.witness_types import DIFFERENCES, Witness
