@@ -120,7 +120,7 @@ class Gaussian(RandomMatrix):
     Raises
     ------
     QuenchedError
-        For a negative variance, |symmetry| > 1, or correlations with matrices over other spaces.
+        For a negative variance, a symmetry beyond −1 to 1, or correlations with matrices over other spaces.
     """
 
     variance: Expr
