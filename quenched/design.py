@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 QUICK: dict[str, Any] = {"sizes": (300, 500, 1200), "trials": 112, "trajectories": 8}
 #: Without tangent vectors a realisation costs half, so there are more; and what is not an exponent follows its
 #: finite-size law from smaller networks on, which extrapolate better.
-QUICK_STATE: dict[str, Any] = {"sizes": (200, 400, 1200), "trials": 176, "trajectories": 8}
+QUICK_STATE: dict[str, Any] = {"sizes": (200, 400, 1200), "trials": 240, "trajectories": 8}
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 64, "trajectories": 8}
 #: Where covariances between units are observed: one network scatters several times more than a mean over units (one
 #: large eigenvalue is enough), so more and smaller networks pay, and at those sizes the 1/N law already holds. Many

@@ -242,7 +242,7 @@ def test_realisations_depend_on_their_number_only() -> None:
     ("make", "words"),
     [
         (lambda: simulate(MODELS["pairs"], 10, beta=1, h=0, route="guess", store=False), "unknown route"),
-        (lambda: simulate(gardner(), 10, alpha=0.5, store=False, workers=1), "no weight"),
+        (lambda: simulate(gardner(), 10, alpha=6, store=False, workers=1), "fewer constraints"),
         (lambda: simulate(gardner(k=Margin(kappa)), 20, trials=1, alpha=6, store=False, workers=1), "margin"),
         (lambda: experiment(MODELS["pairs"], 60, route="enumerate").realise(), "enumeration"),
         (lambda: prepare(Gibbs({s: Ising()}, energy=total(s * (J @ s) ** 2)), 9, 0, {}), "read their own state"),

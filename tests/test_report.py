@@ -178,7 +178,7 @@ def test_terminal_and_notebook(capsys: pytest.CaptureFixture[str]) -> None:
     text = repr(report)
     assert text.startswith("disagree: rejected")
     assert "C_x0" in text
-    assert "N = 200, 400, 800; R = 40" in text
+    assert "N = 200, 400, 800, R = 40" in text
     Console(width=160).print(report)
     assert "disagree" in capsys.readouterr().out
     html = report._repr_html_()
