@@ -21,7 +21,7 @@ from quenched.theory.replica_cold import ColdForm
 from quenched.theory.replica_forms import Orbit, SiteInField, replica_site
 from quenched.theory.replica_limit import label_part, site_of
 from quenched.theory.replica_lower import COLD
-from quenched.theory.replica_pair import TwoStates, TwoStatesForm
+from quenched.theory.replica_pair import TwoStatesForm
 from quenched.theory.saddle import OrderParameter
 from quenched.validate.meaning import draw_parameters, number, relative
 from quenched.validate.meaning_replica_sites import Direct, every_label
@@ -40,7 +40,7 @@ def pair_deviation(model: Gibbs, before: Form, form: TwoStatesForm, values: Valu
     At large parameters (temperatures): the Gaussian weights of patterns outgrow their fields at low ones.
     """
     if isinstance(before, ColdForm):
-        return _cooled_deviation(before, form, values, rng)
+        return _cooled_deviation(form, values, rng)
     values = {**draw_parameters(model, rng, (2.0, 4.0)), COLD: 0.25}  # type: ignore[arg-type]
     return _warm_deviation(form, values, rng)
 
@@ -184,18 +184,19 @@ def _other(form: TwoStatesForm, site: SiteInField) -> set[Any]:
     return next(p for p in form.problem.sites if p.site == site.variable.population).other.free_symbols
 
 
-def _cooled_deviation(before: ColdForm, form: TwoStatesForm, values: Values, rng: np.random.Generator) -> float:
-    """Covariances at a large β, in units of its power, against those at zero temperature."""
-    warm = TwoStates(form.labels)(before.warm)
+def _cooled_deviation(form: TwoStatesForm, values: Values, rng: np.random.Generator) -> float:
+    """Covariances of explicit replicas at a large β, in units of its power, against those at zero temperature."""
     beta, worst = 1e6, 0.0
     base = place(form.action, values, rng)
-    for pair, hot in zip(form.problem.sites, warm.problem.sites, strict=True):
-        state = site_of(form.action, pair.site).variable.kind == "state"
-        fields = form.action.problem.action.fields
+    fields = form.action.problem.action.fields
+    for pair in form.problem.sites:
+        site = site_of(form.action, pair.site)
         at, scaled = {**base, COLD: beta}, {**base, COLD: beta}
         for symbol, orbit in form.orbits:
             at[symbol] = float(rng.uniform(0.2, 0.6))
             scaled[symbol] = at[symbol] * beta ** sum(fields[a].role == "hat" for a, _ in orbit.atoms)
-        found = number(hot.cross, scaled).real / beta ** (2 if state else 0)
-        worst = max(worst, relative(np.array(number(pair.cross, at).real), np.array(found)))
+        for labels, _ in _seen(form, site, at):
+            cross = explicit_fields(form, site, {**scaled, **labels})[2]
+            found = cross / beta ** (2 if site.variable.kind == "state" else 0)
+            worst = max(worst, relative(np.array(number(pair.cross, {**at, **labels}).real), np.array(found)))
     return worst
