@@ -135,7 +135,8 @@ def _validate(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("names", nargs="*", metavar="NAME", help=_NAME_HELP)
     _common(verb)
     verb.add_argument("--all", action="store_true", help="every system of the catalogue")
-    verb.add_argument("--quick", action="store_true", help="one minute a system on two cores (5 %% instead of 2 %%)")
+    tier = "about a minute on two cores, more where networks scatter (5 %% instead of 2 %%)"
+    verb.add_argument("--quick", action="store_true", help=tier)
     verb.add_argument("--mutant", metavar="NAME", help="test a deliberately wrong theory")
     _realisations(verb)
     verb.add_argument("--report", metavar="FILE.html", help="write the report")

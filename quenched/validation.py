@@ -61,7 +61,7 @@ def validate(
         The user's own runs instead of simulations: a `Run`, several of them, or ``{N: {name: values}}`` with one row
         per realisation. For several points a list, in their order.
     quick : bool
-        About one minute on two cores, detectable errors of 5 % instead of 2 %.
+        About a minute on two cores, more where networks scatter; detectable errors of 5 % instead of 2 %.
     ci : bool
         Level 10⁻⁶ instead of 10⁻³, for tests with a fixed seed.
     seed : int
