@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: demo test check fuzz lint types docs bench clean
+.PHONY: demo test check long fuzz lint types docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.base
@@ -23,10 +23,13 @@ demo: $(VENV)/.base
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-check: $(VENV)/.docs docs
+check: $(VENV)/.docs
+	$(MAKE) --jobs 2 docs long  # pages are executed one after the other, by one process
+	$(BIN)/quenched validate --all --quick || test $$? -eq 3  # inconclusive is shown, disagreement fails
+
+long: $(VENV)/.test
 	$(MAKE) fuzz DRAWS=100 VERDICTS=1
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow --ignore tests/test_fuzz.py --ignore tests/test_path_variants.py
-	$(BIN)/quenched validate --all --quick || test $$? -eq 3  # inconclusive is shown, disagreement fails
 
 # Random declarations: every step of each checked against numbers; theory and simulation of each held together.
 DRAWS ?= 200
