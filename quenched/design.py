@@ -207,7 +207,7 @@ def design_of(
 
     given = {name: value for name, value in chosen.items() if value is not None}
     check_settings(model, {k: v for k, v in given.items() if k not in ("sizes", "trials")})
-    if transient(model):
+    if getattr(model, "steps", None) is None and transient(model):  # layers are no times
         tier = TRANSIENT_QUICK if quick else TRANSIENT_FULL
         settings = {**tier, **given}
         return StaticDesign(tuple(settings.pop("sizes")), settings.pop("trials"), settings)

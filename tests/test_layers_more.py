@@ -9,6 +9,7 @@ from sympy import Max, Rational, exp, pi, tanh
 
 from quenched import NotCovered, Posterior, QuenchedError, catalogue, derive, predict, prediction, simulate, tangent
 from quenched import validate as judge
+from quenched.design import StaticDesign, design_of
 from quenched.theory import Dynamics, Field, Fluctuation, Gaussian, Layers, Normal, Population, Shift, mean
 
 NUMBERS = {s.name: v for s, v in VALUES.items()}
@@ -287,3 +288,13 @@ def test_layered_networks_print_plot_and_refuse() -> None:
     with pytest.raises(NotCovered, match="not built yet"):
         theory.export("nowhere.py")
     assert sb in VALUES
+
+
+def test_layers_have_networks_of_their_own_and_no_way_from_a_start() -> None:
+    """A layer is named like a time, but what is observed there is no transient of a flow."""
+    model = catalogue["wide-networks"]()
+    values = model.values({})
+    design = design_of(model, values, derive(model).solve(), True, {})
+    assert isinstance(design, StaticDesign)
+    assert max(design.sizes) <= 160
+    assert "networks" in design.how
