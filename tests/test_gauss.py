@@ -114,7 +114,7 @@ KINKS = {
 # Two of these close together at zero means.
 ODD = {
     "erf": Case(erf(A * U), lambda u, a, b: special.erf(a * u)),
-    "erf of the sheet": Case(erf(sqrt(pi) * U / 2), lambda u, a, b: special.erf(np.sqrt(np.pi) * u / 2)),
+    "erf with slope one": Case(erf(sqrt(pi) * U / 2), lambda u, a, b: special.erf(np.sqrt(np.pi) * u / 2)),
     "poly erf": Case(U * erf(A * U), lambda u, a, b: u * special.erf(a * u)),
     "sign": Case(sign(B * U), lambda u, a, b: np.sign(b * u), lambda a, b: (0,)),
     "step": Case(Heaviside(-U), lambda u, a, b: 1.0 * (u < 0), lambda a, b: (0,)),
@@ -295,7 +295,7 @@ def test_delta_takes_the_value_of_an_exponential():
 # -------------------------------------------------------------------------------------------------------- exact forms
 def test_erf_of_the_sheet():
     """f(c; c0) = (2/π) asin[(π/2) c/(1 + π c0/2)] and ⟨φ'⟩ = (1 + π c0/2)^(−1/2), as printed."""
-    phi = ODD["erf of the sheet"].function
+    phi = ODD["erf with slope one"].function
     c0, c = symbols("c_0 c", positive=True)
     f = two_point(phi, phi, CENTRED).subs({V1: c0, V2: c0, C12: c})
     assert f == 2 / pi * asin(pi / 2 * c / (1 + pi * c0 / 2))
@@ -504,7 +504,7 @@ def test_node_differentiates_in_a_parameter():
 
 
 def test_node_closes_with_the_same_rules():
-    phi = ODD["erf of the sheet"].function
+    phi = ODD["erf with slope one"].function
     node = pair(phi, phi)
     assert node.close() == 2 / pi * asin(pi / 2 * C / (1 + pi * C0 / 2))
     assert [r.name for r in node.closed().rules] == ["orthant"]
