@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from sympy import Add, Expr, Rational, S, Symbol, cancel, together
 
-from quenched.theory.closure_print import _has_mean, _mean_line, closing_line, two_time_line
+from quenched.theory.closure_print import closing_line, has_mean, mean_line, two_time_line
 from quenched.theory.delays import delay_operator, longer, undelayed
 from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered
@@ -48,7 +48,7 @@ class GaussianClosure(Form):
 
     def lines(self) -> list[Line]:
         p = self.problem
-        out = [_mean_line(p, a) for a in range(len(p.arguments)) if _has_mean(p, a)]
+        out = [mean_line(p, a) for a in range(len(p.arguments)) if has_mean(p, a)]
         out += [two_time_line(p, k) for k in range(len(p.pairs))]
         return out + [closing_line(p, k) for k in range(len(p.closing))]
 

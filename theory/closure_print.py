@@ -15,7 +15,7 @@ from quenched.theory.record import Line
 from quenched.theory.render import latex, signed_sum, text
 
 
-def _has_mean(p: StationaryGaussian, a: int) -> bool:
+def has_mean(p: StationaryGaussian, a: int) -> bool:
     return p.arguments[a].constant != 0 or any(e != 0 for e in p.mean_gain[a])
 
 
@@ -41,7 +41,7 @@ def _argtex(z: str) -> str:
     return latex(Symbol(stem)) + mark if stem.isidentifier() else stem.replace("·", r"\,") + mark
 
 
-def _mean_line(p: StationaryGaussian, a: int) -> Line:
+def mean_line(p: StationaryGaussian, a: int) -> Line:
     arg = p.arguments[a]
     pieces = [] if arg.constant == 0 else [(S.One, text(arg.constant), latex(arg.constant))]
     for gain, one in zip(p.mean_gain[a], p.one_points, strict=True):

@@ -29,6 +29,15 @@ from quenched.theory.fields import Quenched
 from quenched.validate.estimators import Estimator
 from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.generate import label
+from quenched.validate.gibbs_estimators import (
+    EMPTY,
+    EQUILIBRIUM,
+    controlled,
+    empty_estimator,
+    equilibrium_estimator,
+    estimator_of,
+    smallest_size,
+)
 from quenched.validate.gibbs_observables import Measured, Node, measured
 from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
 from quenched.validate.gibbs_routes import MOST_STATES, NoState, Schedule, enumerated, gaussian, sampled
@@ -46,10 +55,6 @@ Arrays = dict[str, NDArray[np.float64]]
 ROUTES = ("enumerate", "gaussian", "monte carlo", "programme", "messages")
 #: States that are summed where samples would do as well.
 FEW_STATES = 2**16
-#: Name under which a Monte Carlo run reports how far its replicas are from equilibrium.
-EQUILIBRIUM = "equilibration"
-#: Name under which an enumeration reports how many draws had no state at all and were drawn again.
-EMPTY = "empty"
 MOST_EMPTY = 20
 #: Distance of redrawn realisations.
 REDRAW = 10**6
@@ -234,14 +239,15 @@ def prepare(
         controls=controls,
     )
     estimators: dict[str, tuple[Estimator, Any]] = {
-        n: (_estimator(n, str(model.observables.get(n, n)), chosen, _smallest(program, chosen)), None) for n in kept
+        n: (estimator_of(n, str(model.observables.get(n, n)), chosen, smallest_size(program, chosen)), None)
+        for n in kept
     }
     if controls:
-        estimators = {n: (_controlled(e), None) for n, (e, _) in estimators.items()}
+        estimators = {n: (controlled(e), None) for n, (e, _) in estimators.items()}
     if chosen == "monte carlo":
-        estimators[EQUILIBRIUM] = (_equilibrium(), np.arange(3.0))
+        estimators[EQUILIBRIUM] = (equilibrium_estimator(), np.arange(3.0))
     if chosen == "enumerate":
-        estimators[EMPTY] = (_empty(), None)
+        estimators[EMPTY] = (empty_estimator(), None)
     return Prepared(
         task=experiment,
         identity={"model": model.key(), "version": _version(), "task": replace(experiment, realisation=0)},
@@ -315,20 +321,6 @@ def _reason(route: str, what: Measured, name: str) -> str:
     return ""
 
 
-def _estimator(name: str, expression: str, route: str, smallest: int) -> Estimator:
-    bias = {
-        "enumerate": "none: exact sums over all states of each realisation that has one (see empty)",
-        "gaussian": "none: exact linear algebra of each realisation",
-        "programme": "none: exact optimum of each realisation",
-        "monte carlo": "finite run from the start; replicas with different starts show it (see equilibration)",
-    }[route]
-    reason = {
-        "enumerate": "quenched means of intensive quantities: corrections start at order 1/N",
-        "programme": "fluctuations of order 1/N of the optimum about its limit",
-    }.get(route, "corrections to a self-averaging mean start at order 1/N (fluctuations of the overlaps)")
-    return Estimator(name, expression, bias=bias, min_N=smallest, reason=reason)
-
-
 def _centred(model: Gibbs) -> tuple[int, ...]:
     """Positions of the matrices between two populations whose entries are independent with mean zero."""
 
@@ -337,39 +329,6 @@ def _centred(model: Gibbs) -> tuple[int, ...]:
         return m.rows != m.cols and (plain or (isinstance(m, Iid) and m.law.mean_() == 0))
 
     return tuple(k for k, m in enumerate(model.matrices) if centred(m))
-
-
-def _controlled(estimator: Estimator) -> Estimator:
-    """The same mean with less scatter."""
-    bias = f"{estimator.bias}; less what varies with the alignment of the rows of couplings, of mean zero: O(1/R²)"
-    return replace(estimator, statistic="controlled mean", bias=bias)
-
-
-def _smallest(program: GibbsProgram, route: str) -> int:
-    """N from which on corrections of order 1/N are expected to dominate.
-
-    Random functions have their covariance at every N; in matrices and fields of sums of units it is that of N → ∞.
-    """
-    drawn = any(h.degree > 2 for h in program.heights) and not program.pairs and not program.blocks
-    return 8 if drawn else {"enumerate": 8, "programme": 16}.get(route, 32)
-
-
-def _equilibrium() -> Estimator:
-    return Estimator(
-        EQUILIBRIUM,
-        "exponent per unit, replicas from the prior minus those from a descent, and early minus late times; overlap of "
-        "early and late states within a replica minus between replicas",
-        bias="zero in equilibrium",
-        vanishes="the replicas are not in equilibrium: use more sweeps=, burn= or temperatures=",
-    )
-
-
-def _empty() -> Estimator:
-    return Estimator(
-        EMPTY,
-        "draws without a state of positive weight, drawn again",
-        bias="draws without any state, ln 0, are left out of the means of logarithms",
-    )
 
 
 def _settings(route: str, experiment: GibbsExperiment) -> dict[str, Any]:
