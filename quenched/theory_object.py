@@ -12,6 +12,7 @@ from quenched.rendering import Lines, derivation_html, derivation_rich
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
+    from quenched.complexity import StableFixedPoints
     from quenched.depth import DepthScales
     from quenched.fixed_points import FixedPointStability
     from quenched.fluctuations import Fluctuations
@@ -397,6 +398,18 @@ class Theory:
         from quenched.fixed_points import fixed_point_stability
 
         return fixed_point_stability(self.model, at)
+
+    def stable_fixed_points(self) -> StableFixedPoints:
+        """(1/N) ln of the mean number of stable fixed points of a flow, and where the first ones appear.
+
+        Raises
+        ------
+        NotCovered
+            A declaration whose count is not derived.
+        """
+        from quenched.complexity import complexity
+
+        return complexity(self.model)
 
     @cached_property
     def silence(self) -> FixedPointStability:

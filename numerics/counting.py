@@ -1,0 +1,149 @@
+"""Annealed complexity: an extremum over one order parameter of the logarithm of an integral over a unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quenched.numerics.types import Number
+
+Array = NDArray[np.float64]
+UnitFunction = Callable[[Array, float], Array]
+#: Beyond so many standard deviations of the field nothing is counted; points per interval; nearest to an end.
+_REACH, _POINTS, _NEAREST = 9.0, 160, 1e-10
+#: Below this the multiplier of the edge is taken for zero: it changes Σ by less.
+_NO_MULTIPLIER = 1e-16
+
+
+@dataclass(frozen=True)
+class Site:
+    """The functions of a unit, each of its states and the order parameter C."""
+
+    drift: UnitFunction
+    variance: Callable[[float], float]
+    average: UnitFunction
+    weight: UnitFunction
+    edge: UnitFunction
+
+
+@dataclass(frozen=True)
+class Count:
+    """Complexity (1/N) ln of the mean number, with the order parameter at which most fixed points are."""
+
+    complexity: Number
+    order: float
+
+
+def count(site: Site, low: float = 0.02, high: float = 0.9999) -> Count:
+    """Maximise over the order parameter between two values; −inf where no state is stable."""
+    from scipy.optimize import minimize_scalar
+
+    grid = np.linspace(low, high, 33)
+    values = np.array([exponent(site, c) for c in grid])
+    k = int(np.argmax(values))
+    if not np.isfinite(values[k]):
+        return Count(Number(-np.inf, 0.0), float("nan"))
+    ends = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
+    best = minimize_scalar(lambda c: -exponent(site, c), bounds=ends, method="bounded", options={"xatol": 1e-9})
+    coarse = exponent(site, float(best.x), _POINTS // 2)
+    return Count(Number(-float(best.fun), abs(coarse + float(best.fun))), float(best.x))
+
+
+def exponent(site: Site, order: float, points: int = _POINTS) -> float:
+    """min over a and b ≥ 0 of ln ∫dx w N(drift) exp(−a (average − C) − b (edge − 1)), over states with w > 0."""
+    x, measure = nodes(site, order, points)
+    if x.size == 0:
+        return -np.inf
+    variance = site.variance(order)
+    weight, drift = site.weight(x, order), site.drift(x, order)
+    good = weight > 0
+    with np.errstate(all="ignore"):
+        log = np.log(measure * weight) - drift**2 / (2 * variance) - np.log(2 * np.pi * variance) / 2
+        excess, over = site.average(x, order) - order, site.edge(x, order) - 1
+    good &= np.isfinite(log) & np.isfinite(over)
+    return dual(log[good], excess[good], over[good])
+
+
+def dual(log: Array, excess: Array, over: Array) -> float:
+    """The minimum over both multipliers; a convex function of them."""
+    from scipy.optimize import minimize_scalar
+
+    if log.size == 0 or not excess.min() < 0 < excess.max() or over.min() >= 0:
+        return -np.inf
+
+    def at(b: float) -> float:
+        return _over_one(log - b * over, excess)
+
+    free = at(0.0)
+    if not _leans(log, excess, over):
+        return free
+    found = minimize_scalar(lambda s: at(np.exp(s)), bounds=(np.log(_NO_MULTIPLIER), 8.0), method="bounded")
+    return float(min(free, found.fun))
+
+
+def _over_one(log: Array, excess: Array) -> float:
+    """min over a of ln Σ exp(log − a·excess), by safeguarded Newton steps."""
+    a = 0.0
+
+    def value(a: float) -> tuple[float, float, float]:
+        shown = log - a * excess
+        top = shown.max()
+        p = np.exp(shown - top)
+        total = p.sum()
+        p /= total
+        mean = float(p @ excess)
+        return float(top + np.log(total)), mean, float(p @ (excess - mean) ** 2)
+
+    now, mean, spread = value(a)
+    for _ in range(200):
+        step = mean / max(spread, 1e-300)
+        step = float(np.clip(step, -50.0 - abs(a), 50.0 + abs(a)))
+        while True:
+            then = value(a + step)
+            if then[0] <= now + 1e-15 or abs(step) < 1e-14:
+                break
+            step /= 2
+        a, (now, mean, spread) = a + step, then
+        if abs(mean) < 1e-12:
+            break
+    return now
+
+
+def _leans(log: Array, excess: Array, over: Array) -> bool:
+    """Whether the edge would lie beyond zero without its multiplier."""
+    return _over_one(log - _NO_MULTIPLIER * over, excess) < _over_one(log, excess) + 1e-13
+
+
+def nodes(site: Site, order: float, points: int) -> tuple[Array, Array]:
+    """States with a positive weight and their measure: each interval with points that crowd at its ends."""
+    reach = _REACH * np.sqrt(site.variance(order)) + _REACH
+    grid = np.linspace(-reach, reach, 4001)
+    positive = site.weight(grid, order) > 0
+    turns = np.flatnonzero(positive[1:] != positive[:-1])
+    ends = [-reach, *(_turn(site, order, grid[k], grid[k + 1]) for k in turns), reach]
+    parts = [_crowded(a, b, points) for a, b in pairwise(ends) if site.weight(np.array([(a + b) / 2]), order)[0] > 0]
+    if not parts:
+        return np.zeros(0), np.zeros(0)
+    x, w = zip(*parts, strict=True)
+    return np.concatenate(x), np.concatenate(w)
+
+
+def _turn(site: Site, order: float, a: float, b: float) -> float:
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda x: float(site.weight(np.array([x]), order)[0]), a, b, xtol=1e-15, rtol=1e-15))
+
+
+def _crowded(a: float, b: float, points: int) -> tuple[Array, Array]:
+    """Double-exponential nodes of an interval."""
+    u = np.linspace(-3.6, 3.6, 2 * points + 1)
+    s = np.pi / 2 * np.sinh(u)
+    near = np.exp(-np.abs(s)) / (2 * np.cosh(s))  # distance to the nearer end, of an interval of length 1
+    x = np.where(u < 0, a + (b - a) * near, b - (b - a) * near)
+    w = (b - a) * (u[1] - u[0]) * np.pi / 4 * np.cosh(u) / np.cosh(s) ** 2
+    kept = (b - a) * near > _NEAREST
+    return x[kept], w[kept]

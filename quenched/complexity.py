@@ -1,0 +1,143 @@
+"""`Theory.stable_fixed_points`: the exponent of the mean number of stable fixed points of a declared flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quenched.theory.errors import NotCovered, QuenchedError, nearest
+
+if TYPE_CHECKING:
+    from quenched.numerics.counting import Count
+    from quenched.numerics.types import Number
+    from quenched.theory.counting import StableCount
+    from quenched.theory.derivation import Derivation
+    from quenched.theory.model import Model
+
+Params = Mapping[Any, Any] | None
+
+
+@dataclass(frozen=True)
+class StableFixedPoints:
+    """(1/N) ln of the mean number of stable fixed points, derived step by step.
+
+    Attributes
+    ----------
+    derivation : Derivation
+        The steps from the declaration to the count.
+    """
+
+    derivation: Derivation
+
+    @property
+    def model(self) -> Model:
+        """The declaration."""
+        return self.derivation.model
+
+    @property
+    def form(self) -> StableCount:
+        """The count as an extremum over an integral of one unit."""
+        from quenched.theory.counting import StableCount
+
+        found = self.derivation.find(StableCount)
+        assert found is not None
+        return found
+
+    def solve(self, params: Params = None, **keywords: float) -> Count:
+        """Complexity Σ and the average C of most fixed points; −inf where none can be stable.
+
+        Raises
+        ------
+        NotCovered
+            Bonds that oppose what drives them do not lose stability at a growth rate of zero; the count is then an
+            upper bound, which is given where it says that there are none.
+        """
+        from quenched.numerics.counting import count
+
+        values = self.model.values(params, **keywords)
+        found = count(self._site(values))
+        if found.complexity.value > 0 and self._opposes(values, found.order):
+            raise NotCovered(
+                "bonds that oppose what drives them may lose stability by an oscillation: only a bound "
+                f"Σ ≤ {found.complexity.value:.4g} is derived"
+            )
+        return found
+
+    def critical(self, parameter: Any, low: float, high: float, params: Params = None, **keywords: float) -> Number:
+        """The value of one parameter between two others at which Σ crosses zero.
+
+        Raises
+        ------
+        QuenchedError
+            For an unknown parameter, or where Σ has one sign at both ends.
+        """
+        from scipy.optimize import brentq
+
+        from quenched.numerics.types import Number
+
+        name, names = str(parameter), [s.name for s in self.model.parameters]
+        if name not in names:
+            raise QuenchedError(f"no parameter {name!r}: {nearest(name, names)}")
+        given = {**{str(k): v for k, v in (params or {}).items()}, **keywords}
+
+        def height(value: float) -> float:
+            return max(self.solve({**given, name: value}).complexity.value, -1.0)
+
+        if not height(low) * height(high) < 0:
+            raise QuenchedError(
+                f"the number of stable fixed points does not change between {name} = {low:g} and {high:g}"
+            )
+        root = float(brentq(height, low, high, xtol=1e-7))
+        error = self.solve({**given, name: root}).complexity.error
+        return Number(root, 1e-7 + error * abs(high - low))
+
+    def _functions(self, values: Mapping[Any, float]) -> Any:
+        """A compiler of expressions of a unit into functions of (state, C)."""
+        import numpy as np
+        from sympy import lambdify
+
+        from quenched.theory.counting import ORDER
+
+        state = self.form.units.state
+
+        def function(expr: Any) -> Any:
+            raw = lambdify([state, ORDER], expr.xreplace(dict(values)), modules=["scipy", "numpy"])
+            return lambda x, c: np.broadcast_to(np.asarray(raw(x, c), float), np.shape(x))
+
+        return function
+
+    def _site(self, values: Mapping[Any, float]) -> Any:
+        from quenched.numerics.counting import Site
+
+        make, form = self._functions(values), self.form
+        units = form.units
+        variance = make(units.variance)
+        return Site(
+            make(units.drift),
+            lambda c: float(variance(0.0, c)),
+            make(units.average),
+            make(form.weight),
+            make(form.edge),
+        )
+
+    def _opposes(self, values: Mapping[Any, float], order: float) -> bool:
+        """Whether dynamic couplings push a unit back where it came from."""
+        import numpy as np
+
+        slope = self._functions(values)(self.form.units.feedback.diff(self.form.units.state))
+        return bool(np.any(slope(np.linspace(-5, 5, 101), order) < -1e-12))
+
+
+def complexity(model: Model) -> StableFixedPoints:
+    """Derive the number of stable fixed points of a declared flow.
+
+    Raises
+    ------
+    NotCovered
+        A declaration whose count is not derived: the message names the term.
+    """
+    from quenched.theory.counting import CountStable, RestUnits
+    from quenched.theory.derivation import start
+
+    return StableFixedPoints(start(model).average().apply(RestUnits()).apply(CountStable()))

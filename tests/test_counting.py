@@ -1,0 +1,73 @@
+"""The mean number of stable fixed points: reference values, what cannot be stable, and steps against numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sympy import erf, sqrt, symbols, tanh
+
+from quenched import Dynamics, Field, Gaussian, catalogue, derive
+from quenched.theory.counting import ORDER, UnitsAtRest
+from quenched.theory.errors import NotCovered
+
+PLASTIC = derive(catalogue["neuronal-synaptic"]()).stable_fixed_points()
+
+
+@pytest.mark.parametrize(
+    ("g", "k", "expected", "order"),
+    [(0.8, 2, 0.3361, 0.908), (0.8, 3, 0.6332, 0.974), (1.5, 3, 0.4691, 0.976), (2.5, 2, 0.144, None)],
+)
+def test_complexity_at_known_points(g: float, k: float, expected: float, order: float | None) -> None:
+    found = PLASTIC.solve(g=g, k=k)
+    assert found.complexity.value == pytest.approx(expected, abs=3e-4)
+    if order is not None:
+        assert found.order == pytest.approx(order, abs=6e-4)
+
+
+@pytest.mark.parametrize(("g", "expected"), [(0.3, 1.686), (0.8, 1.395), (2.5, 1.195)])
+def test_first_stable_points_appear_where_the_count_says(g: float, expected: float) -> None:
+    below, above = (PLASTIC.solve(g=g, k=expected + step).complexity.value for step in (-0.003, 0.003))
+    assert below < 0 < above
+
+
+@pytest.mark.parametrize("phi", [tanh, erf, lambda x: x / sqrt(1 + x**2)])
+@pytest.mark.parametrize("k", [-2, 0])
+def test_without_hebbian_bonds_no_fixed_point_is_stable(phi: object, k: float) -> None:
+    count = derive(catalogue["neuronal-synaptic"](phi=phi)).stable_fixed_points()
+    assert count.solve(g=1.5, k=k).complexity.value < 0
+
+
+def test_a_unit_at_rest_against_networks() -> None:
+    """Mean and variance over couplings of the right-hand side of four units, with bonds at rest."""
+    units = PLASTIC.derivation.find(UnitsAtRest)
+    assert units is not None
+    g, k, rng = 1.3, 1.7, np.random.default_rng(0)
+    x = rng.normal(size=4)
+    phi, order = np.tanh(x), np.mean(np.tanh(x) ** 2)
+    J = g / 2 * rng.standard_normal((40_000, 4, 4))
+    rhs = -x + (J + k / 4 * np.outer(phi, phi)) @ phi
+    values = {"g": g, "k": k, "p": 2.5, "C": order}
+    put = {s: values[s.name] for s in (*units.parameters, ORDER)}
+    drift = [float(units.drift.subs(put | {units.state: u})) for u in x]
+    variance = float(units.variance.subs(put))
+    z = (rhs.mean(axis=0) - drift) / np.sqrt(variance / len(rhs))
+    assert np.abs(z).max() < 4.5
+    assert rhs.var(axis=0) == pytest.approx(np.full(4, variance), rel=0.04)
+
+
+def test_outside_of_the_bulk_the_determinant_is_a_product() -> None:
+    rng = np.random.default_rng(1)
+    weight, slope = rng.uniform(0.8, 1.4, 300), rng.uniform(0.1, 0.6, 300)
+    assert np.mean(slope**2 / weight**2) < 1
+    logs = [
+        np.linalg.slogdet(np.diag(weight) - rng.standard_normal((300, 300)) * slope / np.sqrt(300))[1] for _ in range(8)
+    ]
+    assert np.mean(logs) / 300 == pytest.approx(np.mean(np.log(weight)), abs=5e-3)
+
+
+def test_what_is_not_counted_says_so() -> None:
+    g, eta = symbols("g eta", positive=True)
+    x = Field("x")
+    net = Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ tanh(x)})
+    with pytest.raises(NotCovered, match="without mean, symmetry"):
+        derive(net).stable_fixed_points()

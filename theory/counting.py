@@ -1,0 +1,239 @@
+"""How many fixed points a flow has: the annealed complexity by Kac and Rice.
+
+At given states the field of a unit is Gaussian over the couplings, whose variance and mean depend on averages over
+units alone. The density of zeros is that of this field times the determinant of the slopes; outside of the bulk of the
+Jacobian's random part that determinant is the product over units of what is not random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from sympy import Add, Expr, I, Rational, S, Symbol, sqrt
+
+from quenched.theory.average import Functional
+from quenched.theory.errors import NotCovered
+from quenched.theory.lower import CopiedAction
+from quenched.theory.plastic import BondMemory, IntegratedAction
+from quenched.theory.record import Form, Line, Rule
+from quenched.theory.render import latex, text
+from quenched.theory.terms import PAST, Term
+
+#: The average over units that the fields hang on, as a number.
+ORDER = Symbol("C", positive=True)
+
+
+@dataclass(frozen=True)
+class UnitsAtRest(Form):
+    """A unit at rest: 0 = drift(x) + ζ, with ζ Gaussian over the couplings at given states.
+
+    Attributes
+    ----------
+    state : the unit's variable
+    drift : what is not random, in the state and the order parameter C
+    variance : of ζ, in C
+    average : the function of the state whose average over units is C
+    spread : variance that the couplings give to the slope, of which `variance` has the value
+    feedback : the part of the drift that dynamic couplings give
+    parameters : of the declaration
+    """
+
+    name: ClassVar[str] = "units at rest"
+    state: Symbol
+    drift: Expr
+    variance: Expr
+    average: Expr
+    spread: Expr
+    feedback: Expr
+    parameters: tuple[Symbol, ...]
+
+    @property
+    def slope(self) -> Expr:
+        """What is not random in the slope of a unit."""
+        return self.drift.diff(self.state)
+
+    def lines(self) -> list[Line]:
+        x, c = text(self.state), text(self.average)
+        return [
+            Line(f"0 = {text(self.drift)} + ζ", rf"0 = {latex(self.drift)} + \zeta", "a unit at rest"),
+            Line(
+                f"⟨ζ²⟩ = {text(self.variance)}",
+                rf"\langle \zeta^2 \rangle = {latex(self.variance)}",
+                "over the couplings, at given states",
+            ),
+            Line(f"C = ⟨{c}⟩", rf"C = \langle {latex(self.average)} \rangle", f"over units, of {x}"),
+        ]
+
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        for k, piece in enumerate(Add.make_args(self.drift)):
+            yield f"term {k + 1} of the drift dropped", replace(self, drift=self.drift - piece)
+            yield f"term {k + 1} of the drift × 1.1", replace(self, drift=self.drift + piece / 10)
+        yield "variance × 1.1", replace(self, variance=self.variance * Rational(11, 10))
+
+
+@dataclass(frozen=True)
+class StableCount(Form):
+    """The exponent of the mean number of stable fixed points, as an extremum over one integral of a unit.
+
+    Attributes
+    ----------
+    units : what the integral is over
+    weight : of a unit, the product of which is the determinant outside of the bulk
+    edge : its average over units is below 1 where the bulk of the Jacobian does not reach zero
+    """
+
+    name: ClassVar[str] = "number of stable fixed points"
+    units: UnitsAtRest
+    weight: Expr
+    edge: Expr
+
+    def lines(self) -> list[Line]:
+        u = self.units
+        one = f"({text(u.average)} − C)"
+        return [
+            Line(
+                f"Σ = max_C min_(a, b≥0) ln ∫d{text(u.state)} w N({text(u.drift)}; {text(u.variance)}) "
+                f"exp(−a {one} − b (h − 1))",
+                rf"\Sigma = \max_C \min_{{a,\, b \ge 0}} \ln \int d{latex(u.state)}\, w\, \mathcal N("
+                rf"{latex(u.drift)};\, {latex(u.variance)})\, e^{{-a({latex(u.average)} - C) - b(h - 1)}}",
+                "over states with w > 0, per unit",
+            ),
+            Line(f"w = {text(self.weight)}", f"w = {latex(self.weight)}", "minus the slope of a unit"),
+            Line(f"h = {text(self.edge)}", f"h = {latex(self.edge)}", "the bulk leaves zero out where ⟨h⟩ < 1"),
+        ]
+
+    def mutants(self) -> Iterator[tuple[str, Form]]:
+        yield "weight × 1.1", replace(self, weight=self.weight * Rational(11, 10))
+        yield "edge × 1.1", replace(self, edge=self.edge * Rational(11, 10))
+
+
+@dataclass(frozen=True)
+class RestUnits(Rule):
+    """Let everything rest: one configuration in place of the history, dynamic couplings where their units hold them."""
+
+    title: ClassVar[str] = "Units at rest in the field of given states"
+    assumption: ClassVar[str] = "a fixed point of units and bonds; N → ∞"
+    source: ClassVar[str] = "clark2024"
+
+    def __call__(self, before: Form) -> UnitsAtRest:
+        assert isinstance(before, Functional)
+        return units_at_rest(before)
+
+
+@dataclass(frozen=True)
+class CountStable(Rule):
+    """Kac–Rice: density of the field at zero times the determinant, over states that are stable."""
+
+    title: ClassVar[str] = "Mean number of stable fixed points"
+    assumption: ClassVar[str] = (
+        "stability is lost at a growth rate of zero; the bulk decides (single eigenvalues change no exponent)"
+    )
+    source: ClassVar[str] = "clark2024"
+
+    def __call__(self, before: Form) -> StableCount:
+        assert isinstance(before, UnitsAtRest)
+        return StableCount(before, -before.slope, before.spread / before.slope**2)
+
+
+def units_at_rest(functional: Functional) -> UnitsAtRest:
+    """What a unit feels at rest, from the averaged exponent.
+
+    Raises
+    ------
+    NotCovered
+        Anything but a flow of one field of one population, affine in what couplings bring, without time, noise, unit
+        disorder, or correlated couplings.
+    """
+    action = functional.action
+    state, rest, factors = _affine(action)
+    variance: Expr = S.Zero
+    feedback: Expr = S.Zero
+    spread: Expr = S.Zero
+    averages: list[Expr] = []
+    for term in functional.terms:
+        hats, own, other = _split(term, action)
+        averages.append(other)
+        size = term.coef * _remembered(term, action)
+        row: Expr = S.One
+        for hat in hats:
+            row = row * factors[hat]
+        if len(hats) == 2:
+            variance += -2 * size * row * ORDER
+            spread += -2 * size * row * _slope_squared(other, state)
+        else:
+            feedback += I * size * row * own * ORDER
+    if len(set(averages)) != 1:
+        shown = ", ".join(dict.fromkeys(map(str, averages))) or "none"
+        raise NotCovered(f"counting fixed points is derived for one average over units, these couplings make: {shown}")
+    values = tuple(s for s in action.parameters)
+    return UnitsAtRest(state, rest + feedback, variance, averages[0], spread, feedback, values)
+
+
+def _affine(action: CopiedAction) -> tuple[Symbol, Expr, dict[str, Expr]]:
+    """The state, the right-hand side without couplings, and the factor of each conjugate field."""
+    if action.clock != "flow" or len(action.equations) != 1:
+        raise NotCovered("fixed points are counted in a flow of one field of one population so far")
+    ((name, rhs),) = action.equations
+    plain = Symbol("x", real=True)
+    fields = action.fields
+    locals_ = {f"hat_{f.name}": f.symbol for f in action.of_role("local")}
+    zero = dict.fromkeys(locals_.values(), S.Zero)
+    factors = {hat: rhs.diff(symbol) for hat, symbol in locals_.items()}
+    rest = rhs.xreplace(zero).xreplace({fields[name].symbol: plain})
+    allowed = {plain, *action.parameters}
+    if any(not f.free_symbols <= {*action.parameters} for f in factors.values()) or not rest.free_symbols <= allowed:
+        raise NotCovered(f"fixed points are counted where a unit is affine in its inputs, without noise, got {rhs}")
+    return plain, rest, factors
+
+
+def _split(term: Term, action: CopiedAction) -> tuple[list[str], Expr, Expr]:
+    """Conjugate fields of a term, what stands beside them, and the average over units that multiplies them."""
+    roles = {name: f.role for name, f in action.fields.items()}
+    conjugate = [f for f in term.factors if any(roles[a] == "hat" for a, _ in f.atoms)]
+    others = [f for f in term.factors if f not in conjugate]
+    hats = [a for f in conjugate for a, _ in f.atoms if roles[a] == "hat"]
+    own = [a for f in conjugate for a, _ in f.atoms if roles[a] != "hat"]
+    plain = len(conjugate) == len(others) == 1 and term.power == 0
+    if not plain or (len(hats), len(own)) not in ((2, 0), (1, 1)):
+        raise NotCovered(
+            "fixed points are counted for couplings without mean, symmetry or other correlations: "
+            f"the average has {' '.join(a for f in term.factors for a, _ in f.atoms)}"
+        )
+    return hats, _product(own, action), _product([a for a, _ in others[0].atoms], action)
+
+
+def _product(names: list[str], action: CopiedAction) -> Expr:
+    """A product of outputs of a unit, in its state."""
+    out: Expr = S.One
+    (state,) = action.of_role("state")
+    for name in names:
+        field = action.fields[name]
+        body = field.symbol if field.definition is None else field.definition
+        out = out * body.xreplace({state.symbol: Symbol("x", real=True)})
+    return out
+
+
+def _remembered(term: Term, action: CopiedAction) -> Expr:
+    """What a constant drive leaves in the memory of a bond: one over its rate of decay."""
+    memories: tuple[BondMemory, ...] = action.memories if isinstance(action, IntegratedAction) else ()
+    out: Expr = S.One
+    for kind, _ in term.kernels:
+        found = [m for m in memories if PAST + m.name == kind]
+        if len(found) != 1 or found[0].timed or found[0].rate == 0:
+            raise NotCovered("fixed points of bonds need a constant rate of decay, and no halt")
+        out = out / -found[0].rate
+    return out
+
+
+def _slope_squared(average: Expr, state: Symbol) -> Expr:
+    """Square of the slope of the output whose square is averaged."""
+    output = sqrt(average)
+    root = output.args[0] if output.func.__name__ == "Abs" else output
+    if (root**2 - average) != 0:
+        raise NotCovered(f"the average {average} is no square of one output")
+    return root.diff(state) ** 2
+
+
+__all__ = ["ORDER", "CountStable", "RestUnits", "StableCount", "UnitsAtRest", "units_at_rest"]
