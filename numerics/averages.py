@@ -19,7 +19,7 @@ from quenched.theory.problem import PotentialProblem, StationaryGaussian
 
 from .codegen import generate
 from .delays import modes
-from .labels import label_nodes
+from .labels import label_nodes, polynomial_degrees
 from .planes import kinked_covariance, line_average, plane_average, smooth_covariances
 from .quadrature import chebyshev, smooth_panels
 from .sites import Function, Site, find_kinks, jump_at
@@ -48,7 +48,10 @@ class Averages:
         bound = self.generated.bind(values)
         number = dict(zip(self.generated.parameters, bound, strict=True))
         if problem.labels:
-            nodes, self.weights = label_nodes(problem.labels, number)
+            functions = [site.expr for site in self.generated.sites]
+            elsewhere = [a.constant for a in problem.arguments]
+            degrees = polynomial_degrees(problem.labels, functions, elsewhere)
+            nodes, self.weights = label_nodes(problem.labels, number, degrees=degrees)
         else:
             nodes, self.weights = [()], np.ones(1)
         self.p = [(*bound, *node) for node in nodes]

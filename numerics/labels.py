@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
-from sympy import DiracDelta, Interval, Symbol, lambdify, sympify
+from sympy import DiracDelta, Expr, Interval, Symbol, degree, lambdify, sympify
 
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import Label
@@ -19,16 +20,43 @@ _NODES = 12
 
 
 def label_nodes(
-    labels: tuple[Label, ...], values: dict[Symbol, float], breaks: Mapping[Symbol, Sequence[float]] | None = None
+    labels: tuple[Label, ...],
+    values: dict[Symbol, float],
+    breaks: Mapping[Symbol, Sequence[float]] | None = None,
+    degrees: Mapping[Symbol, int] | None = None,
 ) -> tuple[list[tuple[float, ...]], Array]:
     """Nodes (one tuple of label values each) and their probabilities (nodes,), the product over independent labels.
 
-    `breaks` gives label values at which an integrand jumps or has a kink: panels end there.
+    `breaks` gives label values at which an integrand jumps or has a kink: panels end there. `degrees` names labels in
+    which functions are polynomials: normal ones get nodes that are exact for products of two.
     """
-    rules = [_rule(label, values, (breaks or {}).get(label.symbol, ())) for label in labels]
+    known = degrees or {}
+    rules = [
+        _hermite(label, values, known[label.symbol])
+        if label.symbol in known and type(label.law).__name__ == "Normal"
+        else _rule(label, values, (breaks or {}).get(label.symbol, ()))
+        for label in labels
+    ]
     nodes = [tuple(float(u) for u, _ in combination) for combination in product(*rules)]
     weights = np.array([np.prod([w for _, w in combination]) for combination in product(*rules)])
     return nodes, weights
+
+
+def polynomial_degrees(
+    labels: Sequence[Label], functions: Sequence[Expr], elsewhere: Sequence[Expr]
+) -> dict[Symbol, int]:
+    """Highest power of labels in functions that are polynomials in them, of those that nothing `elsewhere` reads."""
+    read: set[Symbol] = set().union(*(sympify(e).free_symbols for e in elsewhere))
+    free = [label.symbol for label in labels if label.symbol not in read]
+    return {s: max(int(degree(f, s)) for f in functions) for s in free if all(f.is_polynomial(s) for f in functions)}
+
+
+def _hermite(label: Label, values: dict[Symbol, float], power: int) -> list[tuple[float, float]]:
+    """Gauss–Hermite nodes that are exact for polynomials of twice the degree."""
+    law: Any = label.law
+    mean, variance = (float(sympify(e).subs(values)) for e in (law.mean_(), law.variance_()))
+    z, w = np.polynomial.hermite_e.hermegauss(power + 1)
+    return [(float(mean + np.sqrt(variance) * x), float(y)) for x, y in zip(z, w / w.sum(), strict=True)]
 
 
 def _rule(label: Label, values: dict[Symbol, float], breaks: Sequence[float] = ()) -> list[tuple[float, float]]:
