@@ -153,6 +153,25 @@ def delayed_populations() -> Model:
     ).observe(var_u=mean(u**2), var_v=mean(v**2))
 
 
+def two_matrices_late() -> Model:
+    """Two matrices with a delay each, one with a mean, and units that read their own past."""
+    K = Gaussian("K", variance=g**2, mean=-1)
+    rhs = -x - x(t - 1) / 3 + J @ tanh(x(t - 1)) + K @ tanh(x(t - 2)) + half + half * WhiteNoise("xi")
+    return Dynamics({x: rhs}).observe(var_x=mean(x**2), mean_x=mean(x))
+
+
+def shared_noise() -> Model:
+    """One noise that reaches a unit and its slow current with opposite signs."""
+    xi = WhiteNoise("xi")
+    return Dynamics({x: -x - y + J @ tanh(x) + xi, y: (x - y) / 3 - xi / 2}).observe(var_x=mean(x**2), both=mean(x * y))
+
+
+def mean_inside() -> Model:
+    """A saturating input that reads the couplings and the mean activity."""
+    drive = tanh(J @ tanh(x) + 2 * mean(tanh(x)) + 1)
+    return Dynamics({x: -x + drive + half * WhiteNoise("xi")}).observe(mean_x=mean(x), var_x=mean(x**2))
+
+
 VARIANTS: dict[str, tuple[Callable[[], Model], dict[str, float]]] = {
     "two populations, partial symmetry": (symmetric_populations, {"g": 0.8, "eta": 0.4}),
     "second order, partial symmetry": (second_order, {"g": 0.8, "eta": -0.5}),
@@ -168,6 +187,9 @@ VARIANTS: dict[str, tuple[Callable[[], Model], dict[str, float]]] = {
     "delayed coupling, partial symmetry": (delayed_coupling, {"g": 1.0, "eta": 0.5}),
     "delayed map, partial symmetry": (delayed_map, {"g": 0.8, "eta": -0.5}),
     "delayed populations": (delayed_populations, {"g": 1.2}),
+    "two matrices, a delay each": (two_matrices_late, {"g": 1.2}),
+    "shared noise": (shared_noise, {"g": 1.5}),
+    "mean inside a nonlinearity": (mean_inside, {"g": 1.0}),
 }
 
 
@@ -181,6 +203,7 @@ def test_every_step_keeps_its_meaning(name: str) -> None:
 #: Their networks scatter most, or take longest: judged where all verdicts are asked for (`make fuzz`). Trajectories of
 #: one network fall to either sign of an overlap, and would cancel in its square: it has one.
 LONG = ("low rank", "nonlinear units", "delayed coupling, partial symmetry", "delayed populations")
+LONG += ("two matrices, a delay each", "shared noise", "mean inside a nonlinearity")
 JUDGED = [name for name in VARIANTS if name not in LONG or int(os.environ.get("QUENCHED_VERDICTS", "0")) > 10]
 
 
