@@ -13,7 +13,7 @@ from .delays import causal_impulse, decays, empty
 from .fixedpoints import FixedPoint
 from .stability import TINY
 from .tables import Table
-from .timegrid import NODES, FlowGrid, MapGrid, _to_legendre
+from .timegrid import NODES, FlowGrid, MapGrid, to_legendre
 from .types import Array, Branch, Kind, Number
 
 _EPS = float(np.finfo(float).eps)
@@ -262,7 +262,7 @@ def spectrum(averages: Averages, wave: Wave) -> tuple[Array, dict[tuple[int, int
         omega = np.linspace(0.0, min(4.0 / first, 40.0 * np.pi / _correlation_time(wave)), 161)
 
         def transform(values: Array) -> np.ndarray:
-            return _filon(grid, values, omega)
+            return filon(grid, values, omega)
 
     else:
         omega = np.linspace(0.0, np.pi, 257)
@@ -284,11 +284,11 @@ def _correlation_time(wave: Wave) -> float:
     return max(min(areas), 1e-12)
 
 
-def _filon(grid: FlowGrid, values: Array, omega: Array) -> np.ndarray:
+def filon(grid: FlowGrid, values: Array, omega: Array) -> np.ndarray:
     """∫_0^T f(τ) e^{−iωτ} dτ, with ∫ P_k(x) e^{−iκx} dx = 2 (−i)^k j_k(κ)."""
     edges = np.array(grid.edges)
     half, middle = np.diff(edges) / 2, (edges[:-1] + edges[1:]) / 2
-    coefficients = values.reshape(-1, NODES) @ _to_legendre(NODES).T
+    coefficients = values.reshape(-1, NODES) @ to_legendre(NODES).T
     orders = np.arange(NODES)
     bessel = spherical_jn(orders[:, None, None], np.outer(omega, half))
     moments = 2 * (-1j) ** orders[:, None, None] * bessel

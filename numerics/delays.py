@@ -17,7 +17,7 @@ from scipy.special import comb, factorial
 
 from quenched.theory.errors import ConvergenceError, NotCovered
 
-from .timegrid import NODES, FlowGrid, _interpolation, flow_grid, impulse
+from .timegrid import NODES, FlowGrid, flow_grid, impulse, interpolation
 from .types import Array
 
 #: The highest power of D first.
@@ -71,7 +71,7 @@ def shift_matrix(grid: FlowGrid, delay: float) -> csr_matrix:
     edges, tau = _full(grid)
     at = tau - delay
     element = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(edges) - 2)
-    weights = _interpolation(2 * (at - edges[element]) / np.diff(edges)[element] - 1, NODES)
+    weights = interpolation(2 * (at - edges[element]) / np.diff(edges)[element] - 1, NODES)
     weights = np.where((np.abs(at) < grid.window)[:, None], weights, 0.0)
     columns = element[:, None] * NODES + np.arange(NODES)
     rows = np.repeat(np.arange(grid.lines), NODES)

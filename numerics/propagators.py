@@ -13,7 +13,7 @@ from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import DT, PotentialProblem, SiteProcess, U
 from quenched.theory.problem_fluctuations import FluctuationProblem, QuadraticProblem, UnitField
 
-from .assemble import _filon
+from .assemble import filon
 from .averages import Averages
 from .process_state import ProcessState
 from .public import average2, bare_problem
@@ -213,8 +213,8 @@ class GaussianPropagators(Propagators):
         else:
             plus, minus = self.branch.two_point[source, : self.half], self.branch.two_point[source, self.half : -1]
         if self.grid is not None:
-            first: Complex = _filon(self.grid, plus, omega)
-            out: Complex = first + np.conj(_filon(self.grid, minus, omega))
+            first: Complex = filon(self.grid, plus, omega)
+            out: Complex = first + np.conj(filon(self.grid, minus, omega))
             return out
         phases = np.exp(-1j * np.outer(omega, np.arange(self.half)))
         steps: Complex = phases @ plus + np.conj(phases[:, 1:] @ minus[1:])

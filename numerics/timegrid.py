@@ -26,15 +26,15 @@ Rational = tuple[Sequence[float], Sequence[float]]
 
 
 @lru_cache(maxsize=4)
-def _to_legendre(n: int) -> Array:
+def to_legendre(n: int) -> Array:
     """Values at Gauss–Legendre nodes → Legendre coefficients."""
     x, w = legendre(n)
     return (np.arange(n)[:, None] + 0.5) * np.polynomial.legendre.legvander(x, n - 1).T * w
 
 
-def _interpolation(x: Array, n: int) -> Array:
+def interpolation(x: Array, n: int) -> Array:
     """Matrix from nodal values to values at reference coordinates x (..., n)."""
-    return np.polynomial.legendre.legvander(x, n - 1) @ _to_legendre(n)
+    return np.polynomial.legendre.legvander(x, n - 1) @ to_legendre(n)
 
 
 @lru_cache(maxsize=512)
@@ -52,7 +52,7 @@ def _local(pole: complex, width: float) -> tuple[np.ndarray, np.ndarray, np.ndar
     lag = reach[:, None] * (xi + 1) / 2
     points = ends[:, None] - 2 * lag / width
     kernel = np.exp(pole * lag) * weight * reach[:, None] / 2
-    rows = np.einsum("iq,iqj->ij", kernel, _interpolation(points, NODES))
+    rows = np.einsum("iq,iqj->ij", kernel, interpolation(points, NODES))
     decay = np.exp(pole * span)
     return decay[:-1], rows[:-1], rows[-1], complex(decay[-1])
 
@@ -127,14 +127,14 @@ class FlowGrid(Grid):
     @cached_property
     def origin(self) -> Array:
         row = np.zeros(self.size)
-        row[:NODES] = _interpolation(np.array([-1.0]), NODES)[0]
+        row[:NODES] = interpolation(np.array([-1.0]), NODES)[0]
         return row
 
     @cached_property
     def last(self) -> Array:
         """Row (size,) from values on the half line to the value at the end of the window."""
         row = np.zeros(self.size)
-        row[-NODES:] = _interpolation(np.array([1.0]), NODES)[0]
+        row[-NODES:] = interpolation(np.array([1.0]), NODES)[0]
         return row
 
     @cached_property
@@ -162,13 +162,13 @@ class FlowGrid(Grid):
         edges = np.array(self.edges)
         element = np.clip(np.searchsorted(edges, tau, side="right") - 1, 0, len(edges) - 2)
         x = 2 * (tau - edges[element]) / np.diff(edges)[element] - 1
-        rows = _interpolation(x, NODES)
+        rows = interpolation(x, NODES)
         inside = np.einsum("ij,ij->i", rows, values.reshape(-1, NODES)[element])
         return np.where(tau <= edges[-1], inside, 0.0)
 
     def roughness(self, values: Array) -> Array:
         """Size of the last three Legendre coefficients on each element (elements,)."""
-        coefficients = values.reshape(-1, NODES) @ _to_legendre(NODES).T
+        coefficients = values.reshape(-1, NODES) @ to_legendre(NODES).T
         return np.max(np.abs(coefficients[:, -3:]), axis=1)
 
     def kernel(self, ratio: Rational, even_in: bool, even_out: bool) -> Array:
