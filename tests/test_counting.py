@@ -71,3 +71,50 @@ def test_what_is_not_counted_says_so() -> None:
     net = Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ tanh(x)})
     with pytest.raises(NotCovered, match="without mean, symmetry"):
         derive(net).stable_fixed_points()
+
+
+def stable_points(J: np.ndarray, k: float, p: float = 2.5) -> int:
+    """How many stable fixed points of units and bonds Newton steps find from all signs at three amplitudes."""
+    n = len(J)
+    signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * n)).reshape(n, -1).T
+    x = np.concatenate([a * signs for a in (1.2, 2.0, 3.2)])
+    eye = np.eye(n)
+
+    def parts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        phi = np.tanh(x)
+        return phi, 1 - phi**2, (phi**2).mean(axis=1)
+
+    for _ in range(30):
+        phi, slope, order = parts(x)
+        force = -x + phi @ J.T + k * order[:, None] * phi
+        inner = J * slope[:, None, :] + k * order[:, None, None] * slope[:, :, None] * eye
+        inner = inner + 2 * k / n * phi[:, :, None] * (phi * slope)[:, None, :] - eye
+        step = np.linalg.solve(inner + 1e-13 * eye, force[..., None])[..., 0]
+        x = np.clip(x - step, -50, 50)
+    phi, slope, order = parts(x)
+    at_rest = np.abs(-x + phi @ J.T + k * order[:, None] * phi).max(axis=1) < 1e-9
+    x = np.unique(np.round(x[at_rest], 6), axis=0)
+    phi, slope, order = parts(x)
+    A = k / n * phi[:, :, None] * phi[:, None, :]
+    units = (J + A) * slope[:, None, :] - eye
+    feedback = (
+        k / p * (order[:, None, None] * slope[:, :, None] * eye + phi[:, :, None] * (phi * slope)[:, None, :] / n)
+    )
+    ones = np.broadcast_to(eye, units.shape)
+    joint = np.block([[units, ones], [feedback, -ones / p]])
+    return int((np.linalg.eigvals(joint).real.max(axis=1) < 0).sum())
+
+
+@pytest.mark.slow
+def test_networks_have_as_many_stable_points() -> None:
+    """ln of the mean count grows with N as derived; theories of other couplings are rejected."""
+    g, k, rng, sizes, networks = 0.8, 3, np.random.default_rng(2), (6, 10), 60
+    logs, errors = [], []
+    for n in sizes:
+        found = [stable_points(g * rng.standard_normal((n, n)) / np.sqrt(n), k) for _ in range(networks)]
+        logs.append(np.log(np.mean(found)))
+        errors.append(np.std(found) / np.mean(found) / np.sqrt(networks))
+    slope, error = np.diff(logs)[0] / 4, np.hypot(*errors) / 4
+    assert error < 0.01
+    assert abs(slope - PLASTIC.solve(g=g, k=k).complexity.value) < 4 * error
+    assert abs(slope - PLASTIC.solve(g=g, k=0.8 * k).complexity.value) > 4 * error
