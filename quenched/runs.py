@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from quenched.validate.estimators import Run
 
 
-#: Standard errors beyond which a diagnostic does not vanish.
-SUSPICIOUS = 4.5
-
-
 @dataclass(frozen=True)
 class Samples:
     """Realisations at several sizes.
@@ -70,23 +66,14 @@ class Samples:
 
     def doubts(self) -> tuple[str, ...]:
         """Diagnostics that should vanish and do not, with the size at which they are worst."""
+        from quenched.validate.estimators import doubt
+
         found = []
         for name, estimator in self.estimators.items():
-            if not getattr(estimator, "vanishes", ""):
-                continue
-            worst, N = max((_deviation(row[name]), N) for N, row in self.values.items() if name in row)
-            if worst > SUSPICIOUS:
-                found.append(f"{estimator.vanishes} ({name} off zero by {worst:.1f} s.e. at N = {N})")
+            if getattr(estimator, "vanishes", ""):
+                told = [doubt(estimator, row[name], N) for N, row in self.values.items() if name in row]
+                found += [text for worst, text in sorted(told, reverse=True)[:1] if text]
         return tuple(found)
-
-
-def _deviation(values: NDArray[np.float64]) -> float:
-    """Largest deviation from zero of a mean over realisations, in standard errors."""
-    rows = values.reshape(len(values), -1)
-    if len(rows) < 2:
-        return 0.0
-    error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
-    return float(np.max(np.abs(rows.mean(axis=0)) / np.maximum(error, 1e-300), initial=0.0, where=error > 0))
 
 
 def simulated_samples(model: Any, point: Mapping[str, Any], design: Design | StaticDesign, **settings: Any) -> Samples:

@@ -34,6 +34,8 @@ from quenched import (
     units,
 )
 from quenched.theory.couplings import Apply
+from quenched.validate.estimators import doubt
+from quenched.validate.gibbs_estimators import equilibrium_estimator
 from quenched.validate.gibbs_system import Chain, every_state
 from quenched.validate.simulate_gibbs import GibbsExperiment, prepare
 from quenched.validate.spins import Instance
@@ -193,6 +195,29 @@ def test_frozen_runs_are_noticed() -> None:
 def gardner(**observables: object) -> Gibbs:
     weight = Heaviside(y * (Iid("xi", Normal(0, 1), over=(patterns, units)) @ s) - kappa)
     return Gibbs({s: Spherical()}, weight=weight, defaults={alpha: 1, kappa: 0}).observe(**observables)
+
+
+def test_a_start_without_weight_is_left_by_a_search() -> None:
+    """Random labels that a declared state does not meet: chains do not stay frozen there."""
+    w = Field("w", initial=teacher)
+    model = Gibbs({w: Spherical()}, weight=Heaviside(y * (Iid("xi", Normal(0, 1), over=(patterns, units)) @ w) - kappa))
+    how = {"params": {"alpha": 0.5, "kappa": 0}, "sweeps": 60, "store": False, "workers": 1}
+    run = simulate(model.observe(m=mean(w * teacher)), 40, trials=4, seed=1, **how)
+    assert np.all(np.abs(run["m"].values) < 0.9)
+    assert np.all(np.isfinite(run["equilibration"].values))
+
+
+def test_what_is_no_number_is_in_doubt() -> None:
+    """Diagnostics that are not finite never pass, and a run says so."""
+    check = equilibrium_estimator()
+    assert doubt(check, np.zeros((4, 3)), 10) == (0.0, "")
+    assert doubt(check, np.array([[0.0], [np.nan]]), 10)[0] == np.inf
+    s = Field("s")
+    cold = Gibbs({s: Ising()}, energy=-total(s * (J @ s)) / 2, beta=beta).observe(q=mean(s[1] * s[2]))
+    how = {"route": "monte carlo", "sweeps": 40, "burn": 10, "store": False, "workers": 1}
+    run = simulate(cold, 60, trials=16, seed=1, beta=4, **how)
+    assert "not in equilibrium" in repr(run)
+    assert "dt=" not in repr(run)
 
 
 def test_separable_dichotomies_as_cover_counts_them() -> None:

@@ -36,10 +36,12 @@ T, h, c = symbols("T h c", positive=True)
 s = Field("s")
 
 
-def mixed(prior: object, energy: object) -> Gibbs:
-    return Gibbs({s: prior}, energy=energy, beta=1 / T).observe(u=V(s) / N, q=mean(s[1] * s[2]), m=mean(s))
+def mixed(prior: object, energy: object, function: Landscape | None = None) -> Gibbs:
+    u = (function or V)(s) / N
+    return Gibbs({s: prior}, energy=energy, beta=1 / T).observe(u=u, q=mean(s[1] * s[2]), m=mean(s))
 
 
+FOUR = Landscape("V", lambda q: q**4 / 2)
 V = Landscape("V", lambda q: q / 8 + q**2 / 4 + c * q**3 / 2 + q**4 / 3)
 
 
@@ -130,9 +132,10 @@ def test_verdict_and_mistakes(tmp_path: Path) -> None:
     [
         (catalogue["p-spin"](p=4), {"T": 1.2}, 16),
         (catalogue["p-spin"](prior=Ising()), {"T": 1.2}, 24),
+        (mixed(Ising(), FOUR(s) - h * total(s), FOUR), {"T": 1.2, "h": 0.3}, 24),
         (mixed(Spherical(), V(s) - h * total(s)), {"T": 2.0, "h": 0.5, "c": 1.0}, 16),
     ],
-    ids=["four bodies", "Ising spins", "mixed bodies in a field"],
+    ids=["four bodies", "Ising spins", "four bodies of spins in a field", "mixed bodies in a field"],
 )
 def test_variants(model: Gibbs, point: dict[str, float], size: int) -> None:
     run = simulate(model, size, params=point, trials=24, seed=4, sweeps=160, burn=60, store=False, workers=1)

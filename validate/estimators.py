@@ -179,6 +179,29 @@ class Sample:
         return error
 
 
+#: Standard errors beyond which a diagnostic does not vanish.
+SUSPICIOUS = 4.5
+
+
+def doubt(estimator: Estimator, values: NDArray[np.float64], N: int) -> tuple[float, str]:
+    """How many standard errors a diagnostic is off zero at a size, and in words what that means; else an empty text.
+
+    What is no number is off by an infinite number of errors.
+    """
+    import numpy as np
+
+    rows = values.reshape(len(values), -1)
+    if not np.all(np.isfinite(rows)):
+        return np.inf, f"{estimator.vanishes} ({estimator.name} is not finite at N = {N})"
+    if len(rows) < 2:
+        return 0.0, ""
+    error = rows.std(axis=0, ddof=1) / np.sqrt(len(rows))
+    off = np.abs(rows.mean(axis=0)) / np.maximum(error, 1e-300)
+    worst = float(np.max(off, initial=0.0, where=error > 0))
+    told = f"{estimator.vanishes} ({estimator.name} off zero by {worst:.1f} s.e. at N = {N})"
+    return worst, told if worst > SUSPICIOUS else ""
+
+
 @dataclass
 class Run:
     """Finished realisations of one network size.
@@ -249,9 +272,19 @@ class Run:
         return xr.Dataset(data, coords, attrs | {f"parameter_{k}": v for k, v in self.parameters.items()})
 
     def __repr__(self) -> str:
-        rows = [f"Run: N={self.N}, {len(self.realisations)} realisations, dt={self.dt:g}, duration={self.duration:g}"]
+        import numpy as np
+
+        time = "" if np.isnan(self.dt) else f", dt={self.dt:g}, duration={self.duration:g}"
+        rows = [f"Run: N={self.N}, {len(self.realisations)} realisations{time}"]
         for name, sample in self.observables.items():
+            if sample.estimator.vanishes:
+                continue
             mean, error = sample.mean, sample.error
             at = "" if sample.lags is None else f"  at tau={sample.lags[0]:g} (… {sample.lags[-1]:g})"
             rows.append(f"  {name:<12} {mean[0]: .6g} ± {error[0]:.2g}{at}")
-        return "\n".join(rows)
+        return "\n".join([*rows, *(f"  {text}" for text in self.doubts())])
+
+    def doubts(self) -> tuple[str, ...]:
+        """Diagnostics of the simulation that should vanish and do not, in words."""
+        checks = [s for s in self.observables.values() if s.estimator.vanishes]
+        return tuple(text for s in checks if (text := doubt(s.estimator, s.values, self.N)[1]))

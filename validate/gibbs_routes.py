@@ -294,18 +294,15 @@ def _gap(system: System, runs: list[ReplicaRun]) -> tuple[float, float, float]:
 
 
 def _start(chain: Chain, rng: np.random.Generator, laws: tuple[Any, ...], replica: int) -> Array:
-    """A state of positive weight."""
+    """A state of positive weight: the declared initial state, or what a search from it finds."""
     system = chain.system
-    x = system.starting_state(rng, laws, replica)
-    if any(f.starts for f in system.program.fields):
-        return x
-    state = chain.state(x)
+    state = chain.state(system.starting_state(rng, laws, replica))
     if not np.isfinite(state.exponent) and not state.search(rng):
         raise QuenchedError(
             "no state of positive weight was found: use fewer constraints, a larger N, or declare one, as in "
             'Field("w", initial=...)'
         )
-    if replica % 2:
+    if replica % 2 and not any(f.starts for f in system.program.fields):
         state.sweep(10, rng, np.inf, laws)
     return state.x
 
