@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Looks at growing data: the quick tier has one, the full tier extends its runs towards its target.
 FULL_LOOKS = 3
+#: A value this many errors from zero has a sign.
+_CLEAR = 20.0
 
 
 def validate(
@@ -312,13 +314,14 @@ def _case(theory: Theory, target: Target) -> Case:
             predicted[name] = _predicted(solution.quantity(known), samples.lags)
         except NotCovered:
             uncovered.append(name)
-    samples = _from_own_size(target.sized, predicted, samples)
+    scales = _scales(theory, target, predicted)
+    samples = _from_own_size(target.sized, predicted, samples, scales)
     case = Case(
         samples.values,
         predicted,
         parameters={**{k: float(v) for k, v in target.point.items()}, **solution.parameters},
         estimators=samples.estimators,
-        scales=_scales(theory, target, predicted),
+        scales=scales,
         uncovered=tuple(uncovered),
         doubts=(solution.main.doubt,) if solution.main.doubt else (),
         unreliable=(*samples.doubts(), *_undetermined(theory, solution)),
@@ -343,15 +346,36 @@ def _undetermined(theory: Theory, solution: Solution) -> list[str]:
     return [reason] if reason and theory.mutant is None else []
 
 
-def _from_own_size(sized: Mapping[int, tuple[Solution, Solution]], names: Iterable[str], samples: Samples) -> Samples:
-    """Runs moved by what the theory of their own size differs from that of the limit: what is left vanishes."""
+def _from_own_size(
+    sized: Mapping[int, tuple[Solution, Solution]],
+    predicted: Mapping[str, Any],
+    samples: Samples,
+    scaled: Iterable[str],
+) -> Samples:
+    """Runs moved by what the theory of their own size differs from that of the limit: what is left vanishes.
+
+    Observables that are `scaled`, whose errors are not relative to themselves, are moved by the difference.
+    """
     values = {N: dict(row) for N, row in samples.values.items()}
     for N, (limit, own) in sized.items():
-        for name in values.get(N, {}).keys() & set(names):
+        for name in values.get(N, {}).keys() & set(predicted):
             quantity = samples.meaning.get(name, name)
-            there, here = (np.asarray(_predicted(s.quantity(quantity), samples.lags)[0]) for s in (limit, own))
-            values[N][name] = values[N][name] + (there - here)
+            there, here = (_predicted(s.quantity(quantity), samples.lags) for s in (limit, own))
+            by_ratio = name not in scaled and _shrinks(there, here)
+            old, new = here[0], there[0]
+            values[N][name] = values[N][name] * (new / old) if by_ratio else values[N][name] + (new - old)
     return replace(samples, values=values)
+
+
+def _shrinks(there: tuple[Any, Any], here: tuple[Any, Any]) -> bool:
+    """Whether values keep their sign and lose size on the way to the limit.
+
+    Networks scatter in proportion to what they measure, and where a theory keeps √N that may be several times larger in
+    the smallest ones: the difference would carry their whole scatter along, the ratio does not.
+    """
+    (new, new_error), (old, old_error) = (tuple(np.asarray(x, dtype=float) for x in pair) for pair in (there, here))
+    clear = np.all(np.abs(old) > _CLEAR * old_error) and np.all(np.abs(new) > _CLEAR * new_error)
+    return bool(clear and np.all(new * old > 0) and np.all(np.abs(new) <= np.abs(old)))
 
 
 def _with_shifts(model: Any, samples: Samples) -> Samples:

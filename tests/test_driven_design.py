@@ -1,5 +1,6 @@
 """Networks whose state depends on time: steps of every size, and networks of their own for the exponent."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ from sympy import sin, symbols, tanh
 
 from quenched import Dynamics, Field, Gaussian, Lyapunov, catalogue, derive, driven_design, mean, t, tau, validate
 from quenched.design import design_of
+from quenched.runs import Samples
+from quenched.validate import statistics as st
+from quenched.validation import _from_own_size
 
 g = symbols("g", positive=True)
 
@@ -50,3 +54,48 @@ def test_the_exponent_is_judged_in_its_own_networks(monkeypatch: pytest.MonkeyPa
     assert "lyapunov at N = 250, 260, 280, R = 16" in repr(report)
     assert report.verdict != "disagree"
     assert np.isfinite(report["lyapunov"].detectable)
+
+
+class Known:
+    """A solution with one number."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def quantity(self, name: str) -> Any:
+        return SimpleNamespace(value=self.value, error=1e-3, axis=None, at=None)
+
+
+def moved(runs: dict[int, Any], own: dict[int, float], limit: float, scaled: tuple[str, ...] = ()) -> dict[int, Any]:
+    sized: Any = {N: (Known(limit), Known(x)) for N, x in own.items()}
+    samples = Samples({N: {"q": x} for N, x in runs.items()}, None, frozenset())
+    return {N: row["q"] for N, row in _from_own_size(sized, {"q": None}, samples, scaled).values.items()}
+
+
+def test_runs_are_moved_by_the_ratio_where_that_shrinks_them() -> None:
+    runs = {100: np.array([3.0, 5.0])}
+    assert moved(runs, {100: 4.0}, 2.0)[100] == pytest.approx([1.5, 2.5])
+    assert moved(runs, {100: 4.0}, 6.0)[100] == pytest.approx([5, 7])  # it would grow
+    assert moved(runs, {100: 4.0}, -2.0)[100] == pytest.approx([-3, -1])  # it changes sign
+    assert moved(runs, {100: 4.0}, 0.01)[100] == pytest.approx([-0.99, 1.01])  # as good as zero
+    assert moved(runs, {100: 4.0}, 2.0, ("q",))[100] == pytest.approx([1, 3])  # errors relative to something else
+
+
+def test_moving_by_the_ratio_rejects_no_more_often_and_scatters_less() -> None:
+    """Level and width for skewed runs with the means and the scatter measured in a balanced network at g = 2."""
+    rng, sizes, R, many = np.random.default_rng(1), (100, 140, 640), 64, 1500
+    own, law = {N: 1.96 + 427 / np.sqrt(N) for N in sizes}, st.extrapolation(sizes)
+    rejected, width = {}, {}
+    for name, scaled in (("ratio", ()), ("difference", ("q",))):
+        runs = {N: own[N] * (1 + 2 / N) * skewed(rng, np.sqrt(7 / N + 450 / N**2), (many, R)) for N in sizes}
+        a = st.extrapolated(np.stack(list(moved(runs, own, own[640], scaled).values()), axis=-1)[..., None], law)
+        p = st.block_p_values(a, np.array([own[640]]), np.array([0.0]))
+        rejected[name], width[name] = np.mean(p < 0.01), a.std(axis=1).mean()
+    assert rejected["ratio"] < 0.018  # three standard errors above the level
+    assert width["ratio"] < 0.85 * width["difference"]
+
+
+def skewed(rng: Any, spread: float, shape: tuple[int, ...]) -> Any:
+    """Lognormal numbers of mean one."""
+    s = np.sqrt(np.log1p(spread**2))
+    return rng.lognormal(-(s**2) / 2, s, shape)

@@ -16,7 +16,7 @@ def balanced_chaos_suppression(input: str = "common", step: float | None = None)
     J, rate = Gaussian("J", variance=g**2, mean=-J0 * sqrt(N)), Max(h, 0)
     shared, own = sin(2 * pi * f * t), sin(2 * pi * f * t + phase)
     drive = {"common": I1 * shared, "independent": I1 * own, "both": Ic * shared + I1 * own}[input]
-    values = {g: 1.6, I0: 1, J0: 1, I1: 40 if input == "common" else 10, f: 0.2} | ({Ic: 10} if input == "both" else {})
+    values = {g: 2, I0: 1, J0: 1, I1: 40 if input == "common" else 10, f: 0.2} | ({Ic: 10} if input == "both" else {})
     net = Dynamics({h: -h + J @ rate + sqrt(N) * I0 + drive}, name="balanced-chaos-suppression", defaults=values)
     net.observe(nu=mean(rate), nu_squared=mean(rate) ** 2, m=mean(h), variance=cov(h), c=cov(h(t), h(t + tau)))
     net.observe(lyapunov=Lyapunov(h), I_critical=Critical(I1, Lyapunov(h)))
