@@ -244,9 +244,11 @@ class Reader:
             raise NotCovered("the Lyapunov exponent needs a lasting state: leave times= out")
         if np.any(self.window.state.jumps()):
             raise NotCovered("an output jumps: two copies separate faster than exponentially")
-        found = [_slope(w) for w in (self.window, self.window.coarse) if w is not None]
+        from quenched.numerics.twotime_critical import growth_of
+
+        found = [growth_of(w) for w in (self.window.coarse, self.window) if w is not None]
         value, error = _extrapolated([v for v, _ in found])
-        return Quantity(float(value), float(error) + found[0][1])
+        return Quantity(float(value), float(error) + found[-1][1])
 
     def growth_or_nan(self) -> Quantity:
         try:
@@ -466,15 +468,6 @@ def _extrapolated(found: list[Array]) -> tuple[Array, Array]:
         return np.asarray(found[0]), np.zeros(np.shape(found[0]))
     coarse, fine = (np.asarray(f) for f in found[-2:])
     return fine + (fine - coarse) / 3, np.abs(fine - coarse) / 3
-
-
-def _slope(window: Window) -> tuple[float, float]:
-    """Half the growth rate of the squared difference over the window, and how much its halves differ."""
-    log, dt = window.state.growth, window.state.marcher.schedule.dt
-    middle = (window.first + window.last) // 2
-    halves = [(log[b] - log[a]) / (2 * dt * (b - a)) for a, b in ((window.first, middle), (middle, window.last - 1))]
-    whole = (log[window.last - 1] - log[window.first - 1]) / (2 * dt * (window.last - window.first))
-    return float(whole), abs(float(halves[1] - halves[0])) / 2
 
 
 def _at_lags(curves: Array, known: Array, lags: Array) -> Array:

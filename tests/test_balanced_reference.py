@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from quenched import catalogue, derive, simulate
+from quenched.numerics.twotime_critical import growth_of
 
 COMMON = {"scheme": "euler", "lags": [0.0, 1.0]}
 #: Input, g, I_1, N, dt: λ, m, var h, ν, s.d. of ν(t) as published with three digits; tolerances of the last digit.
@@ -44,11 +45,22 @@ def test_half_of_the_units_are_active_at_the_transition_without_input() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("N", "dt", "start", "value"), [(200, 0.1, 30, 34.5), (2000, 0.05, 60, 65.6)])
-def test_a_common_input_needs_more_in_larger_networks(N: int, dt: float, start: float, value: float) -> None:
+@pytest.mark.parametrize(("N", "value"), [(200, 34.5), (500, 39.8), (2000, 65.6)])
+def test_a_common_input_needs_more_in_larger_networks(N: int, value: float) -> None:
+    """The published amplitudes are those of the Euler map with 64 steps a period."""
     theory = derive(catalogue["balanced-chaos-suppression"]())
-    found = theory.solve(N=N, g=3, I_1=start, dt=dt, **COMMON)["I_critical"]
-    assert float(found) == pytest.approx(value, rel=0.03)
+    found = theory.solve(N=N, g=3, I_1=value, dt=5 / 64, **COMMON)["I_critical"]
+    assert float(found) == pytest.approx(value, rel=0.01)
+
+
+def test_the_exponent_of_a_flow_is_extrapolated_beyond_the_finer_step() -> None:
+    theory = derive(catalogue["balanced-chaos-suppression"]())
+    solution = theory.solve(N=200, g=3, I_1=37, lags=[0.0])
+    window, found = solution.reader.window, solution.quantity("lyapunov")  # type: ignore[attr-defined]
+    fine, coarse = growth_of(window)[0], growth_of(window.coarse)[0]
+    assert found.value == pytest.approx(fine + (fine - coarse) / 3, abs=1e-12)
+    assert found.error >= abs(fine - coarse) / 3
+    assert 0 < found.error < 3e-3
 
 
 #: Input and parameters, N, with an Euler step of 0.1: rates of several networks against the theory.
