@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Float, Poly, S, Symbol, expand_log, lambdify, log
+from sympy import Add, DiracDelta, Expr, Float, Mul, Poly, S, Symbol, expand_log, expand_mul, lambdify, log
 
 from quenched.theory.errors import ConvergenceError, NotCovered
 from quenched.theory.problem_replicas import Piece, ReplicaSite, X
@@ -90,6 +90,9 @@ class _Cases:
         if atoms or rest:
             return self._one_by_one(pieces, q, nodes, p, rest)
         out: list[Case] = []
+        on = np.isin(nodes, corners)
+        if on.any():
+            out += self._one_by_one(pieces, q, nodes[on], p[on], rest)
         for lo, hi in pairwise([-np.inf, *corners, np.inf]):
             here = (nodes > lo) & (nodes < hi)
             if here.any():
@@ -222,13 +225,12 @@ def label_nodes(
     if atoms:
         pairs = [(float(a.xreplace(values)), float(p.xreplace(values))) for a, p in atoms]
         return np.array([a for a, _ in pairs]), np.array([p for _, p in pairs])
-    nodes: list[Array] = []
-    weights: list[Array] = []
-    for part in parts_of(density):
-        assert part.c is not None
+    points, densities = split_density(density)
+    nodes, weights = [np.array([a for a, _ in points])], [np.array([p for _, p in points])]
+    for part in (part for smooth in densities for part in parts_of(smooth)):
         lo, hi = _reach(part)
         cut = [c for c in corners if lo < c < hi]
-        if not cut and not np.isfinite([part.lo, part.hi]).any():
+        if not cut and part.c is not None and not np.isfinite([part.lo, part.hi]).any():
             u = np.linspace(lo, hi, 61)
             w = np.full(61, u[1] - u[0])
         else:
@@ -238,12 +240,33 @@ def label_nodes(
             u = ((edges[:-1] + half)[:, None] + half[:, None] * x).ravel()
             w = (half[:, None] * weight).ravel()
         nodes.append(u)
-        weights.append(w * np.exp(part.c[0] + part.c[1] * u + part.c[2] * u**2 / 2))
+        weights.append(w * np.exp(_log_density(part, u)))
     return np.concatenate(nodes), np.concatenate(weights)
+
+
+def split_density(density: Expr) -> tuple[list[tuple[float, float]], list[Expr]]:
+    """Atoms (value, probability) of a density in `X`, and its other terms: each of a mixture by itself."""
+    points, smooth = [], []
+    for term in Add.make_args(expand_mul(density)):
+        deltas = [d for d in Mul.make_args(term) if isinstance(d, DiracDelta)]
+        if deltas:
+            points += [(at, float((term / deltas[0]).xreplace({X: Float(at)}))) for at in roots(deltas[0].args[0])]
+        elif term != 0:
+            smooth.append(term)
+    return points, smooth
+
+
+def _log_density(part: Part, u: Array) -> Array:
+    if part.c is None:
+        assert part.smooth is not None
+        return np.asarray(part.smooth(u))
+    return np.asarray(part.c[0] + part.c[1] * u + part.c[2] * u**2 / 2)
 
 
 def normal_nodes(density: Expr, count: int = 5) -> tuple[Array, Array] | None:
     """Gauss–Hermite nodes of a Gaussian density, None for others."""
+    if density.has(DiracDelta):
+        return None
     parts = parts_of(density)
     if len(parts) != 1 or parts[0].c is None or np.isfinite([parts[0].lo, parts[0].hi]).any() or parts[0].c[2] >= 0:
         return None
@@ -284,7 +307,8 @@ def label_kinks(weights: list[Expr], q: Symbol) -> list[float]:
 
 def _reach(part: Part) -> tuple[float, float]:
     """Where a piece of a law has its mass."""
-    assert part.c is not None
+    if part.c is None:
+        raise NotCovered("a label whose density is neither Gaussian nor exponential between its kinks")
     _, c1, c2 = part.c
     if c2 < 0:
         centre, width = c1 / -c2, 9.5 / np.sqrt(-c2)
