@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quenched.numerics.types import Number
+from quenched.theory.errors import NotCovered
 
 Array = NDArray[np.float64]
 UnitFunction = Callable[[Array, float], Array]
 #: Beyond so many standard deviations of the field nothing is counted; points per interval; nearest to an end.
 _REACH, _POINTS, _NEAREST = 9.0, 160, 1e-10
+#: Where the order parameter is searched, as fractions of its largest value.
+_LEVELS = 0.02, 0.9999
 #: Below this the multiplier of the edge is taken for zero: it changes Σ by less.
 _NO_MULTIPLIER = 1e-16
 
@@ -38,11 +41,17 @@ class Count:
     order: float
 
 
-def count(site: Site, low: float = 0.02, high: float = 0.9999) -> Count:
-    """Maximise over the order parameter between two values; −inf where no state is stable."""
+def count(site: Site) -> Count:
+    """Maximise over the order parameter below its largest value; −inf where no state is stable.
+
+    Raises
+    ------
+    NotCovered
+        The order parameter has no largest value: outputs are not bounded.
+    """
     from scipy.optimize import minimize_scalar
 
-    grid = np.linspace(low, high, 33)
+    grid = np.linspace(*_LEVELS, 33) * largest_order(site)
     values = np.array([exponent(site, c) for c in grid])
     k = int(np.argmax(values))
     if not np.isfinite(values[k]):
@@ -51,6 +60,15 @@ def count(site: Site, low: float = 0.02, high: float = 0.9999) -> Count:
     best = minimize_scalar(lambda c: -exponent(site, c), bounds=ends, method="bounded", options={"xatol": 1e-9})
     coarse = exponent(site, float(best.x), _POINTS // 2)
     return Count(Number(-float(best.fun), abs(coarse + float(best.fun))), float(best.x))
+
+
+def largest_order(site: Site) -> float:
+    """The supremum of what the order parameter is the mean of."""
+    x = np.logspace(-3, 6, 361)
+    values = np.maximum(site.average(x, 1.0), site.average(-x, 1.0))
+    if not np.isfinite(values).all() or values[-1] > 1.01 * values[x <= 1e3].max():
+        raise NotCovered("stable fixed points are counted for bounded outputs; those of these units grow without bound")
+    return float(values.max())
 
 
 def exponent(site: Site, order: float, points: int = _POINTS) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sympy import erf, sqrt, symbols, tanh
+from sympy import asinh, erf, sqrt, symbols, tanh
 
 from quenched import Dynamics, Field, Gaussian, catalogue, derive
 from quenched.theory.counting import ORDER, UnitsAtRest
@@ -28,6 +28,22 @@ def test_complexity_at_known_points(g: float, k: float, expected: float, order: 
 def test_first_stable_points_appear_where_the_count_says(g: float, expected: float) -> None:
     below, above = (PLASTIC.solve(g=g, k=expected + step).complexity.value for step in (-0.003, 0.003))
     assert below < 0 < above
+
+
+def test_units_of_the_state_do_not_matter() -> None:
+    """In halves of x, outputs reach 1 in place of 2, and the plasticity is four times as strong."""
+    wide = derive(catalogue["neuronal-synaptic"](phi=lambda x: x / sqrt(1 + x**2 / 4))).stable_fixed_points()
+    unit = derive(catalogue["neuronal-synaptic"](phi=lambda x: x / sqrt(1 + x**2))).stable_fixed_points()
+    found, same = wide.solve(g=0.8, k=1), unit.solve(g=0.8, k=4)
+    assert same.complexity.value > 0
+    assert found.complexity.value == pytest.approx(same.complexity.value, abs=1e-5)
+    assert found.order == pytest.approx(4 * same.order, abs=1e-3)
+
+
+def test_outputs_without_bound_are_refused() -> None:
+    soft = derive(catalogue["neuronal-synaptic"](phi=lambda x: asinh(x))).stable_fixed_points()
+    with pytest.raises(NotCovered, match="bounded outputs"):
+        soft.solve(g=0.8, k=2)
 
 
 @pytest.mark.parametrize("phi", [tanh, erf, lambda x: x / sqrt(1 + x**2)])
