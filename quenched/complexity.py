@@ -89,8 +89,9 @@ class StableFixedPoints:
                 f"the number of stable fixed points does not change between {name} = {low:g} and {high:g}"
             )
         root = float(brentq(height, low, high, xtol=1e-7))
-        error = self.solve({**given, name: root}).complexity.error
-        return Number(root, 1e-7 + error * abs(high - low))
+        step = 1e-3 * abs(high - low)
+        slope = (height(root + step) - height(root - step)) / (2 * step)
+        return Number(root, 1e-7 + self.solve({**given, name: root}).complexity.error / abs(slope))
 
     def _functions(self, values: Mapping[Any, float]) -> Any:
         """A compiler of expressions of a unit into functions of (state, C)."""

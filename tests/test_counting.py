@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from sympy import asinh, erf, sqrt, symbols, tanh
+from sympy import Expr, asinh, atan, erf, pi, sqrt, symbols, tanh
 
 from quenched import Dynamics, Field, Gaussian, catalogue, derive
 from quenched.theory.counting import ORDER, UnitsAtRest
@@ -38,6 +40,13 @@ def test_units_of_the_state_do_not_matter() -> None:
     assert same.complexity.value > 0
     assert found.complexity.value == pytest.approx(same.complexity.value, abs=1e-5)
     assert found.order == pytest.approx(4 * same.order, abs=1e-3)
+
+
+def test_the_scale_of_outputs_is_absorbed_by_couplings() -> None:
+    """Twice the output at half the gain and an eighth of the plasticity is the same network."""
+    doubled = derive(catalogue["neuronal-synaptic"](phi=lambda x: 2 * tanh(x))).stable_fixed_points()
+    found, same = doubled.solve(g=0.4, k=0.25), PLASTIC.solve(g=0.8, k=2)
+    assert found.complexity.value == pytest.approx(same.complexity.value, abs=1e-9)
 
 
 def test_outputs_without_bound_are_refused() -> None:
@@ -89,7 +98,12 @@ def test_what_is_not_counted_says_so() -> None:
         derive(net).stable_fixed_points()
 
 
-def stable_points(J: np.ndarray, k: float, p: float = 2.5) -> int:
+Pair = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
+TANH: Pair = np.tanh, lambda x: 1 / np.cosh(x) ** 2
+ATAN: Pair = lambda x: 2 / np.pi * np.arctan(np.pi * x / 2), lambda x: 1 / (1 + (np.pi * x / 2) ** 2)
+
+
+def stable_points(J: np.ndarray, k: float, unit: Pair, p: float = 2.5) -> int:
     """How many stable fixed points of units and bonds Newton steps find from all signs at three amplitudes."""
     n = len(J)
     signs = np.array(np.meshgrid(*[[-1.0, 1.0]] * n)).reshape(n, -1).T
@@ -97,8 +111,8 @@ def stable_points(J: np.ndarray, k: float, p: float = 2.5) -> int:
     eye = np.eye(n)
 
     def parts(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        phi = np.tanh(x)
-        return phi, 1 - phi**2, (phi**2).mean(axis=1)
+        phi = unit[0](x)
+        return phi, unit[1](x), (phi**2).mean(axis=1)
 
     for _ in range(30):
         phi, slope, order = parts(x)
@@ -122,15 +136,17 @@ def stable_points(J: np.ndarray, k: float, p: float = 2.5) -> int:
 
 
 @pytest.mark.slow
-def test_networks_have_as_many_stable_points() -> None:
+@pytest.mark.parametrize(("unit", "phi", "k"), [(TANH, tanh, 3), (ATAN, lambda x: 2 / pi * atan(pi * x / 2), 5)])
+def test_networks_have_as_many_stable_points(unit: Pair, phi: Callable[[Expr], Expr], k: float) -> None:
     """ln of the mean count grows with N as derived; theories of other couplings are rejected."""
-    g, k, rng, sizes, networks = 0.8, 3, np.random.default_rng(2), (6, 10), 60
+    theory = derive(catalogue["neuronal-synaptic"](phi=phi)).stable_fixed_points()
+    g, rng, sizes, networks = 0.8, np.random.default_rng(2), (6, 10), 60
     logs, errors = [], []
     for n in sizes:
-        found = [stable_points(g * rng.standard_normal((n, n)) / np.sqrt(n), k) for _ in range(networks)]
+        found = [stable_points(g * rng.standard_normal((n, n)) / np.sqrt(n), k, unit) for _ in range(networks)]
         logs.append(np.log(np.mean(found)))
         errors.append(np.std(found) / np.mean(found) / np.sqrt(networks))
     slope, error = np.diff(logs)[0] / 4, np.hypot(*errors) / 4
     assert error < 0.01
-    assert abs(slope - PLASTIC.solve(g=g, k=k).complexity.value) < 4 * error
-    assert abs(slope - PLASTIC.solve(g=g, k=0.8 * k).complexity.value) > 4 * error
+    assert abs(slope - theory.solve(g=g, k=k).complexity.value) < 4 * error
+    assert abs(slope - theory.solve(g=g, k=0.8 * k).complexity.value) > 4 * error

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from sympy import Add, Expr, I, Rational, S, Symbol, sqrt
+from sympy import Add, Expr, I, Mul, Rational, S, Symbol
 
 from quenched.theory.average import Functional
 from quenched.theory.errors import NotCovered
@@ -23,6 +23,8 @@ from quenched.theory.terms import PAST, Term
 
 #: The average over units that the fields hang on, as a number.
 ORDER = Symbol("C", positive=True)
+#: What a unit is at.
+STATE = Symbol("x", real=True)
 
 
 @dataclass(frozen=True)
@@ -153,22 +155,21 @@ def units_at_rest(functional: Functional) -> UnitsAtRest:
     spread: Expr = S.Zero
     averages: list[Expr] = []
     for term in functional.terms:
-        hats, own, other = _split(term, action)
-        averages.append(other)
+        hats, own, others = _split(term, action)
+        scale, average = Mul(*outputs(others, action)).as_independent(state, as_Add=False)
+        averages.append(average)
         size = term.coef * _remembered(term, action)
-        row: Expr = S.One
         for hat in hats:
-            row = row * factors[hat]
+            size = size * factors[hat]
         if len(hats) == 2:
-            variance += -2 * size * row * ORDER
-            spread += -2 * size * row * _slope_squared(other, state)
+            variance += -2 * size * scale * ORDER
+            spread += -2 * size * Mul(*(o.diff(state) for o in outputs(others, action)))
         else:
-            feedback += I * size * row * own * ORDER
+            feedback += I * size * scale * Mul(*outputs(own, action)) * ORDER
     if len(set(averages)) != 1:
         shown = ", ".join(dict.fromkeys(map(str, averages))) or "none"
         raise NotCovered(f"counting fixed points is derived for one average over units, these couplings make: {shown}")
-    values = tuple(s for s in action.parameters)
-    return UnitsAtRest(state, rest + feedback, variance, averages[0], spread, feedback, values)
+    return UnitsAtRest(state, rest + feedback, variance, averages[0], spread, feedback, tuple(action.parameters))
 
 
 def _affine(action: CopiedAction) -> tuple[Symbol, Expr, dict[str, Expr]]:
@@ -176,7 +177,7 @@ def _affine(action: CopiedAction) -> tuple[Symbol, Expr, dict[str, Expr]]:
     if action.clock != "flow" or len(action.equations) != 1:
         raise NotCovered("fixed points are counted in a flow of one field of one population so far")
     ((name, rhs),) = action.equations
-    plain = Symbol("x", real=True)
+    plain = STATE
     fields = action.fields
     locals_ = {f"hat_{f.name}": f.symbol for f in action.of_role("local")}
     zero = dict.fromkeys(locals_.values(), S.Zero)
@@ -188,8 +189,8 @@ def _affine(action: CopiedAction) -> tuple[Symbol, Expr, dict[str, Expr]]:
     return plain, rest, factors
 
 
-def _split(term: Term, action: CopiedAction) -> tuple[list[str], Expr, Expr]:
-    """Conjugate fields of a term, what stands beside them, and the average over units that multiplies them."""
+def _split(term: Term, action: CopiedAction) -> tuple[list[str], list[str], list[str]]:
+    """Conjugate fields of a term, outputs that stand beside them, and those of the average that multiplies them."""
     roles = {name: f.role for name, f in action.fields.items()}
     conjugate = [f for f in term.factors if any(roles[a] == "hat" for a, _ in f.atoms)]
     others = [f for f in term.factors if f not in conjugate]
@@ -201,18 +202,15 @@ def _split(term: Term, action: CopiedAction) -> tuple[list[str], Expr, Expr]:
             "fixed points are counted for couplings without mean, symmetry or other correlations: "
             f"the average has {' '.join(a for f in term.factors for a, _ in f.atoms)}"
         )
-    return hats, _product(own, action), _product([a for a, _ in others[0].atoms], action)
+    return hats, own, [a for a, _ in others[0].atoms]
 
 
-def _product(names: list[str], action: CopiedAction) -> Expr:
-    """A product of outputs of a unit, in its state."""
-    out: Expr = S.One
+def outputs(names: list[str], action: CopiedAction) -> list[Expr]:
+    """Outputs of a unit, in its state."""
     (state,) = action.of_role("state")
-    for name in names:
-        field = action.fields[name]
-        body = field.symbol if field.definition is None else field.definition
-        out = out * body.xreplace({state.symbol: Symbol("x", real=True)})
-    return out
+    found = [action.fields[name] for name in names]
+    bodies = [f.symbol if f.definition is None else f.definition for f in found]
+    return [body.xreplace({state.symbol: STATE}) for body in bodies]
 
 
 def _remembered(term: Term, action: CopiedAction) -> Expr:
@@ -225,15 +223,6 @@ def _remembered(term: Term, action: CopiedAction) -> Expr:
             raise NotCovered("fixed points of bonds need a constant rate of decay, and no halt")
         out = out / -found[0].rate
     return out
-
-
-def _slope_squared(average: Expr, state: Symbol) -> Expr:
-    """Square of the slope of the output whose square is averaged."""
-    output = sqrt(average)
-    root = output.args[0] if output.func.__name__ == "Abs" else output
-    if (root**2 - average) != 0:
-        raise NotCovered(f"the average {average} is no square of one output")
-    return root.diff(state) ** 2
 
 
 __all__ = ["ORDER", "CountStable", "RestUnits", "StableCount", "UnitsAtRest", "units_at_rest"]
