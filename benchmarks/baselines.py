@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 from scipy.linalg import eigh_tridiagonal
 from scipy.optimize import brentq
-from scipy.special import log_ndtr, roots_hermitenorm
+from scipy.special import log_ndtr, ndtr, roots_hermitenorm
 
 Array = NDArray[np.float64]
 
@@ -143,6 +143,52 @@ def two_time(g: float, points: int, dt: float, order: int = 32) -> Array:
         here = g**2 * float(w @ np.tanh(np.sqrt(C[n, n]) * z) ** 2)
         C[n + 1, n + 1] = (1 - dt) ** 2 * C[n, n] + 2 * dt * (1 - dt) * R[n, n] + dt**2 * here
     return C
+
+
+def rectified(m: Array, v: Array, c: Array, nodes: tuple[Array, Array]) -> tuple[Array, Array]:
+    """⟨[x]₊[y]₊⟩ and P(x > 0, y > 0) for x at the last of the times and y at each: the inner integral is known."""
+    top, edge = np.sqrt(v[-1]), -m[-1] / np.sqrt(v[-1])
+    upper = max(8.0, edge + 8.0)
+    z = edge + (upper - edge) / 2 * (1 + nodes[0])
+    w = (upper - edge) / 2 * nodes[1] * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    given = m[:, None] + c[:, None] / top * z
+    own = np.sqrt(np.maximum(v - c**2 / v[-1], 1e-12))[:, None]
+    inside = ndtr(given / own)
+    positive = given * inside + own * np.exp(-((given / own) ** 2) / 2) / np.sqrt(2 * np.pi)
+    return positive @ (w * (m[-1] + top * z)), inside @ w
+
+
+def balanced_exponent(g: float, I1: float, f: float, N: int, dt: float) -> float:
+    """λ of the balanced network with a common sinusoid: rows of c(t, s), R(t, s) and k(t, s) one after the other."""
+    nodes, burn, band = np.polynomial.legendre.leggauss(64), 60.0, 30.0
+    window = np.ceil(20 * f / 3) * 3 / f
+    points, lags, start = round((burn + window) / dt), round(band / dt), round((burn - 25) / dt)
+    m, v, log, scale = np.zeros(points), np.ones(points), np.zeros(points), 0.0
+    c, k, R, K = np.zeros(points), np.zeros(points), np.zeros(points + 1), np.zeros(points + 1)
+    c[0] = 1.0
+    for n in range(points - 1):
+        first = max(0, n - lags)
+        row = slice(first, n + 1)
+        average, slope = (g**2 * x for x in rectified(m[row], v[row], c[row], nodes))
+        if n == start:
+            k[n] = 1.0
+        R[first] = K[first] = 0.0
+        for s in range(first, n):
+            R[s + 1] = (1 - dt) * R[s] + dt * average[s - first]
+            K[s + 1] = (1 - dt) * K[s] + dt * slope[s - first] * k[s]
+        v[n + 1] = (1 - dt) ** 2 * c[n] + 2 * dt * (1 - dt) * R[n] + dt**2 * average[-1]
+        kn = (1 - dt) ** 2 * k[n] + 2 * dt * (1 - dt) * K[n] + dt**2 * slope[-1] * k[n]
+        c[row] = (1 - dt) * c[row] + dt * R[row]
+        k[row] = (1 - dt) * k[row] + dt * K[row]
+        c[n + 1], k[n + 1] = v[n + 1], kn
+        x = m[n] / np.sqrt(v[n])
+        rate = m[n] * ndtr(x) + np.sqrt(v[n]) * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+        m[n + 1] = (1 - dt) * m[n] + dt * (np.sqrt(N) * (1 - rate) + I1 * np.sin(2 * np.pi * f * n * dt))
+        if n >= start:
+            log[n + 1] = scale + np.log(kn)
+            scale, k = log[n + 1], k / kn
+    first = points - 1 - round(window / dt)
+    return float((log[-1] - log[first]) / (2 * dt * (points - 1 - first)))
 
 
 def erf_kernel(C: Array, depth: int, gain: float, bias: float) -> Array:

@@ -141,7 +141,7 @@ def test_an_exported_solver_runs_alone(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_simulation_is_reported_under_the_same_names(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("QUENCHED_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("QUENCHED_CACHE", str(tmp_path))
     arguments = ["-p", "g=2", "-N", "60", "--trials", "2", "--duration", "5", "--seed", "1", "--json"]
     code, out, _ = run("simulate", "scs", *arguments)
     assert code == 0

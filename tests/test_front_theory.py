@@ -245,7 +245,7 @@ def linear() -> Any:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Realisations of this module are shared by its tests and by nobody else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUENCHED_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("QUENCHED_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
