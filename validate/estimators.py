@@ -181,6 +181,8 @@ class Sample:
 
 #: Standard errors beyond which a diagnostic does not vanish.
 SUSPICIOUS = 4.5
+#: The same as a chance, which few realisations do not fall below.
+UNLIKELY = 1e-4
 
 
 def doubt(estimator: Estimator, values: NDArray[np.float64], N: int) -> tuple[float, str]:
@@ -189,6 +191,7 @@ def doubt(estimator: Estimator, values: NDArray[np.float64], N: int) -> tuple[fl
     What is no number is off by an infinite number of errors.
     """
     import numpy as np
+    from scipy.special import stdtr
 
     rows = values.reshape(len(values), -1)
     if not np.all(np.isfinite(rows)):
@@ -199,7 +202,8 @@ def doubt(estimator: Estimator, values: NDArray[np.float64], N: int) -> tuple[fl
     off = np.abs(rows.mean(axis=0)) / np.maximum(error, 1e-300)
     worst = float(np.max(off, initial=0.0, where=error > 0))
     told = f"{estimator.vanishes} ({estimator.name} off zero by {worst:.1f} s.e. at N = {N})"
-    return worst, told if worst > SUSPICIOUS else ""
+    chance = 2 * float(stdtr(len(rows) - 1, -worst))  # errors that few rows tell scatter themselves
+    return worst, told if worst > SUSPICIOUS and chance < UNLIKELY else ""
 
 
 @dataclass

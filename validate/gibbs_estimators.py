@@ -52,8 +52,9 @@ def smallest_size(program: GibbsProgram, route: str) -> int:
 def equilibrium_estimator() -> Estimator:
     return Estimator(
         EQUILIBRIUM,
-        "exponent per unit, replicas from the prior minus those from a descent, and early minus late times; overlap of "
-        "early and late states within a replica minus between replicas",
+        "overlap of early and late states within a replica minus between replicas; then of the exponent per unit, of "
+        "what is observed of one state and of each field's first two moments: replicas from the prior minus those from "
+        "a descent (or another scale), and early minus late times",
         bias="zero in equilibrium",
         vanishes="the replicas are not in equilibrium: use more sweeps=, burn= or temperatures=",
     )

@@ -42,7 +42,15 @@ def solved_programmes(system: System, experiment: GibbsExperiment) -> Array:
 def constraints(system: System, parameter: str = "") -> tuple[Array, Array, Array]:
     """(G, h, d) of the constraints G w ≥ h; d is the slope of h in a parameter (zero without one)."""
     _single_sphere(system)
-    rows, offsets, slopes = [], [], []
+    G, h = halfspaces(system)
+    if not parameter:
+        return G, h, np.zeros_like(h)
+    return G, h, np.concatenate([_slope(system, block, parameter) for block in system.program.blocks])
+
+
+def halfspaces(system: System) -> tuple[Array, Array]:
+    """(G, h) of the constraints G w > h, one row each."""
+    rows, offsets = [], []
     for block in system.program.blocks:
         if block.step is None:
             raise NotCovered(f"constraints of {block.population}: a step of one local field is covered")
@@ -50,10 +58,9 @@ def constraints(system: System, parameter: str = "") -> tuple[Array, Array, Arra
         sign, h = (system.per_unit(name, cols.shape[1]) for name in block.step)
         rows.append((cols * sign).T)
         offsets.append(h)
-        slopes.append(_slope(system, block, h, parameter) if parameter else np.zeros_like(h))
     if not rows:
         raise NotCovered("this measure has no constraints")
-    return np.concatenate(rows), np.concatenate(offsets), np.concatenate(slopes)
+    return np.concatenate(rows), np.concatenate(offsets)
 
 
 def _single_sphere(system: System) -> None:
@@ -62,19 +69,19 @@ def _single_sphere(system: System) -> None:
         raise NotCovered("margins and capacities are solved for one field on a sphere")
 
 
-def _slope(system: System, block: Block, h: Array, parameter: str) -> Array:
+def _slope(system: System, block: Block, parameter: str) -> Array:
     """Derivative of the offsets in a parameter, which they must be linear in."""
     k = system.program.parameters.index(parameter)
     assert block.step is not None
-    here = system.p[k]
-    moved = []
-    for step in (1.0, 2.0):
+    here, size = system.p[k], system.sizes[block.population]
+    found = []
+    for step in (0.0, 1.0, 2.0):
         system.p[k] = here + step
-        moved.append(system.per_unit(block.step[1], len(h)) - h)
+        found.append(system.per_unit(block.step[1], size))
     system.p[k] = here
-    if not np.allclose(moved[1], 2 * moved[0]):
+    if not np.allclose(found[2] - found[0], 2 * (found[1] - found[0])):
         raise NotCovered(f"the constraints of {block.population} are not linear in {parameter}")
-    return moved[0]
+    return found[1] - found[0]
 
 
 def least_norm(G: Array, h: Array) -> tuple[float, Array]:

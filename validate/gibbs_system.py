@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
 from quenched.validate.gibbs_program import Block, GibbsProgram, Pair, Recipe, Smooth, StateField
+from quenched.validate.gibbs_stretch import stretch
 from quenched.validate.program import load
 from quenched.validate.random_functions import FunctionSpec, Towers, draw_functions
 from quenched.validate.sampling import MatrixSpec, VectorSpec, sample_law, sample_matrices, stream
@@ -388,7 +389,8 @@ class State:
         self.tower = np.zeros(chain.towers.size)
         self.m = np.zeros(chain.system.program.moments)
         self.width = np.array([np.pi if k == KINDS["sphere"] else 1.0 for k in chain.kinds])
-        self.accepted = np.zeros((len(chain.kinds), 2), np.int64)
+        self.accepted, self.stretched = (np.zeros((len(chain.kinds), 2), np.int64) for _ in "ab")
+        self.reach = 1 / np.sqrt(chain.field_sizes)
         self.exponent = 0.0
         self.refresh()
 
@@ -406,18 +408,36 @@ class State:
 
     def sweep(self, count: int, rng: np.random.Generator, scale: float, laws: tuple[Any, ...]) -> None:
         """`count` sweeps at exponent × scale; an infinite scale makes only changes that raise the exponent."""
-        c = self.chain
+        c, free = self.chain, [int(f) for f in np.flatnonzero(self.chain.kinds == KINDS["continuous"])]
         fresh = np.zeros(1)
         if np.any(c.mixed >= 0):
             slab = next(law[2] for law in laws if law[0] == "SpikeSlab")
             fresh = draw_prior(rng, 4096, slab)
-        c.kernel.sweep(
-            count, scale, rng, self.x, c.owner, c.system.bounds, c.kinds, c.atoms, c.chances, c.mixed, self.width,
-            fresh, c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual,
-            c.towers.top, self.tower, c.towers.table, c.cols, c.rb, c.rl,
-            self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
-        )  # fmt: skip
+        each = 1 if free and scale < np.inf else count
+        for _ in range(0, count, max(each, 1)):
+            self.exponent += c.kernel.sweep(
+                each, scale, rng, self.x, c.owner, c.system.bounds, c.kinds, c.atoms, c.chances, c.mixed, self.width,
+                fresh, c.l, c.system.p, c.field_sizes, c.pair, c.diagonal, c.low, c.dual,
+                c.towers.top, self.tower, c.towers.table, c.cols, c.rb, c.rl,
+                self.scratch, self.s, self.logs, self.field, self.w, self.m, self.accepted,
+            )  # fmt: skip
+            if each < count:
+                stretch(self, free, rng, scale)
         self.refresh()
+
+    def ln_prior(self, f: int) -> float:
+        """ln of the prior density of a field, without its atoms."""
+        c = self.chain
+        return float(c.kernel.ln_prior(f, c.system.bounds[f], c.system.bounds[f + 1], self.x, c.system.p))
+
+    def kept(self) -> list[Array]:
+        """Copies of what is kept of the state."""
+        return [a.copy() for a in (self.x, self.s, self.logs, self.field, self.w, self.m, self.tower)]
+
+    def restore(self, kept: list[Array]) -> None:
+        """The state as it was."""
+        for a, old in zip((self.x, self.s, self.logs, self.field, self.w, self.m, self.tower), kept, strict=True):
+            a[:] = old
 
     def search(self, rng: np.random.Generator, stages: int = 80) -> bool:
         """Simulated annealing in what rows miss; whether a state of positive weight was found."""
@@ -435,10 +455,15 @@ class State:
 
     def adapt(self) -> None:
         """Step widths towards an acceptance of 0.4, during the burn-in only."""
-        tried = self.accepted[:, 1] > 20
-        rate = np.where(tried, self.accepted[:, 0] / np.maximum(self.accepted[:, 1], 1), 0.4)
-        self.width = np.minimum(self.width * np.exp(np.clip(rate - 0.4, -0.3, 0.3) * 2), np.pi * 4)
-        self.accepted[:] = 0
+        self.width = np.minimum(self.width * _towards(self.accepted, 20), np.pi * 4)
+        self.reach = np.minimum(self.reach * _towards(self.stretched, 2), 1.0)
+        self.accepted[:] = self.stretched[:] = 0
+
+
+def _towards(moves: NDArray[np.int64], fewest: int) -> Array:
+    """Factors of step widths for (accepted, tried) moves, where enough were tried."""
+    rate = np.where(moves[:, 1] > fewest, moves[:, 0] / np.maximum(moves[:, 1], 1), 0.4)
+    return np.asarray(np.exp(np.clip(rate - 0.4, -0.3, 0.3) * 2))
 
 
 def every_state(chain: Chain, visit: Callable[[Array, Array], None], most: int, chunk: int = 2**15) -> None:

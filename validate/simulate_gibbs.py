@@ -40,7 +40,16 @@ from quenched.validate.gibbs_estimators import (
 )
 from quenched.validate.gibbs_observables import Measured, Node, measured
 from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
-from quenched.validate.gibbs_routes import MOST_STATES, NoState, Schedule, enumerated, gaussian, sampled
+from quenched.validate.gibbs_routes import (
+    MOST_STATES,
+    NoState,
+    Schedule,
+    enumerated,
+    factors_of,
+    gaps,
+    gaussian,
+    sampled,
+)
 from quenched.validate.gibbs_system import System
 from quenched.validate.message_threshold import SIZES, thresholds
 from quenched.validate.quantities import Numbers, matrix_spec
@@ -109,7 +118,7 @@ class GibbsExperiment:
             values = solved_programmes(system, self)
         else:
             run = sampled(system, self.nodes, self.laws, self.schedule, self.copies)
-            values, out[EQUILIBRIUM] = run.values, np.array(run.gap)
+            values, out[EQUILIBRIUM] = run.values, run.gap
         for name, function in self.formulas.items():
             out[name] = np.atleast_1d(system.functions[function](system, values))
         out["elapsed"] = np.array([time.perf_counter() - begin])
@@ -245,7 +254,10 @@ def prepare(
     if controls:
         estimators = {n: (controlled(e), None) for n, (e, _) in estimators.items()}
     if chosen == "monte carlo":
-        estimators[EQUILIBRIUM] = (equilibrium_estimator(), np.arange(3.0))
+        estimators[EQUILIBRIUM] = (
+            equilibrium_estimator(),
+            np.arange(float(gaps(program, factors_of(experiment.nodes)))),
+        )
     if chosen == "enumerate":
         estimators[EMPTY] = (empty_estimator(), None)
     return Prepared(
@@ -350,10 +362,12 @@ def _version() -> str:
     import inspect
     from importlib.metadata import PackageNotFoundError, version
 
-    from quenched.validate import exact_counts, gibbs_routes, gibbs_system, random_functions, sampling
+    from quenched.validate import exact_counts, gibbs_routes, gibbs_starts, gibbs_stretch, gibbs_system
 
     code = hashlib.sha256()
-    for module in (sampling, random_functions, exact_counts, gibbs_routes, gibbs_system):
+    from quenched.validate import random_functions, sampling
+
+    for module in (sampling, random_functions, exact_counts, gibbs_routes, gibbs_starts, gibbs_stretch, gibbs_system):
         code.update(inspect.getsource(module).encode())
     try:
         return f"{version('quenched')}+{code.hexdigest()[:16]}"
