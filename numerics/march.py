@@ -53,106 +53,82 @@ def expand(site, o, l, now, m, v, q, p, kinks, rule, F, G):
     return missing, s
 
 
-@njit(cache=True, fastmath=True)
-def joint_series(a, b, t, s, share, first, last, F, G, out):
-    """out_k = Σ_l share_l (F_k(t) F'_k(s) − G_k(t) G'_k(s)) over the label nodes first … last − 1."""
-    for k in range(out.size):
-        total = 0.0
-        for l in range(first, last):
-            total += share[l] * (F[a, t, k, l] * F[b, s, k, l] - G[a, t, k, l] * G[b, s, k, l])
-        out[k] = total
+@njit(cache=True, fastmath=True, inline="always")
+def pair_average(a, b, t, s, C, row, w, weights, share, at, count, F, G, kinks, centre, sd, i, slopes):
+    """⟨a(t) b(s)⟩ over units with Cov(X(t), X(s)) in C[row, label, w]; adds its slope of each label node to slopes[i].
 
-
-@njit(cache=True, fastmath=True)
-def sum_powers(series, rho):
-    """Σ_k c_k ρ^k and its derivative."""
-    value, slope = 0.0, 0.0
-    for k in range(series.size - 1, -1, -1):
-        slope = slope * rho + value
-        value = value * rho + series[k]
-    return value, slope
-
-
-@njit(cache=True, fastmath=True)
-def kink_average(a, b, l, t, s, rho, kinks, centre, sd):
-    """What the kinks of two outputs add to ⟨a(t) b(s)⟩ at a label node, and to its derivative in the covariance."""
-    value, slope = 0.0, 0.0
-    s1, s2 = sd[a, l, t], sd[b, l, s]
-    for i in range(kinks.shape[3]):
-        if kinks[a, l, 1, i] == 0.0 and kinks[a, l, 2, i] == 0.0:
-            continue
-        x = bounded((centre[a, l, t] - kinks[a, l, 0, i]) / s1)
-        for j in range(kinks.shape[3]):
-            if kinks[b, l, 1, j] == 0.0 and kinks[b, l, 2, j] == 0.0:
-                continue
-            y = bounded((centre[b, l, s] - kinks[b, l, 0, j]) / s2)
-            more, steeper = kink_pair(
-                x, y, s1, s2, rho, kinks[a, l, 1, i], kinks[a, l, 2, i], kinks[b, l, 1, j], kinks[b, l, 2, j]
-            )
-            value += more
-            slope += steeper
-    return value, slope
-
-
-@njit(cache=True)
-def pair_average(a, b, t, s, C, weights, share, count, F, G, kinks, centre, sd, series, slopes):
-    """⟨a(t) b(s)⟩ over units with C (label, n, n) = Cov(X(t), X(s)); adds its slope of each label node to `slopes`."""
-    n, many, value = weights.shape[1], C.shape[0] > 1, 0.0
+    share[at] and the first `count` label nodes are those of both outputs. Inlined: references to so many arrays would
+    cost more than the average.
+    """
+    n, many, value = weights.shape[1], C.shape[1] > 1, 0.0
     for l in range(count if many else 1):
         c = 0.0
         for x in range(n):
             if weights[a, x] != 0.0:
                 for y in range(n):
-                    c += weights[a, x] * weights[b, y] * C[l, x, y]
+                    c += weights[a, x] * weights[b, y] * C[row, l, w, x, y]
         size = sd[a, l, t] * sd[b, l, s]
         rho = min(max(c / size, -1.0), 1.0)
-        joint_series(a, b, t, s, share, l if many else 0, l + 1 if many else count, F, G, series)
-        more, steeper = sum_powers(series, rho)
-        value += more
-        slopes[l] += steeper / size
-        if kinks.shape[3] > 0:
-            for node in range(l if many else 0, l + 1 if many else count):
-                more, steeper = kink_average(a, b, node, t, s, rho, kinks, centre, sd)
-                value += share[node] * more
-                slopes[l] += share[node] * steeper
+        first, last = l if many else 0, l + 1 if many else count
+        series, rise = 0.0, 0.0  # Σ_k ρ^k Σ_node share (F_k F'_k − G_k G'_k) and its derivative
+        for k in range(F.shape[2] - 1, -1, -1):
+            part = 0.0
+            for node in range(first, last):
+                part += share[at, node] * (F[a, t, k, node] * F[b, s, k, node] - G[a, t, k, node] * G[b, s, k, node])
+            rise = rise * rho + series
+            series = series * rho + part
+        for node in range(first, last):
+            s1, s2 = sd[a, node, t], sd[b, node, s]
+            for p in range(kinks.shape[3]):
+                if kinks[a, node, 1, p] != 0.0 or kinks[a, node, 2, p] != 0.0:
+                    x1 = bounded((centre[a, node, t] - kinks[a, node, 0, p]) / s1)
+                    for q in range(kinks.shape[3]):
+                        if kinks[b, node, 1, q] != 0.0 or kinks[b, node, 2, q] != 0.0:
+                            x2 = bounded((centre[b, node, s] - kinks[b, node, 0, q]) / s2)
+                            more, steeper = kink_pair(
+                                x1, x2, s1, s2, rho, kinks[a, node, 1, p], kinks[a, node, 2, p],
+                                kinks[b, node, 1, q], kinks[b, node, 2, q],
+                            )  # fmt: skip
+                            series += share[at, node] * more
+                            slopes[i, l] += share[at, node] * steeper
+        value += series
+        slopes[i, l] += rise / size
     return value
 
 
-@njit(cache=True)
-def averages(pairs, t, w, C, weights, unit, share, count, F, G, kinks, centre, sd, series, out, slopes):
-    """All pair averages ⟨a(t) b(t−w)⟩ over units, and slopes a label node at a time; C (label, n, n) at t, t−w."""
-    for i in range(pairs.shape[0]):
-        a, b = pairs[i, 0], pairs[i, 1]
-        slopes[i] = 0.0
-        out[i] = pair_average(
-            a, b, t, t - w, C, weights, share[unit[a]], count[unit[a]], F, G, kinks, centre, sd, series, slopes[i]
-        )
+@njit(cache=True, fastmath=True)
+def field_covariances(
+    now, first, begin, pairs, sources, coefficient, instant, C, row, weights, unit, share, count, F, G, kinks, centre,
+    sd, k, K, kK,
+):  # fmt: skip
+    """Covariances of the local fields K(now, s) for s = first … now, and for s ≥ begin those of the perturbed fields.
 
-
-@njit(cache=True)
-def fields(K, sources, coefficient, instant, values, w):
-    """Covariance of the local fields from pair averages."""
-    K[:] = 0.0
-    for i in range(sources.shape[0]):
-        if w == 0 or not instant[i]:
-            K[sources[i, 0], sources[i, 1]] += coefficient[i] * values[sources[i, 2]]
-
-
-@njit(cache=True)
-def perturbed(K, sources, coefficient, instant, pairs, slopes, k, weights, w):
-    """Covariance of the perturbed fields: slopes times the perturbation's covariance k (label, n, n)."""
-    K[:] = 0.0
+    The latter are slopes of pair averages times the perturbation's covariance k (label, lag, n, n).
+    """
     n = weights.shape[1]
-    for i in range(sources.shape[0]):
-        if w == 0 or not instant[i]:
-            a, b = pairs[sources[i, 2], 0], pairs[sources[i, 2], 1]
-            for l in range(k.shape[0]):
-                c = 0.0
-                for x in range(n):
-                    if weights[a, x] != 0.0:
-                        for y in range(n):
-                            c += weights[a, x] * weights[b, y] * k[l, x, y]
-                K[sources[i, 0], sources[i, 1]] += coefficient[i] * slopes[sources[i, 2], l] * c
+    values, slopes = np.zeros(pairs.shape[0]), np.zeros((pairs.shape[0], C.shape[1]))
+    for s in range(first, now + 1):
+        w = now - s
+        K[w] = 0.0
+        kK[w] = 0.0
+        slopes[:] = 0.0
+        for i in range(pairs.shape[0]):
+            at = unit[pairs[i, 0]]
+            values[i] = pair_average(
+                pairs[i, 0], pairs[i, 1], now, s, C, row, w, weights, share, at, count[at], F, G, kinks, centre, sd, i,
+                slopes,
+            )  # fmt: skip
+        for j in range(sources.shape[0]):
+            if w == 0 or not instant[j]:
+                u, v, i = sources[j, 0], sources[j, 1], sources[j, 2]
+                K[w, u, v] += coefficient[j] * values[i]
+                if s >= begin:
+                    for l in range(C.shape[1]):
+                        c = 0.0
+                        for x in range(n):
+                            for y in range(n):
+                                c += weights[pairs[i, 0], x] * weights[pairs[i, 1], y] * k[l, w, x, y]
+                        kK[w, u, v] += coefficient[j] * slopes[i, l] * c
 
 
 @njit(cache=True)
@@ -182,10 +158,14 @@ def respond(R, K, P, Q0, Q1, l, first, last, now):
     """R(now, s) of label node l for s = first + 1 … last from R(now, first), stored by lag."""
     for s in range(first, last):
         c, w = s % P.shape[0], now - s
-        R[l, w - 1] = 0.0
-        times_transposed(R[l, w], P[c, l], R[l, w - 1])
-        times_transposed(K[w], Q0[c, l], R[l, w - 1])
-        times_transposed(K[w - 1], Q1[c, l], R[l, w - 1])
+        for u in range(R.shape[2]):
+            for x in range(R.shape[3]):
+                total = 0.0
+                for y in range(R.shape[3]):
+                    total += R[l, w, u, y] * P[c, l, x, y]
+                for v in range(R.shape[2]):
+                    total += K[w, u, v] * Q0[c, l, x, v] + K[w - 1, u, v] * Q1[c, l, x, v]
+                R[l, w - 1, u, x] = total
 
 
 @njit(cache=True)
@@ -211,12 +191,15 @@ def advance(C, R, K, new, Rnew, Knew, P, Q0, Q1, noise, t, first, c):
     n, m = P.shape[2], Q0.shape[3]
     later, here = np.zeros((m, n)), np.zeros((n, n))
     for l in range(C.shape[0]):
-        for s in range(first, t + 1):
-            w = t - s
-            new[l, w + 1] = 0.0
-            times(P[c, l], C[l, w], new[l, w + 1])
-            times(Q0[c, l], R[l, w], new[l, w + 1])
-            times(Q1[c, l], Rnew[l, w + 1], new[l, w + 1])
+        for w in range(t - first + 1):
+            for x in range(n):
+                for y in range(n):
+                    total = 0.0
+                    for z in range(n):
+                        total += P[c, l, x, z] * C[l, w, z, y]
+                    for u in range(m):
+                        total += Q0[c, l, x, u] * R[l, w, u, y] + Q1[c, l, x, u] * Rnew[l, w + 1, u, y]
+                    new[l, w + 1, x, y] = total
         later[:] = 0.0
         times_transposed(R[l, 0], P[c, l], later)
         times_transposed(K[0], Q0[c, l], later)
@@ -341,7 +324,6 @@ def march(
     kRt, kRn = np.zeros((Lc, band + 1, m, n)), np.zeros((Lc, band + 1, m, n))
     kt, kn = np.zeros((Lc, band + 1, n, n)), np.zeros((Lc, band + 1, n, n))
     silent, shut, quiet = np.zeros((Lc, n, n)), np.zeros((Lc, m, n)), np.zeros((Lc, n, m))
-    values, slopes, series = np.zeros(pairs.shape[0]), np.zeros((pairs.shape[0], Lc)), np.zeros(K)
     base, here, still = np.zeros((L, n)), np.zeros((L, n)), np.zeros(2, dtype=np.int64)
     logged = 0.0
     for now in range(T + 1):
@@ -386,15 +368,10 @@ def march(
             mean[:, now] = here
             if not found:
                 return mean, H, F, G, centre, sd, rises, worst, now + 1
-            for s in range(first, now + 1):
-                w = now - s
-                averages(
-                    pairs, now, w, C[row, :, w], weights, unit, share, count, F, G, kinks, centre, sd, series, values,
-                    slopes,
-                )  # fmt: skip
-                fields(Kn[w], sources, coefficient, instant, values, w)
-                if grow_from >= 0 and s >= grow_from:
-                    perturbed(kKn[w], sources, coefficient, instant, pairs, slopes, kn[:, w], weights, w)
+            field_covariances(
+                now, first, grow_from if grow_from >= 0 else T + 1, pairs, sources, coefficient, instant, C, row,
+                weights, unit, share, count, F, G, kinks, centre, sd, kn, Kn, kKn,
+            )  # fmt: skip
         responses(Rn, Kn, edge if first > 0 else shut, turn, P, Q0, Q1, first, now)
         if 0 <= grow_from <= now:
             responses(kRn, kKn, shut, still, P, Q0, Q1, begin, now)
@@ -433,17 +410,15 @@ def expand_all(site, p, labels, share, count, unit, weights, kinks, rule, mean, 
 
 
 @njit(cache=True)
-def lagged_pairs(k, j, times, lags, origin, C, weights, share, count, F, G, kinks, centre, sd):
+def lagged_pairs(k, j, times, lags, origin, C, weights, share, at, count, F, G, kinks, centre, sd):
     """⟨f_k(t + w) f_j(t)⟩ over (times, lags); `origin` is the row of C that the first time of F belongs to."""
-    out = np.zeros((times.size, lags.size))
-    series, slopes = np.zeros(F.shape[2]), np.zeros(C.shape[1])
+    out, slopes = np.zeros((times.size, lags.size)), np.zeros((1, C.shape[1]))
     for i in range(times.size):
         for h in range(lags.size):
             a, b = (k, j) if lags[h] >= 0 else (j, k)
             early = times[i] if lags[h] >= 0 else times[i] + lags[h]
-            late = early + abs(lags[h])
-            cov = C[origin + late, :, late - early]
+            late, w = early + abs(lags[h]), abs(lags[h])
             out[i, h] = pair_average(
-                a, b, late, early, cov, weights, share, count, F, G, kinks, centre, sd, series, slopes
+                a, b, late, early, C, origin + late, w, weights, share, at, count, F, G, kinks, centre, sd, 0, slopes
             )
     return out

@@ -16,8 +16,11 @@ import math
 import numpy as np
 from numba import njit
 
-_X, _W = np.polynomial.legendre.leggauss(20)
-_NODES, _WEIGHTS = (_X + 1) / 2, _W / 2
+#: Legendre rules on (0, 1), one after the other. The shorter ones leave errors below 1e-12 for correlations up to 1/2
+#: and below 1e-13 up to 3/4; the last one serves up to 0.94.
+_RULES = [np.polynomial.legendre.leggauss(order) for order in (6, 10, 20)]
+_NODES, _WEIGHTS = (np.concatenate(part) for part in ([(x + 1) / 2 for x, _ in _RULES], [w / 2 for _, w in _RULES]))
+_SOME, _MANY, _END = 6, 16, 36
 _FAR = 38.0
 _NORM = 1 / math.sqrt(2 * math.pi)
 
@@ -34,10 +37,10 @@ def normal_pdf(x):
 
 
 @njit(cache=True, fastmath=True)
-def _arc(a, b, top):
+def _arc(a, b, top, first, last):
     """(1/2π) ∫_0^top exp(−(a² + b² − 2ab sin θ)/(2 cos² θ)) dθ."""
     total, half = 0.0, 0.5 * (a * a + b * b)
-    for i in range(_NODES.size):
+    for i in range(first, last):
         s = math.sin(top * _NODES[i])
         total += _WEIGHTS[i] * math.exp((s * a * b - half) / (1.0 - s * s))
     return total * top / (2 * math.pi)
@@ -55,7 +58,7 @@ def _rest(a, b, top):
     zeroth = top * edge - d * math.sqrt(math.pi / 2) * math.erfc(d / (top * 1.4142135623730951))
     moment = (top**3 * edge - d * d * zeroth) / 3
     total = 0.0
-    for i in range(_NODES.size):
+    for i in range(_MANY, _END):
         phi = top * _NODES[i]
         s, c = math.sin(phi), math.cos(phi)
         sharp = -0.5 * (d / phi) ** 2
@@ -77,7 +80,12 @@ def both_positive(a, b, rho):
         if rho < -1 + 1e-15:
             return max(normal_cdf(a) - normal_cdf(-b), 0.0)
         return max(normal_cdf(a) - normal_cdf(min(a, -b)) + _rest(a, -b, math.acos(-rho)), 0.0)
-    return normal_cdf(a) * normal_cdf(b) + _arc(a, b, math.asin(rho))
+    apart, top = normal_cdf(a) * normal_cdf(b), math.asin(rho)
+    if abs(rho) < 0.5:
+        return apart + _arc(a, b, top, 0, _SOME)
+    if abs(rho) < 0.75:
+        return apart + _arc(a, b, top, _SOME, _MANY)
+    return apart + _arc(a, b, top, _MANY, _END)
 
 
 @njit(cache=True, fastmath=True)

@@ -393,7 +393,7 @@ class Expansion:
         return np.asarray(
             lagged_pairs(
                 *(k, j, np.asarray(times), np.asarray(lags, dtype=np.int64), int(self.rows[0]), self.state.covariance),
-                *(self.weights, m.share[u], int(m.count[u]), self.series, self.split, self.kinks, self.centre, self.sd),
+                *(self.weights, m.share, u, int(m.count[u]), self.series, self.split, self.kinks, self.centre, self.sd),
             )
         )
 
