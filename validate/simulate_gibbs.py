@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sympy import lambdify
 
 from quenched.theory.couplings import Gaussian, Iid, Row
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Quenched
+from quenched.theory.spaces import N as SIZE
 from quenched.validate.estimators import Estimator
 from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.generate import label
@@ -484,15 +486,12 @@ def _enlarged(model: Gibbs, values: Mapping[Any, float], smallest: int) -> float
 
 def _sizes(model: Gibbs, values: Mapping[Any, float], wanted: tuple[int, ...]) -> tuple[int, ...]:
     """Sizes near the wanted ones at which populations have whole numbers of units, as nearly as possible."""
+    counts = [lambdify(SIZE, p.count.subs(dict(values)), "numpy") for p in model.populations]
     chosen: list[int] = []
     for target in wanted:
-        near = range(max(4, target - target // 8 - 1), target + target // 8 + 2)
-        best = min((n for n in near if n not in chosen), key=lambda n: (_rounding(model, values, n), abs(n - target)))
-        chosen.append(best)
+        near = np.arange(max(4, target - target // 8 - 1), target + target // 8 + 2)
+        near = near[~np.isin(near, chosen)]
+        exact = [np.asarray(count(near), float) + 0.0 * near for count in counts]
+        off = np.max([np.abs(c - np.rint(c)) for c in exact], axis=0, initial=0)
+        chosen.append(int(near[np.lexsort((np.abs(near - target), np.round(off, 6)))[0]]))
     return tuple(chosen)
-
-
-def _rounding(model: Gibbs, values: Mapping[Any, float], n: int) -> float:
-    numbers = Numbers(dict(values), n)
-    off = [abs(numbers(p.count) - round(numbers(p.count))) for p in model.populations]
-    return round(max(off, default=0.0), 6)

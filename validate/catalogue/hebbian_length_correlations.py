@@ -16,16 +16,23 @@ from quenched import (
     mean,
     total,
     units,
+    zero_temperature,
 )
 
 
 def hebbian_length_correlations(
-    d: int = 1, size: int | None = None, distances: int = 1, other: int | None = None, start: bool = True
+    d: int = 1,
+    size: int | None = None,
+    distances: int = 1,
+    other: int | None = None,
+    start: bool = True,
+    cold: bool = False,
 ) -> Gibbs:
     """±1 units whose Hebbian couplings tie each of αN patterns (or of `size`) to its d neighbours in a cycle.
 
     Observed are the overlaps with the pattern of the start and, averaged over both sides, up to some distance from it;
-    with the state of another pattern, at the distance `other`; without a start, correlations of the units.
+    with the state of another pattern, at the distance `other`; without a start, correlations of the units. `cold`: at
+    zero temperature.
     """
     alpha, T = symbols("alpha T", positive=True)
     c, gamma, theta = symbols("c gamma theta", real=True)
@@ -38,6 +45,7 @@ def hebbian_length_correlations(
     defaults = {alpha: 0.02, T: 0.55, c: 1, gamma: 0.05} if size is None else {T: 0.05, c: 1, gamma: 0.6}
     defaults |= {} if start else {T: 2.6, gamma: 0.2} | ({alpha: 0.2} if size is None else {})
     model = Gibbs({s: Ising()}, energy=energy, beta=1 / T, name="hebbian-length-correlations", defaults=defaults)
+    model = zero_temperature(model) if cold else model
     if not start:
         return model.observe(chi_SG=SpinGlassSusceptibility(s), q=mean(s[1] * s[2]), e=energy / N, replicon=Replicon())
     seen = {f"m_{k}": mean((xi[k] + xi[-k]) * s) / 2 for k in range(int(distances) + 1)} | {"q": mean(s[1] * s[2])}
