@@ -42,16 +42,8 @@ class SilentBranch(Branch):
     def __init__(self, model: Model, values: Mapping[Any, float], stability: FixedPointStability) -> None:
         self._model, self._values, self._stability = model, dict(values), stability
         names = [*standard_names(model), GROWTH, *model.observables]
-        super().__init__("trivial", "trivial", True, lambda: self._rate, list(dict.fromkeys(names)), self._read)
-
-    @property
-    def stable(self) -> bool:
-        """Whether every small perturbation decays."""
-        return self._rate.value < 0
-
-    @stable.setter
-    def stable(self, value: bool) -> None:
-        """Known by itself."""
+        names = list(dict.fromkeys(names))
+        super().__init__("trivial", "trivial", lambda: self._rate.value < 0, lambda: self._rate, names, self._read)
 
     @cached_property
     def _rate(self) -> Quantity:

@@ -44,8 +44,6 @@ class Branch:
     Attributes
     ----------
     label, kind : how it is called; ``trivial``, ``static``, ``dynamic`` or ``noisy``
-    stable : bool
-        Whether the network stays near it.
     names : list of str
         Its observables.
     shared : frozenset of str
@@ -62,7 +60,7 @@ class Branch:
         self,
         label: str,
         kind: str,
-        stable: bool,
+        stable: bool | Callable[[], bool],
         growth: Quantity | Callable[[], Quantity],
         names: list[str],
         get: Callable[[str], Quantity],
@@ -71,8 +69,8 @@ class Branch:
         doubt: str = "",
         undetermined: str = "",
     ) -> None:
-        self.label, self.kind, self.stable, self.names = label, kind, stable, names
-        self._growth = growth
+        self.label, self.kind, self.names = label, kind, names
+        self._stable, self._growth = stable, growth
         self.shared = shared
         self.rms = rms
         self.doubt, self.undetermined = doubt, undetermined
@@ -86,6 +84,13 @@ class Branch:
         self._get = lambda name: reader.quantity(observed[name]) if name in observed else get(name)
         self.rms = lambda name: reader.scale(observed[name]) if name in observed else rms(name)
         return self
+
+    @property
+    def stable(self) -> bool:
+        """Whether the network stays near it; computed when it is first asked for, where that takes long."""
+        if callable(self._stable):
+            self._stable = self._stable()
+        return bool(self._stable)
 
     @property
     def growth(self) -> Quantity:

@@ -177,24 +177,25 @@ class SpectralBranch(Branch):
 
     def __init__(self, reader: Reader, model: Spectrum) -> None:
         self.reader = reader
-        self.label, self.kind = "spectrum", "real" if model.hermitian else "complex"
         self.observed = model.observables or model.standard
-        self.names = [*self.observed, *(["density"] if model.hermitian else [])]
-        self.shared, self.doubt = frozenset(), ""
-        self.rms = lambda name: reader.scale(self.observed[name]) if name in self.observed else None
-        self._get = lambda name: self._curve() if name not in self.observed else reader.quantity(self.observed[name])
-        self._known, self._reasons = {}, {}
+        names = [*self.observed, *(["density"] if model.hermitian else [])]
+        kind = "real" if model.hermitian else "complex"
+        super().__init__("spectrum", kind, self._decays, self._edge, names, self._read, rms=self._rms)
 
-    @cached_property
-    def growth(self) -> Quantity:
+    def _edge(self) -> Quantity:
         """Largest real part of the support: the growth rate of dx/dt = M x."""
         edge = self.reader.extents.edge(1.0)
         return Quantity(edge.value, edge.error)
 
-    @property
-    def stable(self) -> bool:  # type: ignore[override]
+    def _decays(self) -> bool:
         """Whether dx/dt = M x decays (outliers apart)."""
         return bool(self.growth.value < 0)
+
+    def _read(self, name: str) -> Quantity:
+        return self.reader.quantity(self.observed[name]) if name in self.observed else self._curve()
+
+    def _rms(self, name: str) -> tuple[float, str] | None:
+        return self.reader.scale(self.observed[name]) if name in self.observed else None
 
     def _curve(self) -> Quantity:
         """The density between the outermost edges, or where most of it is."""
