@@ -19,6 +19,7 @@ from quenched import (
     NotCovered,
     QuenchedError,
     Spherical,
+    SpikeSlab,
     catalogue,
     derive,
     mean,
@@ -114,6 +115,21 @@ def test_static_transition() -> None:
     static = theory.critical("T", "slope_x", 0.0, bracket=(0.57, 0.6), start=blocks, x=1.0)
     assert static.value == pytest.approx(0.586054, abs=1e-6)
     assert float(theory.solve(T=static.value, x=1.0, start=blocks)["q_1"]) == pytest.approx(0.645007, abs=2e-6)
+
+
+def power(model: Gibbs, name: str, **point: float) -> float:
+    return prepare(model, 12, 0, point, route="monte carlo").observables[name][0].power
+
+
+def test_finite_size_powers_of_energies() -> None:
+    """Corrections start where E exp(β² N f(q)) of two random states differs from 1 (not where q need not vanish)."""
+    orders = {3: 2.0, 4: 2.0, 5: 4.0, 6: 3.0}
+    assert {p: power(catalogue["p-spin"](p=p), "u", T=1) for p in orders} == orders
+    assert power(catalogue["p-spin"](p=4, prior=Ising()), "u", T=1) == 2
+    assert power(catalogue["p-spin"](), "q", T=1) == 1
+    assert power(mixed(Ising(), V(s) - h * total(s)), "u", T=1, h=0.3, c=1) == 1
+    assert power(mixed(Ising(), V(s)), "u", T=1, c=1) == 1
+    assert power(mixed(SpikeSlab(0.5, Ising()), FOUR(s), FOUR), "u", T=1) == 1
 
 
 @pytest.mark.slow

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sympy import Add, Expr
+
+from quenched.theory.landscape import Height
+from quenched.theory.observables import Functional
+from quenched.theory.priors import Spherical, fixed_norm
 from quenched.validate.estimators import Estimator
+from quenched.validate.gibbs_code import outer
 from quenched.validate.gibbs_program import GibbsProgram
 
 if TYPE_CHECKING:
-    pass
-
+    from quenched.theory.gibbs import Gibbs
 
 #: Name under which a Monte Carlo run reports how far its replicas are from equilibrium.
 EQUILIBRIUM = "equilibration"
@@ -20,7 +26,10 @@ EQUILIBRIUM = "equilibration"
 EMPTY = "empty"
 
 
-def estimator_of(name: str, expression: str, route: str, smallest: int) -> Estimator:
+def estimator_of(
+    name: str, expression: Any, route: str, smallest: int, energy: tuple[float, str] | None = None
+) -> Estimator:
+    """The estimator of an observable; `energy` as from `energy_power`."""
     bias = {
         "enumerate": "none: exact sums over all states of each realisation that has one (see empty)",
         "gaussian": "none: exact linear algebra of each realisation",
@@ -31,7 +40,43 @@ def estimator_of(name: str, expression: str, route: str, smallest: int) -> Estim
         "enumerate": "quenched means of intensive quantities: corrections start at order 1/N",
         "programme": "fluctuations of order 1/N of the optimum about its limit",
     }.get(route, "corrections to a self-averaging mean start at order 1/N (fluctuations of the overlaps)")
-    return Estimator(name, expression, bias=bias, min_N=smallest, reason=reason)
+    power = 1.0
+    leaves = outer(expression) if isinstance(expression, Expr) else []
+    if energy and leaves and all(_energetic(leaf) for leaf in leaves):
+        power, reason = energy
+    return Estimator(name, str(expression), bias=bias, min_N=smallest, power=power, reason=reason)
+
+
+#: Functionals that follow from ln Z and the mean energy.
+_ENERGETIC = ("FreeEntropy", "Entropy")
+
+
+def energy_power(model: Gibbs, values: Mapping[Any, Any]) -> tuple[float, str] | None:
+    """(p, why) of the corrections b/N^p to the energy and free entropy of nothing but random functions, else None.
+
+    Of states of fixed norm that a change of sign leaves alike, pairs from the prior overlap by q = O(N^-1/2). With
+    the covariance N f(q) at every N, E ln Z = ln E Z − ½ ln E exp(β² N f(q)) + …: a term q^k gives N^(1−k/2) where k is
+    even, and its square N^(2−k) where it is odd; both per unit. Up to k = 2 the overlap need not vanish.
+    """
+    leaves = {leaf for term in Add.make_args(model.energy.expand()) for leaf in outer(term)}
+    plain = bool(leaves) and not model.weights and all(isinstance(leaf, Height) for leaf in leaves)
+    if not plain or not all(_even(law) and fixed_norm(law) is not None for law in model.priors.values()):
+        return None
+    degrees = {k for v in model.landscapes for k, c in v.powers if c.subs(values) != 0}
+    if min(degrees) < 3:
+        return None
+    p = min(k / 2 if k % 2 == 0 else k - 1.0 for k in degrees)
+    kinds = " and ".join(str(k) for k in sorted(degrees))
+    return p, f"overlaps of order N^-1/2 enter the energy of {kinds} bodies by E exp(β²N f(q)): order N^-{p:g} per unit"
+
+
+def _energetic(leaf: Any) -> bool:
+    return isinstance(leaf, Height) or (isinstance(leaf, Functional) and type(leaf).__name__ in _ENERGETIC)
+
+
+def _even(law: Any) -> bool:
+    atoms = dict(law.weights())
+    return (isinstance(law, Spherical) and not atoms) or (bool(atoms) and {-a: c for a, c in atoms.items()} == atoms)
 
 
 def controlled(estimator: Estimator) -> Estimator:

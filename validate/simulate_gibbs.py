@@ -36,6 +36,7 @@ from quenched.validate.gibbs_estimators import (
     EQUILIBRIUM,
     controlled,
     empty_estimator,
+    energy_power,
     equilibrium_estimator,
     estimator_of,
     smallest_size,
@@ -249,8 +250,9 @@ def prepare(
         draws=draws,
         controls=controls,
     )
+    energy = energy_power(model, numbers.values)
     estimators: dict[str, tuple[Estimator, Any]] = {
-        n: (estimator_of(n, str(model.observables.get(n, n)), chosen, smallest_size(program, chosen)), None)
+        n: (estimator_of(n, model.observables.get(n, n), chosen, smallest_size(program, chosen), energy), None)
         for n in kept
     }
     if controls:
