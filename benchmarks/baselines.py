@@ -191,6 +191,24 @@ def balanced_exponent(g: float, I1: float, f: float, N: int, dt: float) -> float
     return float((log[-1] - log[first]) / (2 * dt * (points - 1 - first)))
 
 
+def plastic_sweep(g: float, k: float, p: float, paths: int, steps: int, dt: float) -> Array:
+    """C^φ after one sweep from a Gaussian guess, two laps of Euler: x' = −x + ζ + ∫K φ(x), K = (k/p) e^{−τ/p} C^φ."""
+    rng = np.random.default_rng(0)
+    tau = np.minimum(np.arange(steps), steps - np.arange(steps)) * dt
+    c = 0.5 * np.exp(-((tau / 3) ** 2) / 2)
+    power = np.sqrt(np.maximum(np.fft.rfft(c).real, 0.0))
+    zeta = g * np.fft.irfft(np.fft.rfft(rng.standard_normal((paths, steps)), axis=1) * power, n=steps, axis=1)
+    reach = round(6 * p / dt)
+    kernel = (k / p * np.exp(-tau[:reach] / p) * c[:reach] * dt)[::-1]
+    x, phi = rng.standard_normal(paths) / 2, np.zeros((paths, 2 * steps + reach))
+    for n in range(2 * steps):
+        phi[:, n + reach] = np.tanh(x)
+        memory = phi[:, n + 1 : n + reach + 1] @ kernel
+        x = x + dt * (-x + zeta[:, n % steps] + memory)
+    waves = np.fft.rfft(phi[:, -steps:], axis=1)
+    return np.asarray(np.fft.irfft(np.mean(np.abs(waves) ** 2, axis=0), n=steps) / steps)
+
+
 def erf_kernel(C: Array, depth: int, gain: float, bias: float) -> Array:
     """Kernel ⟨φφ'⟩ of erf(√π h/2) after `depth` layers, from the covariance of layer 0."""
 

@@ -2,7 +2,8 @@
 
 The module of one unit holds its right-hand side, its outputs and its kicks as scalar code, and the loop over paths and
 steps that integrates them: Heun with additive noise for a flow, plain iteration for a map, memory as a convolution
-with the unit's own past outputs.
+with the unit's own past outputs. Inner functions allocate nothing and count no references (`_nrt`): counting them would
+take longer than what they compute.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ from quenched.theory.problem import SampledUnit
 from .cache import digest, load
 from .path_responses import jumps
 
-VERSION = "4"
+VERSION = "6"
 
 _LOOP = '''
-@njit(cache=True, fastmath=True)
-def tail(psi, kernel, at, reach, mem):
-    """Memory of every field from outputs before step `at`, without the entry at zero lag."""
-    for u in range(kernel.shape[0]):
+@njit(cache=True, fastmath=True, _nrt=False)
+def tail(psi, past, at, reach, mem):
+    """Memory of every field from outputs before step `at`, without the entry at zero lag; `past` is the kernel from
+    its longest lag on. Slices: their indices are known to lie inside, so that the sum runs over vectors.
+    """
+    kept = min(reach, at)
+    for u in range(past.shape[0]):
         total = 0.0
-        for b in range(kernel.shape[1]):
-            for lag in range(1, min(reach, at) + 1):
-                total += kernel[u, b, lag] * psi[b, at - lag]
+        for b in range(past.shape[1]):
+            weight, output = past[u, b, reach - kept : reach], psi[b, at - kept : at]
+            for j in range(kept):
+                total += weight[j] * output[j]
         mem[u] = total
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, _nrt=False)
 def look_back(history, kicked, first, at, late, source, z):
     """Earlier states as seen at step `at`: of the kicked path from step `first` on, constant before the start."""
     for i in range(late.shape[0]):
@@ -40,13 +45,14 @@ def look_back(history, kicked, first, at, late, source, z):
         z[i] = kicked[source[i], step] if step >= first else history[source[i], step]
 
 
-@njit(cache=True, fastmath=True)
-def advance(x, z0, z1, h0, h1, mem, kernel, xi, q, p, dt, new, work):
+@njit(cache=True, fastmath=True, _nrt=False)
+def advance(x, z0, z1, h, path, at, after, mem, kernel, noise, q, p, dt, new, work, f0, f1, hh, xi, guess, psi):
     """One step of a unit; `mem` holds the memory of the present step, `work` the tail for the next one."""
-    n, m, nb = x.shape[0], h0.shape[0], kernel.shape[1]
-    f0, f1, hh, guess, psi = np.empty(n), np.empty(n), np.empty(m), np.empty(n), np.empty(nb)
+    n, m, nb = x.shape[0], h.shape[2], kernel.shape[1]
+    for k in range(noise.shape[2]):
+        xi[k] = noise[path, at, k]
     for u in range(m):
-        hh[u] = h0[u] + mem[u]
+        hh[u] = h[path, at, u] + mem[u]
     rhs(x, z0, hh, xi, q, p, dt, f0)
     if not FLOW:
         for i in range(n):
@@ -56,12 +62,115 @@ def advance(x, z0, z1, h0, h1, mem, kernel, xi, q, p, dt, new, work):
         guess[i] = x[i] + dt * f0[i]
     outputs(guess, z1, q, p, psi)
     for u in range(m):
-        hh[u] = h1[u] + work[u]
+        hh[u] = h[path, after, u] + work[u]
         for b in range(nb):
             hh[u] += kernel[u, b, 0] * psi[b]
     rhs(guess, z1, hh, xi, q, p, dt, f1)
     for i in range(n):
         new[i] = x[i] + 0.5 * dt * (f0[i] + f1[i])
+
+
+@njit(cache=True, fastmath=True, _nrt=False)
+def follow(
+    path, h, noise, q, start, kernel, past, p, dt, burn, kicked, size, reach, late, source,
+    states, outs, answer, psi, psi2, x, y, new, mem, work, out, jump, hh, f0, f1, guess, xi, z0, z1, history, moved,
+):
+    """Integrate one path and its kicked copies; `size` of the kicks, the rest as in `run` or scratch."""
+    steps, m = h.shape[1:]
+    n, nb, total = start.shape[1], kernel.shape[1], burn + h.shape[1]
+    for i in range(n):
+        x[i] = start[path, i]
+        history[i, 0] = x[i]
+    look_back(history, moved, total + 1, 0, late, source, z0)
+    outputs(x, z0, q, p, out)
+    for b in range(nb):
+        psi[b, 0] = out[b]
+    work[:] = 0.0
+    for step in range(total):
+        at = step % steps
+        after = (step + 1) % steps
+        if step >= burn:
+            for i in range(n):
+                states[path, step - burn, i] = x[i]
+            for b in range(nb):
+                outs[path, step - burn, b] = psi[b, step]
+        for u in range(m):
+            mem[u] = work[u]
+            for b in range(nb):
+                mem[u] += kernel[u, b, 0] * psi[b, step]
+        tail(psi, past, step + 1, reach, work)
+        look_back(history, moved, total + 1, step, late, source, z0)
+        look_back(history, moved, total + 1, step + 1, late, source, z1)
+        advance(
+            x, z0, z1, h, path, at, after, mem, kernel, noise, q, p, dt, new, work, f0, f1, hh, xi, guess, out
+        )
+        for i in range(n):
+            x[i] = new[i]
+            history[i, step + 1] = x[i]
+        look_back(history, moved, total + 1, step + 1, late, source, z1)
+        outputs(x, z1, q, p, out)
+        for b in range(nb):
+            psi[b, step + 1] = out[b]
+    windows = steps // (reach + 1)
+    for k in range(kicked.shape[0]):
+        for window in range(windows):
+            first = burn + window * (reach + 1)
+            lo = max(0, first - reach)
+            for b in range(nb):
+                for step in range(lo, first + 1):
+                    psi2[b, step] = psi[b, step]
+            for i in range(n):
+                y[i] = states[path, first - burn, i]
+                moved[i, first] = y[i]
+            look_back(history, moved, first, first, late, source, z0)
+            at = first % steps
+            for u in range(m):
+                hh[u] = h[path, at, u]
+            tail(psi, past, first, reach, mem)
+            for u in range(m):
+                hh[u] += mem[u]
+                for b in range(nb):
+                    hh[u] += kernel[u, b, 0] * psi[b, first]
+            kick(y, z0, hh, noise[path, at], q, p, dt, kicked[k], jump)
+            eps = size[k] * (-1.0) ** (window + path) if JUMPS else size[k]
+            for lag in range(reach + 1):
+                step = first + lag
+                at = step % steps
+                after = (step + 1) % steps
+                if lag == 0 and FLOW:
+                    for i in range(n):
+                        y[i] += eps * jump[i]
+                        moved[i, first] += 0.5 * eps * jump[i]  # half: the jump, seen by quadratures over time
+                    look_back(history, moved, first, step, late, source, z0)
+                    outputs(y, z0, q, p, out)
+                    for b in range(nb):
+                        psi2[b, step] = out[b]
+                for b in range(nb):
+                    answer[path, k, b, lag] += (psi2[b, step] - psi[b, step]) / eps / windows
+                if lag == reach:
+                    break
+                if lag == 0:
+                    tail(psi2, past, step, reach, work)
+                for u in range(m):
+                    mem[u] = work[u]
+                    for b in range(nb):
+                        mem[u] += kernel[u, b, 0] * psi2[b, step]
+                tail(psi2, past, step + 1, reach, work)
+                look_back(history, moved, first, step, late, source, z0)
+                look_back(history, moved, first, step + 1, late, source, z1)
+                advance(
+                    y, z0, z1, h, path, at, after, mem, kernel, noise, q, p, dt, new, work, f0, f1, hh, xi, guess,
+                    out,
+                )
+                for i in range(n):
+                    y[i] = new[i]
+                    if lag == 0 and not FLOW:
+                        y[i] += eps * jump[i]
+                    moved[i, step + 1] = y[i]
+                look_back(history, moved, first, step + 1, late, source, z1)
+                outputs(y, z1, q, p, out)
+                for b in range(nb):
+                    psi2[b, step + 1] = out[b]
 
 
 @njit(cache=True, fastmath=True)
@@ -80,101 +189,21 @@ def run(h, noise, label, start, kernel, p, dt, burn, kicked, reach, late, source
     total = burn + steps
     psi, psi2 = np.empty((nb, total + 1)), np.empty((nb, total + 1))
     x, y, new, mem, work = np.empty(n), np.empty(n), np.empty(n), np.empty(m), np.empty(m)
-    out, jump, hh = np.empty(nb), np.empty(n), np.empty(m)
+    past = np.ascontiguousarray(kernel[:, :, ::-1])
+    out, jump, hh, size = np.empty(nb), np.empty(n), np.empty(m), np.empty(kicked.shape[0])
+    f0, f1, guess, xi = np.empty(n), np.empty(n), np.empty(n), np.empty(noise.shape[2])
     z0, z1 = np.empty(late.shape[0]), np.empty(late.shape[0])
     history, moved = np.empty((n, total + 1)), np.empty((n, total + 1))
     for path in range(paths):
-        q = label[path]
-        for i in range(n):
-            x[i] = start[path, i]
-            history[i, 0] = x[i]
-        look_back(history, moved, total + 1, 0, late, source, z0)
-        outputs(x, z0, q, p, out)
-        for b in range(nb):
-            psi[b, 0] = out[b]
-        work[:] = 0.0
-        for step in range(total):
-            at = step % steps
-            after = (step + 1) % steps
-            if step >= burn:
-                for i in range(n):
-                    states[path, step - burn, i] = x[i]
-                for b in range(nb):
-                    outs[path, step - burn, b] = psi[b, step]
-            for u in range(m):
-                mem[u] = work[u]
-                for b in range(nb):
-                    mem[u] += kernel[u, b, 0] * psi[b, step]
-            tail(psi, kernel, step + 1, reach, work)
-            look_back(history, moved, total + 1, step, late, source, z0)
-            look_back(history, moved, total + 1, step + 1, late, source, z1)
-            advance(x, z0, z1, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
-            for i in range(n):
-                x[i] = new[i]
-                history[i, step + 1] = x[i]
-            look_back(history, moved, total + 1, step + 1, late, source, z1)
-            outputs(x, z1, q, p, out)
-            for b in range(nb):
-                psi[b, step + 1] = out[b]
-        windows = steps // (reach + 1)
         for k in range(kicked.shape[0]):
-            for window in range(windows):
-                first = burn + window * (reach + 1)
-                lo = max(0, first - reach)
-                for b in range(nb):
-                    for step in range(lo, first + 1):
-                        psi2[b, step] = psi[b, step]
-                for i in range(n):
-                    y[i] = states[path, first - burn, i]
-                    moved[i, first] = y[i]
-                look_back(history, moved, first, first, late, source, z0)
-                at = first % steps
-                for u in range(m):
-                    hh[u] = h[path, at, u]
-                tail(psi, kernel, first, reach, mem)
-                for u in range(m):
-                    hh[u] += mem[u]
-                    for b in range(nb):
-                        hh[u] += kernel[u, b, 0] * psi[b, first]
-                kick(y, z0, hh, noise[path, at], q, p, dt, kicked[k], jump)
-                # over a jump, kicks have to be large, to either side in turn
-                eps = 0.1 * np.std(h[path, :, kicked[k]]) * (-1.0) ** (window + path) if JUMPS else 1e-4
-                eps = 1e-4 if eps == 0.0 else eps
-                for lag in range(reach + 1):
-                    step = first + lag
-                    at = step % steps
-                    after = (step + 1) % steps
-                    if lag == 0 and FLOW:
-                        for i in range(n):
-                            y[i] += eps * jump[i]
-                            moved[i, first] += 0.5 * eps * jump[i]  # half: the jump, seen by quadratures over time
-                        look_back(history, moved, first, step, late, source, z0)
-                        outputs(y, z0, q, p, out)
-                        for b in range(nb):
-                            psi2[b, step] = out[b]
-                    for b in range(nb):
-                        answer[path, k, b, lag] += (psi2[b, step] - psi[b, step]) / eps / windows
-                    if lag == reach:
-                        break
-                    if lag == 0:
-                        tail(psi2, kernel, step, reach, work)
-                    for u in range(m):
-                        mem[u] = work[u]
-                        for b in range(nb):
-                            mem[u] += kernel[u, b, 0] * psi2[b, step]
-                    tail(psi2, kernel, step + 1, reach, work)
-                    look_back(history, moved, first, step, late, source, z0)
-                    look_back(history, moved, first, step + 1, late, source, z1)
-                    advance(y, z0, z1, h[path, at], h[path, after], mem, kernel, noise[path, at], q, p, dt, new, work)
-                    for i in range(n):
-                        y[i] = new[i]
-                        if lag == 0 and not FLOW:
-                            y[i] += eps * jump[i]
-                        moved[i, step + 1] = y[i]
-                    look_back(history, moved, first, step + 1, late, source, z1)
-                    outputs(y, z1, q, p, out)
-                    for b in range(nb):
-                        psi2[b, step + 1] = out[b]
+            # over a jump, kicks have to be large, to either side in turn
+            size[k] = 0.1 * np.std(h[path, :, kicked[k]]) if JUMPS else 1e-4
+            size[k] = 1e-4 if size[k] == 0.0 else size[k]
+        follow(
+            path, h, noise, label[path], start, kernel, past, p, dt, burn, kicked, size, reach, late, source,
+            states, outs, answer, psi, psi2, x, y, new, mem, work,
+            out, jump, hh, f0, f1, guess, xi, z0, z1, history, moved,
+        )
     return states, outs, answer
 '''
 
@@ -245,7 +274,7 @@ def unit_source(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -
 def _function(name: str, args: str, rows: list[str]) -> str:
     body = "\n".join(f"    out[{i}] = {row}" for i, row in enumerate(rows)) or "    pass"
     used = "    sqrt_dt = math.sqrt(dt)\n" if "sqrt_dt" in body else ""
-    return f"@njit(cache=True, fastmath=True)\ndef {name}({args}):\n{used}{body}\n"
+    return f"@njit(cache=True, fastmath=True, _nrt=False)\ndef {name}({args}):\n{used}{body}\n"
 
 
 def _kick(unit: SampledUnit, code, scale) -> str:  # type: ignore[no-untyped-def]
@@ -255,4 +284,4 @@ def _kick(unit: SampledUnit, code, scale) -> str:  # type: ignore[no-untyped-def
         rows += [f"        out[{i}] = {code(e.diff(field).xreplace(scale))}" for i, e in enumerate(unit.rhs)]
     body = "\n".join(rows) or "    pass"
     used = "    sqrt_dt = math.sqrt(dt)\n" if "sqrt_dt" in body else ""
-    return f"@njit(cache=True, fastmath=True)\ndef kick(x, z, h, xi, q, p, dt, u, out):\n{used}{body}\n"
+    return f"@njit(cache=True, fastmath=True, _nrt=False)\ndef kick(x, z, h, xi, q, p, dt, u, out):\n{used}{body}\n"
