@@ -40,6 +40,7 @@ def validate(
     seed: int = 0,
     sizes: tuple[int, ...] | None = None,
     trials: int | None = None,
+    powers: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
     scheduler: str | None = None,
     workers: int | None = None,
@@ -70,6 +71,9 @@ def validate(
         Realisation k depends only on (seed, N, k).
     sizes, trials : optional
         Sizes N (at least three) and realisations of each; chosen by the tier unless given.
+    powers : mapping, optional
+        Finite-size law of an observable instead of its estimator's: ``{"u": 2}`` for a + b/N², ``{"u": (1, 2)}`` for
+        a + b/N + c/N², which costs precision, either with a reason as in ``{"u": (2, "no field")}``.
     executor, scheduler, workers, store, fresh, progress
         As in `simulate`.
 
@@ -99,7 +103,7 @@ def validate(
         if not told:
             raise
         return _inconclusive(theory, told)
-    rule = Rule(quick, ci, 1 if quick or trials is not None or data is not None else FULL_LOOKS)
+    rule = Rule(quick, ci, 1 if quick or trials is not None or data is not None else FULL_LOOKS, powers or {})
     if data is not None:
         targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, _sources(data, len(at)), strict=True)]
         agreement = _judged(theory, targets, rule)
@@ -113,11 +117,12 @@ def validate(
 
 @dataclass(frozen=True)
 class Rule:
-    """How strict the verdict is, and how many looks at growing data are planned."""
+    """How strict the verdict is, how many looks at growing data are planned, and finite-size laws that are given."""
 
     quick: bool
     ci: bool
     looks: int
+    powers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -281,7 +286,13 @@ def _judged(theory: Theory, targets: list[Target], rule: Rule, look: int = 1) ->
 
     resolution = max(t.design.resolution for t in targets)
     options = Options(quick=rule.quick, ci=rule.ci, look=look, looks=rule.looks, resolution=resolution)
-    return judge_points([_case(theory, t) for t in targets], options)
+    cases = [_case(theory, t) for t in targets]
+    names = {name for case in cases for name in case.theory}
+    for name in rule.powers:
+        if name not in names:
+            raise QuenchedError(f"powers: no observable {name!r} is compared; {nearest(name, sorted(names))}")
+    own = [{n: p for n, p in rule.powers.items() if n in case.theory} for case in cases]
+    return judge_points([replace(case, powers=p) for case, p in zip(cases, own, strict=True)], options)
 
 
 def _predicted(q: Quantity, lags: Any) -> tuple[Any, Any]:

@@ -244,6 +244,25 @@ def test_a_wrong_finite_size_law_is_noticed(sizes: tuple[int, ...]) -> None:
     assert np.mean(p[:, 0] < st.THREE_SIGMA) < 0.02
 
 
+def test_a_second_power_removes_what_a_first_leaves() -> None:
+    """a + b/N + c/N² on four sizes: exact, tested, dearer; on three sizes it is determined and cannot be tested."""
+    N = np.array([12.0, 16, 24, 40])
+    runs = (1 - 5 / N + 30 / N**2)[None, :, None] + 1e-9 * np.random.default_rng(3).standard_normal((20, 4, 1))
+    law = st.extrapolation([12, 16, 24, 40], 1.0, second=2.0)
+    assert st.extrapolated(runs, law) == pytest.approx(1, abs=1e-7)
+    assert st.slopes(runs, law) == pytest.approx(-5, abs=1e-5)
+    assert law.contrasts.shape == (1, 4)
+    assert st.asymptotics(runs, law)[1][0] > 1e-3
+    assert st.asymptotics(runs + (1 / N**3)[:, None], law)[1][0] < st.THREE_SIGMA
+    assert st.asymptotics(runs, st.extrapolation([12, 16, 24, 40]))[1][0] < st.THREE_SIGMA
+    few = st.extrapolation([12, 16, 24], 1.0, second=2.0)
+    assert st.extrapolated(runs[:, :3], few) == pytest.approx(1, abs=1e-6)
+    assert st.asymptotics(runs[:, :3], few)[1] == pytest.approx(1)
+    assert np.sum(law.intercept**2 / N) > 3 * np.sum(st.extrapolation([12, 16, 24, 40]).intercept ** 2 / N)
+    with pytest.raises(QuenchedError, match="above p"):
+        st.extrapolation([12, 16, 24], 1.0, second=0.5)
+
+
 def test_the_resolution_silences_errors_below_it() -> None:
     N = np.array(SIZES, dtype=float)
     runs = 1e-7 * np.random.default_rng(10).standard_normal((16, 3, 1)) + (1 + 1e-3 / np.sqrt(N))[:, None]

@@ -127,6 +127,17 @@ def test_the_declared_power_is_used_and_its_reason_kept() -> None:
     assert by_estimator.p_value == pytest.approx(report.p_value)
 
 
+def test_two_powers_are_fitted_and_told() -> None:
+    declared = {name: (0.5, 1.0, "two terms") for name in THEORY}
+    report = judge(runs(200), THEORY, quick=True, powers=declared)
+    row = report["C_x0"]
+    assert (row.power, row.second_power, row.power_reason) == (0.5, 1.0, "two terms")
+    assert row.law == "a + b/N^0.5 + c/N^1"
+    assert row.detectable > 2 * judge(runs(200), THEORY, quick=True)["C_x0"].detectable
+    assert "0.5, 1" in str(report)
+    assert report.to_dict()["observables"]["C_x0"]["finite_size"]["second_p"] == 1.0
+
+
 def test_the_finite_size_coefficient_is_reported() -> None:
     component = judge(runs(400), THEORY)["lyapunov"].components[0]
     assert component.slope == pytest.approx(-6, abs=5 * component.slope_error)

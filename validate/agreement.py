@@ -93,8 +93,8 @@ class Row:
     curve : Curve
     p_value : float
         Of this observable alone; the verdict rests on the joint one.
-    power, power_reason : float, str
-        Declared finite-size exponent p and why.
+    power, second_power, power_reason : float, float, str
+        Declared finite-size exponent p, a second one that is fitted too (0: none), and why.
     independence : "nothing", "declaration" or "theory"
         What the estimator assumes.
     bias : str
@@ -120,6 +120,12 @@ class Row:
     time_step: tuple[float, float] | None = None
     outcome: Verdict = "inconclusive"
     outcome_reason: str = ""
+    second_power: float = 0.0
+
+    @property
+    def law(self) -> str:
+        """The finite-size law that is fitted."""
+        return f"a + b/N^{self.power:g}" + (f" + c/N^{self.second_power:g}" if self.second_power else "")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -368,7 +374,7 @@ def cells(point: Point, row: Row, c: Component, several: bool) -> tuple[str, ...
         f"{c.t:+.1f}",
         f"{100 * relative:.2g} %" if math.isfinite(relative) else "undefined",
         with_error(c.slope, c.slope_error),
-        f"{row.power:g}",
+        f"{row.power:g}" + (f", {row.second_power:g}" if row.second_power else ""),
         row.independence,
         row.outcome,
     )
@@ -412,7 +418,8 @@ def _row_dict(row: Row) -> dict[str, Any]:
         "error": pick("theory_error"),
         "simulation": {"value": pick("simulation"), "error": pick("standard_error")},
         "sizes": list(row.sizes),
-        "finite_size": {"b": pick("slope"), "error": pick("slope_error"), "p": row.power, "reason": row.power_reason},
+        "finite_size": {"b": pick("slope"), "error": pick("slope_error"), "p": row.power, "reason": row.power_reason}
+        | ({"second_p": row.second_power} if row.second_power else {}),
         "t": pick("t"),
         "p_value": row.p_value,
         "minimal_detectable_error": row.detectable,

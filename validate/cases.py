@@ -27,7 +27,7 @@ MOST_LAGS = 4
 RESOLUTION = 1e-4
 _POWER_REASON = "declared default: corrections to self-averaging means start at order 1/N"
 
-Power = float | tuple[float, str]
+Power = float | tuple[float, str] | tuple[float, float] | tuple[float, float, str]
 Scale = float | tuple[float, str]
 
 
@@ -43,8 +43,8 @@ class Case:
         Predictions, scalars or arrays (k,); their order is the order of the tests.
     parameters : {name: value}
         For display.
-    powers : {observable: p or (p, reason)}
-        Declared finite-size exponents; else the estimator's, else 1.
+    powers : {observable: p, (p, reason), (p, p₂) or (p, p₂, reason)}
+        Declared finite-size exponents, with a second one where b/N^p + c/N^p₂ is fitted; else the estimator's, else 1.
     estimators : {observable: object}
         With ``assumes``, ``bias``, ``power``, ``reason``, ``min_N``, ``max_N`` where known.
     scales : {observable: scale or (scale, what it is)}
@@ -169,14 +169,14 @@ def _observable(case: Case, name: str, sizes: tuple[int, ...], options: Options)
     for what, values in (("theory", theory), ("error of the theory", error), ("runs", runs)):
         if not np.all(np.isfinite(values)):
             raise QuenchedError(f"{name}: the {what} must be finite, got {values[~np.isfinite(values)].flat[0]}")
-    power, reason = _power(case, name)
+    power, second, reason = _power(case, name)
     scale, scale_reason = _scale(case, name, theory)
     step = case.time_step.get(name)
     bias = np.zeros_like(theory) if step is None else np.hypot(*(np.asarray(x, dtype=float) for x in step)) + 0 * theory
     shown = None if step is None else tuple(float(np.abs(np.asarray(x)).max()) for x in step)
     return Observable(
         name=name,
-        law=st.extrapolation(sizes, power, float(getattr(case.estimators.get(name), "noise", -1.0))),
+        law=st.extrapolation(sizes, power, float(getattr(case.estimators.get(name), "noise", -1.0)), second),
         reason=reason,
         runs=runs,
         theory=theory,
@@ -205,12 +205,17 @@ def _stack(case: Case, name: str, sizes: tuple[int, ...], k: int) -> Array:
     return np.stack(arrays, axis=1)
 
 
-def _power(case: Case, name: str) -> tuple[float, str]:
+def _power(case: Case, name: str) -> tuple[float, float, str]:
+    """(p, second exponent or 0, why)."""
     if name in case.powers:
         given = case.powers[name]
-        return (float(given[0]), given[1]) if isinstance(given, tuple) else (float(given), "declared by the caller")
+        parts = given if isinstance(given, tuple) else (given,)
+        told = [p for p in parts if isinstance(p, str)] or ["declared by the caller"]
+        exponents = [float(p) for p in parts if not isinstance(p, str)]
+        return exponents[0], exponents[1] if len(exponents) > 1 else 0.0, told[0]
     estimator = case.estimators.get(name)
-    return float(getattr(estimator, "power", 1.0)), getattr(estimator, "reason", "") or _POWER_REASON
+    power, second = (float(getattr(estimator, what, default)) for what, default in (("power", 1.0), ("second", 0.0)))
+    return power, second, getattr(estimator, "reason", "") or _POWER_REASON
 
 
 def _scale(case: Case, name: str, theory: Array) -> tuple[float, str]:

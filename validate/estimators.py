@@ -41,6 +41,8 @@ class Estimator:
         Range of N where the stated properties hold.
     power : float
         Power p of the leading finite-size correction b/N^p.
+    second : float
+        Power of a further correction that is fitted too (0: none).
     reason : str
         Why that power.
     noise : float
@@ -60,6 +62,7 @@ class Estimator:
     reason: str = _POWER_ONE
     noise: float = -1.0
     vanishes: str = ""
+    second: float = 0.0
 
 
 def mean_estimator(name: str, expression: str, order: int | None) -> Estimator:

@@ -51,7 +51,7 @@ def _outcome(row: Row, whole: Whole, options: Options, rows: int, tested: int, a
     if row.name in whole.outside:
         return "inconclusive", "outside the range of its estimator"
     if min(c.shift_p for c in row.components) * tested < st.THREE_SIGMA:
-        return "inconclusive", f"does not follow a + b/N^{row.power:g}"
+        return "inconclusive", f"does not follow {row.law}"
     if rejected and whole.p_value < options.level:
         return "disagree", f"rejected alone (p = {row.p_value:.2g})"
     if rejected:

@@ -110,7 +110,8 @@ def _size_panel(axes: Axes, point: Point, row: Row) -> None:
     x = np.asarray(curve.sizes, dtype=float) ** -row.power
     axes.axhline(c.theory, **_THEORY, label="theory")
     grid = np.linspace(0, x.max() * 1.05, 50)
-    axes.plot(grid, c.simulation + c.slope * grid, color="0.6", lw=1, label="fit")
+    if not row.second_power:  # a straight line
+        axes.plot(grid, c.simulation + c.slope * grid, color="0.6", lw=1, label="fit")
     axes.errorbar(x, curve.means[:, 0], 2 * curve.errors[:, 0], color="0.3", **_DOTS, label="mean at N (± 2 s.e.)")
     axes.errorbar([0.0], [c.simulation], [2 * c.standard_error], color="k", **_DOTS, label="N → ∞ (± 2 s.e.)")
     axes.set(

@@ -95,7 +95,9 @@ def _conditions(agreement: Agreement) -> list[dict[str, str]]:
             row.name,
             {
                 "name": row.name,
-                "power": f"{row.power:g}: {row.power_reason}",
+                "power": f"{row.power:g}: {row.power_reason}"
+                if not row.second_power
+                else f"{row.law}: {row.power_reason}",
                 "assumes": row.independence,
                 "bias": row.bias or "none stated",
                 "relative to": f"{row.scale_reason} = {row.scale:.4g}",

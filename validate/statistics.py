@@ -44,12 +44,15 @@ class Extrapolation:
         Network sizes, ascending.
     power : float
         The declared exponent p.
+    second : float
+        Exponent of a further correction that is fitted too (0: none).
     intercept, slope : array (m,)
         Weights of a and of b: least squares with variances proportional to 1/N (or another declared power), so they
         depend on the sizes alone.
     without_smallest : array (m,)
-        Weights of the difference between a and the same estimate without the smallest size; zero mean under the law.
-    contrasts : array (m - 2, m)
+        Weights of the difference between a and the same estimate without the smallest size; zero mean under the law
+        (all zero where the sizes only just determine it).
+    contrasts : array (m - 2, or m - 3, m)
         All independent forms with zero mean under the law.
     """
 
@@ -59,9 +62,10 @@ class Extrapolation:
     slope: Array
     without_smallest: Array
     contrasts: Array
+    second: float = 0.0
 
 
-def extrapolation(sizes: Sequence[int], power: float = 1.0, noise: float = -1.0) -> Extrapolation:
+def extrapolation(sizes: Sequence[int], power: float = 1.0, noise: float = -1.0, second: float = 0.0) -> Extrapolation:
     """Weights that extrapolate runs at `sizes` to N → ∞.
 
     The variance of a self-averaging observable falls as 1/N; the weights assume this (or N^noise) and are fixed by the
@@ -75,11 +79,14 @@ def extrapolation(sizes: Sequence[int], power: float = 1.0, noise: float = -1.0)
         Exponent p > 0 of the leading correction b/N^p.
     noise : float
         Exponent of the variance of a run, N^noise.
+    second : float
+        Exponent, above p, of a further correction c/N^second (0: none). The error of a then grows several times: it is
+        the price of not knowing c.
 
     Raises
     ------
     QuenchedError
-        Fewer than three sizes, or an exponent that is not positive.
+        Fewer than three sizes, or an exponent that is not positive, or a second one that is not above it.
     """
     N = np.asarray(sizes, dtype=float)
     if N.size < 3 or np.any(np.diff(N) <= 0) or N[0] <= 0:
@@ -88,22 +95,28 @@ def extrapolation(sizes: Sequence[int], power: float = 1.0, noise: float = -1.0)
         )
     if not (np.isfinite(power) and power > 0):
         raise QuenchedError(f"finite-size power p = {power}: expected a positive number such as 1 or 1/2")
-    full = _least_squares(N, power, noise)
-    late = np.zeros((2, N.size))
-    late[:, 1:] = _least_squares(N[1:], power, noise)
+    if second and not (np.isfinite(second) and second > power):
+        raise QuenchedError(f"second finite-size power {second}: expected a number above p = {power}")
+    exponents = np.array([0.0, power, second][: 3 if second else 2])
+    full = _least_squares(N, exponents, noise)
+    late = np.zeros((len(exponents), N.size))
+    if N.size > len(exponents):
+        late[:, 1:] = _least_squares(N[1:], exponents, noise)
+    else:
+        late[:] = full
     precision = N ** (-noise / 2)
-    design = _design(N, power) * precision[:, None]
-    null = np.linalg.svd(design.T)[2][2:]  # orthogonal to the law once each size has unit variance
-    return Extrapolation(N, float(power), full[0], full[1], full[0] - late[0], null * precision)
+    design = _design(N, exponents) * precision[:, None]
+    null = np.linalg.svd(design.T)[2][len(exponents) :]  # orthogonal to the law once each size has unit variance
+    return Extrapolation(N, float(power), full[0], full[1], full[0] - late[0], null * precision, float(second))
 
 
-def _design(N: Array, power: float) -> Array:
-    return np.stack([np.ones_like(N), N**-power], axis=1)
+def _design(N: Array, exponents: Array) -> Array:
+    return np.asarray(N[:, None] ** -exponents)
 
 
-def _least_squares(N: Array, power: float, noise: float) -> Array:
-    X = _design(N, power)
-    scale = np.array([1.0, N[0] ** -power])  # keeps the 2×2 system well conditioned
+def _least_squares(N: Array, exponents: Array, noise: float) -> Array:
+    X = _design(N, exponents)
+    scale = N[0] ** -exponents  # keeps the system well conditioned
     normal = (X / scale).T * N**-noise
     return np.asarray(np.linalg.solve(normal @ (X / scale), normal) / scale[:, None])
 
@@ -265,7 +278,7 @@ def max_t_p_value(p: ArrayLike, count: int) -> Array:
 
 
 def asymptotics(runs: Array, law: Extrapolation, resolution: ArrayLike = 0.0) -> tuple[Array, Array]:
-    """Test O_N = a + b/N^p component by component.
+    """Test O_N = a + b/N^p (with a second power + c/N^p₂) component by component.
 
     Parameters
     ----------
@@ -282,13 +295,16 @@ def asymptotics(runs: Array, law: Extrapolation, resolution: ArrayLike = 0.0) ->
     p : array (..., d)
         p-value of the law: of the shift, and (four sizes or more) of Hotelling's T² on all contrasts.
     """
-    R, m = runs.shape[-3:-1]
+    R, count = runs.shape[-3], len(law.contrasts)
+    if not count:  # the sizes only just determine the law
+        still = np.zeros((*runs.shape[:-3], runs.shape[-1]))
+        return still, still + 1.0
     shift = standardised(_combine(runs, law.without_smallest), 0.0, _spread(resolution, law.without_smallest))
     p = t2_p_values(np.square(shift), R, 1, guarded=False)
-    if 1 < m - 2 <= R // 4:
-        forms = np.moveaxis(np.einsum("cm,...rmd->...rdc", law.contrasts, runs), -2, -3)  # (..., d, R, m - 2)
+    if 1 < count <= R // 4:
+        forms = np.moveaxis(np.einsum("cm,...rmd->...rdc", law.contrasts, runs), -2, -3)  # (..., d, R, count)
         extra = np.sqrt(np.sum(law.contrasts**2, axis=1)) * np.asarray(resolution)[..., None]
-        fit = t2_p_values(hotelling(forms, 0.0, extra), R, m - 2, guarded=False)
+        fit = t2_p_values(hotelling(forms, 0.0, extra), R, count, guarded=False)
         p = np.minimum(1.0, 2 * np.minimum(p, fit))
     return shift, p
 

@@ -142,7 +142,7 @@ def _not_asymptotic(points: Sequence[Point]) -> str | None:
         if c.shift_p * tested < st.THREE_SIGMA:
             sizes = ", ".join(map(str, row.sizes))
             return (
-                f"not asymptotic: {_place(point, row, c)} does not follow a + b/N^{row.power:g} at N = {sizes}"
+                f"not asymptotic: {_place(point, row, c)} does not follow {row.law} at N = {sizes}"
                 f" (the smallest N moves the intercept by {c.shift:+.1f} s.e.); use larger N"
             )
     return None
@@ -239,6 +239,7 @@ def _row(case: Case, o: Observable, a: Array, shifts: Array) -> Row:
         p_value=float(st.joint_p(st.block_p_values(a, theory, extra))),
         power=o.law.power,
         power_reason=o.reason,
+        second_power=o.law.second,
         independence=_independence(o.name, estimator),
         bias=str(getattr(estimator, "bias", "")),
         scale=o.scale,
