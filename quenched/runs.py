@@ -31,6 +31,8 @@ class Samples:
         Time step (nan if unknown), computing time in seconds.
     meaning : {name in the report: name of the observable}
         Of observables that are measured in several ways.
+    left : {N: (departed, all)}
+        Numbers of realisations that left the state of their start (see `staying`).
     """
 
     values: dict[int, dict[str, NDArray[np.float64]]]
@@ -40,13 +42,14 @@ class Samples:
     dt: float = float("nan")
     elapsed: float = 0.0
     meaning: dict[str, str] = field(default_factory=dict)
+    left: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
         """Observables that enough sizes have."""
         from quenched.validate.cases import FEWEST_SIZES
 
-        diagnostics = {name for name, e in self.estimators.items() if getattr(e, "vanishes", "")}
+        diagnostics = {name for name, e in self.estimators.items() if getattr(e, "diagnostic", False)}
         found = dict.fromkeys(name for row in self.values.values() for name in row if name not in diagnostics)
         enough = min(FEWEST_SIZES, len(self.values))
         return [name for name in found if sum(name in row for row in self.values.values()) >= enough]
@@ -64,11 +67,25 @@ class Samples:
         meaning = {called.format(name): name for name in other.estimators}
         return replace(self, values=values, estimators=self.estimators | estimators, meaning=self.meaning | meaning)
 
+    def staying(self) -> Samples:
+        """Only realisations that stay in the state of their start, equally many at every size."""
+        from quenched.validate.departures import departed
+
+        rules = [name for name, e in self.estimators.items() if getattr(e, "conditions", "")]
+        gone = {N: departed(row[n]) for N, row in self.values.items() for n in rules if n in row}
+        left = {N: (int(g.sum()), len(g)) for N, g in gone.items() if np.any(g)}
+        if not left:
+            return self
+        kept = {N: {n: x[~gone[N]] if N in left else x for n, x in row.items()} for N, row in self.values.items()}
+        fewest = min(len(x) for row in kept.values() for x in row.values())
+        return replace(self, values={N: {n: x[:fewest] for n, x in row.items()} for N, row in kept.items()}, left=left)
+
     def doubts(self) -> tuple[str, ...]:
-        """Diagnostics that should vanish and do not, with the size at which they are worst."""
+        """Diagnostics that should vanish and do not, with the size at which they are worst; departures."""
+        from quenched.validate.departures import too_many
         from quenched.validate.estimators import doubt
 
-        found = []
+        found = list(too_many(self.left))
         for name, estimator in self.estimators.items():
             if getattr(estimator, "vanishes", ""):
                 told = [doubt(estimator, row[name], N) for N, row in self.values.items() if name in row]

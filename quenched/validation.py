@@ -312,10 +312,11 @@ def _predicted(q: Quantity, lags: Any) -> tuple[Any, Any]:
 def _case(theory: Theory, target: Target) -> Case:
     """Theory and runs side by side, at the lags of the runs."""
     from quenched.validate.cases import Case
+    from quenched.validate.departures import told
 
     samples, solution = target.samples, target.solution
     assert samples is not None
-    samples = _with_shifts(theory.model, samples)
+    samples = _with_shifts(theory.model, samples).staying()
     if target.exponent:
         samples = samples.of(growing(theory.model))
     predicted, uncovered = {}, []
@@ -336,6 +337,7 @@ def _case(theory: Theory, target: Target) -> Case:
         uncovered=tuple(uncovered),
         doubts=(solution.main.doubt,) if solution.main.doubt else (),
         unreliable=(*samples.doubts(), *_undetermined(theory, solution)),
+        conditions=told(samples.left),
     )
     if samples.lags is None or not isinstance(target.design, Design):
         return case

@@ -61,6 +61,8 @@ class Case:
         Why the theory's state may not be the true one: the verdict cannot be *agree*.
     unreliable : tuple of str
         Why the runs may not be what they should: the verdict is *inconclusive*.
+    conditions : tuple of str
+        On what condition the runs were chosen: the verdict tells.
     """
 
     samples: Mapping[int, Mapping[str, ArrayLike]]
@@ -75,6 +77,7 @@ class Case:
     uncovered: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     unreliable: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class Estimator:
         The variance of one realisation goes as N^noise.
     vanishes : str
         Of a diagnostic that is no observable: what it means that it does not vanish.
+    conditions : str
+        Of a diagnostic of single realisations: what those did that it excludes (see `departures`).
     """
 
     name: str
@@ -63,6 +65,12 @@ class Estimator:
     noise: float = -1.0
     vanishes: str = ""
     second: float = 0.0
+    conditions: str = ""
+
+    @property
+    def diagnostic(self) -> bool:
+        """Whether it is of the simulation itself, and no observable."""
+        return bool(self.vanishes or self.conditions)
 
 
 def mean_estimator(name: str, expression: str, order: int | None) -> Estimator:
@@ -284,14 +292,22 @@ class Run:
         time = "" if np.isnan(self.dt) else f", dt={self.dt:g}, duration={self.duration:g}"
         rows = [f"Run: N={self.N}, {len(self.realisations)} realisations{time}"]
         for name, sample in self.observables.items():
-            if sample.estimator.vanishes:
+            if sample.estimator.diagnostic:
                 continue
             mean, error = sample.mean, sample.error
             at = "" if sample.lags is None else f"  at tau={sample.lags[0]:g} (… {sample.lags[-1]:g})"
             rows.append(f"  {name:<12} {mean[0]: .6g} ± {error[0]:.2g}{at}")
-        return "\n".join([*rows, *(f"  {text}" for text in self.doubts())])
+        return "\n".join([*rows, *(f"  {text}" for text in (*self.doubts(), *self.departures()))])
 
     def doubts(self) -> tuple[str, ...]:
         """Diagnostics of the simulation that should vanish and do not, in words."""
         checks = [s for s in self.observables.values() if s.estimator.vanishes]
         return tuple(text for s in checks if (text := doubt(s.estimator, s.values, self.N)[1]))
+
+    def departures(self) -> tuple[str, ...]:
+        """Realisations that did what they should not, in words."""
+        from quenched.validate.departures import departed
+
+        checks = [s for s in self.observables.values() if s.estimator.conditions]
+        gone = [(s.estimator.conditions, int(departed(s.values).sum()), len(s.values)) for s in checks]
+        return tuple(f"{count} of {all_} realisations {what}" for what, count, all_ in gone if count)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sympy import Add, Expr
 
 from quenched.theory.landscape import Height
 from quenched.theory.observables import Functional
 from quenched.theory.priors import Spherical, fixed_norm
+from quenched.validate.departures import DEPARTURE, departure_estimator
 from quenched.validate.estimators import Estimator
 from quenched.validate.gibbs_code import outer
+from quenched.validate.gibbs_observables import Node
 from quenched.validate.gibbs_program import GibbsProgram
+from quenched.validate.gibbs_routes import factors_of, gaps
 
 if TYPE_CHECKING:
     from quenched.theory.gibbs import Gibbs
@@ -103,6 +107,12 @@ def equilibrium_estimator() -> Estimator:
         bias="zero in equilibrium",
         vanishes="the replicas are not in equilibrium: use more sweeps=, burn= or temperatures=",
     )
+
+
+def watched(program: GibbsProgram, nodes: Sequence[Node]) -> dict[str, tuple[Estimator, Any]]:
+    """Diagnostics of Monte Carlo runs; where a start is declared, whether they stay in the state that it leads to."""
+    found = {EQUILIBRIUM: (equilibrium_estimator(), np.arange(float(gaps(program, factors_of(nodes)))))}
+    return found | ({DEPARTURE: (departure_estimator(), None)} if any(f.starts for f in program.fields) else {})
 
 
 def empty_estimator() -> Estimator:

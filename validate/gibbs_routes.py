@@ -241,10 +241,12 @@ class Sampled:
     gap : what vanishes in equilibrium: the overlap of early and late states within a replica minus that between
         replicas; then of even replicas minus odd ones, and of early times minus late ones, the exponent per unit, what
         is observed of one state, and the first two moments of each field
+    departure : how far the most changed of its states moved (see `departures`)
     """
 
     values: Array
     gap: Array
+    departure: float
 
 
 def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedule: Schedule, copies: int) -> Sampled:
@@ -264,7 +266,7 @@ def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedu
     values = assemble(system, nodes, [r.averages for r in runs])
     for k, cut in pairs.items():
         values[k] = np.mean([_glass(a, b, cut) for a, b in combinations(runs[::groups], 2)])
-    return Sampled(values, gap)
+    return Sampled(values, gap, max(_departure(runs[k::groups]) for k in range(groups)))
 
 
 @dataclass
@@ -292,6 +294,15 @@ def _gap(system: System, runs: list[ReplicaRun]) -> Array:
     starts, times = steady[::2].mean((0, 1)) - steady[1::2].mean((0, 1)), (steady[:, 0] - steady[:, 1]).mean(0)
     gap = [np.diag(overlaps).mean() - overlaps[apart].mean(), *np.stack([starts, times], axis=1).ravel()]
     return np.round(gap, 12)  # what a prior fixes differs by rounding
+
+
+def _departure(runs: list[ReplicaRun]) -> float:
+    """Largest minus smallest overlap of different mean states, early or late, of replicas with one start."""
+    states = np.concatenate([r.states for r in runs])
+    overlaps = states @ states.T
+    apart = overlaps[~np.eye(len(states), dtype=bool)]
+    square = float(np.diag(overlaps).mean())
+    return float(np.ptp(apart)) / square if square else 0.0
 
 
 def gaps(program: GibbsProgram, factors: Sequence[str]) -> int:

@@ -28,6 +28,7 @@ from quenched.theory.couplings import Gaussian, Iid, Row
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Quenched
 from quenched.theory.spaces import N as SIZE
+from quenched.validate.departures import DEPARTURE
 from quenched.validate.estimators import Estimator
 from quenched.validate.experiment import Prepared, check_counts
 from quenched.validate.generate import label
@@ -37,9 +38,9 @@ from quenched.validate.gibbs_estimators import (
     controlled,
     empty_estimator,
     energy_power,
-    equilibrium_estimator,
     estimator_of,
     smallest_size,
+    watched,
 )
 from quenched.validate.gibbs_observables import Measured, Node, measured
 from quenched.validate.gibbs_program import GibbsProgram, ProgramWriter
@@ -48,8 +49,6 @@ from quenched.validate.gibbs_routes import (
     NoState,
     Schedule,
     enumerated,
-    factors_of,
-    gaps,
     gaussian,
     sampled,
 )
@@ -121,7 +120,8 @@ class GibbsExperiment:
             values = solved_programmes(system, self)
         else:
             run = sampled(system, self.nodes, self.laws, self.schedule, self.copies)
-            values, out[EQUILIBRIUM] = run.values, run.gap
+            values = run.values
+            out |= {EQUILIBRIUM: run.gap, DEPARTURE: np.array([run.departure])}
         for name, function in self.formulas.items():
             out[name] = np.atleast_1d(system.functions[function](system, values))
         out["elapsed"] = np.array([time.perf_counter() - begin])
@@ -258,10 +258,7 @@ def prepare(
     if controls:
         estimators = {n: (controlled(e), None) for n, (e, _) in estimators.items()}
     if chosen == "monte carlo":
-        estimators[EQUILIBRIUM] = (
-            equilibrium_estimator(),
-            np.arange(float(gaps(program, factors_of(experiment.nodes)))),
-        )
+        estimators |= watched(program, experiment.nodes)
     if chosen == "enumerate":
         estimators[EMPTY] = (empty_estimator(), None)
     return Prepared(

@@ -82,6 +82,7 @@ def judge_points(cases: Sequence[Case], options: Options | None = None) -> Agree
     points = with_outcomes(points, whole, options)
     if verdict == "inconclusive" and (alone := those_that_agree(points)):
         reason += f"; alone agree: {', '.join(alone)}"
+    reason = "; ".join([reason, *sorted({told for case in cases for told in case.conditions})])
     return Agreement(verdict, reason, points, p_value, options.level, options.target, options.look, options.looks)
 
 
