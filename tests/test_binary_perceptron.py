@@ -63,6 +63,7 @@ def system() -> Gibbs:
         ({"alpha": 0.9}, {"lam": 0.662184}),
         ({"alpha": 6 / 15}, {"S": 0.396455}),
         ({"alpha": 8 / 19}, {"S": 0.379509}),
+        ({"alpha": 9 / 23}, {"S": 0.403407}),
     ],
 )
 def test_both_readings_give_the_references(at: dict[str, float], reference: dict[str, float]) -> None:

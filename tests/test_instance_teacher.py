@@ -100,6 +100,8 @@ def test_thresholds_of_binary_weights() -> None:
     """No solution but the teacher beyond 1.244684; no state of partial knowledge beyond 1.492633 (both by messages)."""
     found = theory("binary")
     assert found.critical("alpha", "entropy", 0, bracket=(1.2, 1.3)).value == pytest.approx(1.244684, abs=1e-6)
+    lost = derive(TAUGHT["binary"][0]).fold("alpha", bracket=(1.4, 1.6)).value
+    assert lost == pytest.approx(1.492633, abs=2e-6)
     below, above = (found.trajectory(alpha=a, sweeps=1500)["q"][-1] for a in (1.491, 1.494))
     assert below < 0.95
     assert above == pytest.approx(1, abs=1e-5)
