@@ -95,6 +95,8 @@ def _realisations(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=_natural, default=0, help="seed of all realisations (default 0)")
     verb.add_argument("--scheduler", metavar="ADDRESS", help="address of a running Dask cluster")
     verb.add_argument("--fresh", action="store_true", help="ignore stored realisations")
+    told = "a setting of the simulation, as in Python (route=messages, sweeps=800, sizes=100,200,400)"
+    verb.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=told)
 
 
 def _list(verb: argparse.ArgumentParser) -> None:

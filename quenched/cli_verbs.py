@@ -13,7 +13,7 @@ from quenched.deriving import derive as derived
 from quenched.deriving import derive_at
 from quenched.files import check_target, write_atomically, write_text
 from quenched.systems import catalogue
-from quenched.theory.errors import QuenchedError
+from quenched.theory.errors import QuenchedError, nearest
 
 if TYPE_CHECKING:
     from quenched.solution import Solution
@@ -144,7 +144,7 @@ def simulate(options: argparse.Namespace) -> int:
 
     check_target(options.output)
     model, values = open_model(options.name, options.params)
-    settings = {"duration": options.duration, "dt": options.dt}
+    settings = {"duration": options.duration, "dt": options.dt, **_settings(model, options)}
     result = run(
         model,
         N=options.size,
@@ -161,6 +161,20 @@ def simulate(options: argparse.Namespace) -> int:
         write_atomically(options.output, lambda draft: data.to_netcdf(draft, engine="h5netcdf"))
     _print_run(result, model, values, options)
     return SUCCESS
+
+
+def _settings(model: Any, options: argparse.Namespace, *others: str) -> dict[str, Any]:
+    """The settings of the simulation, with those (`others`) of the verb itself; unknown ones are refused."""
+    from quenched.parameters import settings
+    from quenched.validate.heads import setting_names, simulator_of
+
+    given = settings(options.settings)
+    known = [*setting_names(simulator_of(model)), *others]
+    for name in given:
+        if name not in known:
+            raise QuenchedError(f"--set {name}= is no setting of this simulation: {nearest(name, known)}")
+    several = {"only", "sizes"}  # one value is a list of one
+    return {n: (v,) if n in several and not isinstance(v, tuple) else v for n, v in given.items()}
 
 
 def _print_run(result: Any, model: Any, values: dict[str, Any], options: argparse.Namespace) -> None:
@@ -180,12 +194,17 @@ def _print_run(result: Any, model: Any, values: dict[str, Any], options: argpars
     if options.json:
         content = {"system": model.name or "model", "parameters": given, "N": result.N, "dt": result.dt}
         seeds = {"seed": options.seed, "trials": options.trials}
-        out.document({**content, **seeds, "observables": {n: out.quantity_json(q) for n, q in found.items()}})
+        told = {"doubts": list(result.doubts()), "unmeasured": dict(result.unmeasured)}
+        out.document({**content, **seeds, "observables": {n: out.quantity_json(q) for n, q in found.items()}, **told})
         return
     step = "" if math.isnan(result.dt) else f", dt = {result.dt:g}"
     title = f"{model.name or 'model'}, N = {result.N}, {options.trials} realisations{step}"
     rows = [[n, out.with_error(q.value, q.error)] for n, q in found.items() if q.axis is None]
     out.show(out.table(title, ["observable", "mean ± s.e."], rows))
+    for text in result.doubts():
+        out.show(f"in doubt: {text}")
+    for name, reason in result.unmeasured.items():
+        out.show(f"not measured: {name}: {reason}")
 
 
 def validate(options: argparse.Namespace) -> int:
@@ -213,6 +232,7 @@ def validate(options: argparse.Namespace) -> int:
             scheduler=options.scheduler,
             fresh=options.fresh,
             progress=not options.json,
+            **_settings(model, options, "sizes", "trials"),
         )
         verdicts.append(agreement.verdict)
         if options.report:

@@ -8,6 +8,7 @@ import itertools
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,16 @@ from quenched.theory.errors import QuenchedError, nearest
 Values = dict[str, "int | float | list[int | float]"]
 
 
-def assignments(items: Sequence[str]) -> dict[str, str]:
+def assignments(items: Sequence[str], flag: str = "-p", what: str = "parameter") -> dict[str, str]:
     """Split ``name=text`` items, each name once."""
     found: dict[str, str] = {}
     for item in items:
         name, equals, text = item.partition("=")
         name, text = name.strip(), text.strip()
         if not (equals and name and text):
-            raise QuenchedError(f"expected NAME=VALUE after -p, got {item!r}")
+            raise QuenchedError(f"expected NAME=VALUE after {flag}, got {item!r}")
         if name in found:
-            raise QuenchedError(f"parameter {name!r} is given twice")
+            raise QuenchedError(f"{what} {name!r} is given twice")
         found[name] = text
     return found
 
@@ -39,6 +40,22 @@ def value(text: str) -> int | float | list[int | float]:
     if _has_top_level_comma(text):
         return [number(part) for part in text.split(",")]
     return number(text)
+
+
+def settings(items: Sequence[str]) -> dict[str, Any]:
+    """Settings of a simulation: a number, True or False, a word, or several with commas between them."""
+    return {name: _setting(text) for name, text in assignments(items, "--set", "setting").items()}
+
+
+def _setting(text: str) -> Any:
+    if "," in text:
+        return tuple(_setting(part.strip()) for part in text.split(",") if part.strip())
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _range(text: str) -> list[int | float]:

@@ -151,6 +151,20 @@ def test_a_simulation_is_reported_under_the_same_names(run: Run, tmp_path: Path,
     assert len(found["observables"]["C_x"]["tau"]) == len(found["observables"]["C_x"]["value"])
 
 
+def test_settings_of_a_simulation_are_given_by_name(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("QUENCHED_CACHE", str(tmp_path))
+    several = ["--set", "sizes=60,120,240", "--set", "trials=12", "--set", "route=messages"]
+    code, out, _ = run("validate", "sk", "--quick", "--json", *several)
+    found = json.loads(out)
+    assert code in (0, 3)
+    assert found["points"][0]["sizes"] == [60, 120, 240]
+    assert "growth" in found["observables"]
+    code, out, _ = run("simulate", "sk", "-N", "8", "--trials", "2", "--set", "only=q")
+    assert code == 0
+    assert "q" in out
+    assert "empty" in out
+
+
 BAD = [
     ("solv scs", "invalid choice"),
     ("solve", "required"),
@@ -171,6 +185,10 @@ BAD = [
     ("simulate scs --duration -1", "positive"),
     ("simulate scs --seed x", "whole number"),
     ("validate", "at least one NAME"),
+    ("simulate sk --set rout=messages", "did you mean 'route'"),
+    ("simulate sk --set route", "after --set"),
+    ("simulate sk -N 8 --set route=guess", "unknown route 'guess'"),
+    ("validate sk --set trial=3", "did you mean 'trials'"),
     ("validate scs --mutant gain-roots", "did you mean 'gain-root'"),
     ("validate scs -p gain=1", "unknown parameter"),
     ("export scs", "required"),

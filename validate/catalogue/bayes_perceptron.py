@@ -14,4 +14,10 @@ def bayes_perceptron(prior: Law | None = None) -> Gibbs:
     w = Field("w", initial=teacher)  # a state of the measure itself
     x = Iid("x", Normal(0, 1), over=(samples, units))
     model = Gibbs({w: law}, weight=Heaviside((x @ w) * sign(x @ teacher)), name="bayes-perceptron", defaults={alpha: 2})
-    return model.observe(q=mean(w[1] * w[2]), m=mean(w * teacher), replicon=Replicon(), growth=Growth())
+    return model.observe(
+        q=mean(w[1] * w[2]),
+        m=mean(w * teacher),
+        mse=mean((w[1] - teacher) * (w[2] - teacher)),  # of the mean of the posterior
+        replicon=Replicon(),
+        growth=Growth(),
+    )
