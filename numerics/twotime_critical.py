@@ -11,7 +11,7 @@ from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem_causal import TwoTimeProblem
 
 from .twotime import Schedule
-from .twotime_solve import Window, solve_settled
+from .twotime_solve import Window, period_of, solve_settled
 from .types import Number
 
 #: Relative accuracy of the crossing; factor between trial values; most of them on either side.
@@ -38,7 +38,7 @@ def growth_of(window: Window) -> tuple[float, float]:
 def critical_in_time(
     problem: TwoTimeProblem, parameter: Symbol, values: dict[Symbol, float], schedule: Schedule
 ) -> Number:
-    """The value of a parameter, near its present one, at which the growth rate vanishes.
+    """The value of a parameter, near its present one, at which the growth rate vanishes, with steps as in `schedule`.
 
     A map (or the Euler map at dt) is taken as it stands; of a flow the crossing found with one step is moved to step
     zero, by the rate with half the step there.
@@ -52,7 +52,8 @@ def critical_in_time(
 
     def settled(x: float, rough: bool) -> Window:
         at = {s: (x if s.name == parameter.name else v) for s, v in values.items()}
-        dt = schedule.dt if schedule.rule == "euler" else None
+        same = period_of(problem, at) == period_of(problem, values)
+        dt = schedule.dt if same or schedule.rule == "euler" else None  # other periods have steps of their own
         return solve_settled(problem, at, dt=dt, rule=schedule.rule, nodes=schedule.nodes, rough=rough, tol=_ROUGH)
 
     def rate(x: float) -> float:

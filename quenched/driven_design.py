@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 QUICK: dict[str, Any] = {"sizes": (100, 140, 640), "trials": 450, "trajectories": 1}
 FULL: dict[str, Any] = {"sizes": (500, 1000, 2000), "trials": 40, "trajectories": 1}
 #: The exponent scatters less, but follows 1/N only in larger networks whose tangent vectors have found their direction.
-GROWTH_QUICK: dict[str, Any] = {"sizes": (250, 400, 640), "trials": 72}
+GROWTH_QUICK: dict[str, Any] = {"sizes": (250, 400, 640), "trials": 80}
 #: Longest step in the time of the fastest feedback: of Heun, and of Runge–Kutta steps.
 _HEUN, _RUNGE_KUTTA = 0.4, 0.9
 #: Relative error that Runge–Kutta steps of one feedback time leave in rates (measured: 0.0004 to 0.001), order 4.

@@ -393,7 +393,7 @@ class Reader:
             raise NotCovered(f"no theory formula for {expr}: only Critical(parameter, Lyapunov(field)) is built")
         from quenched.numerics.twotime_critical import critical_in_time
 
-        schedule = self.window.state.marcher.schedule
+        schedule = (self.window.coarse or self.window).state.marcher.schedule
         number = critical_in_time(self.problem, expr.parameter, self.values, schedule)
         return Quantity(number.value, number.error)
 
