@@ -35,12 +35,14 @@ from quenched import (
     simulate,
     total,
     units,
+    validate,
 )
 from quenched.theory.couplings import Apply
 from quenched.theory.distributions import Law
 from quenched.validate.estimators import doubt
 from quenched.validate.gibbs_estimators import equilibrium_estimator
 from quenched.validate.gibbs_starts import inside
+from quenched.validate.gibbs_symmetry import mirrored
 from quenched.validate.gibbs_system import Chain, draw_prior, every_state
 from quenched.validate.simulate_gibbs import GibbsExperiment, prepare
 from quenched.validate.spins import Instance
@@ -54,6 +56,7 @@ xi = Iid("xi", Ising(), over=(patterns, units))
 y = Quenched("y", Ising(), over=patterns)
 field = Quenched("b", Normal(0, 1))
 teacher = Quenched("t", Ising())
+y_spike = Quenched("t_2", Ising())
 E, I = Population("E", Rational(1, 2)), Population("I", Rational(1, 2))
 a, b = Field("a", E), Field("b", I)
 POINT = {"alpha": 0.5, "beta": 0.7, "h": 0.3, "kappa": 0.1}
@@ -188,12 +191,15 @@ def test_low_rank_and_pairs_are_the_same_measure(monkeypatch: pytest.MonkeyPatch
 
 
 def test_frozen_runs_are_noticed() -> None:
-    """Two replicas at a low temperature, with no time to meet: their exponents differ; tempering helps."""
+    """Two replicas at a low temperature, with no time to meet: their overlaps differ; tempering helps."""
     model = Gibbs({s: Ising()}, energy=-total(s * (J @ s)) / 2, beta=beta).observe(q=mean(s[1] * s[2]))
-    cold = simulate(model, 60, trials=12, beta=3, sweeps=40, burn=20, store=False, workers=1)["equilibration"]
-    assert doubt(cold.estimator, cold.values, 60)[0] > 5
-    warm = simulate(model, 30, trials=12, beta=1.5, sweeps=800, temperatures=4, store=False, workers=1)["equilibration"]
-    assert doubt(warm.estimator, warm.values, 30)[0] < 5
+    cold = simulate(model, 60, trials=12, beta=3, sweeps=40, burn=20, store=False, workers=1)
+    assert max(doubt(cold[n].estimator, cold[n].values, 60)[0] for n in ("equilibration", "sign")) > 5
+    warm = simulate(model, 30, trials=12, beta=1.5, sweeps=800, temperatures=4, store=False, workers=1)
+    assert max(doubt(warm[n].estimator, warm[n].values, 30)[0] for n in ("equilibration", "sign")) < 5
+    model = Gibbs(model.priors, energy=model.energy - total(field * s) / 9, beta=beta).observe(q=mean(s[1] * s[2]))
+    tilted = simulate(model, 60, trials=12, beta=3, sweeps=40, burn=20, store=False, workers=1)["equilibration"]
+    assert doubt(tilted.estimator, tilted.values, 60)[0] > 5
 
 
 def positive(law: Law) -> Gibbs:
@@ -229,6 +235,42 @@ def test_chains_with_nothing_but_constraints_are_judged_by_what_is_observed() ->
     how = {"params": {"alpha": 0.3, "kappa": 0}, "sweeps": 20, "burn": 0, "store": False, "workers": 1}
     run = simulate(positive(Positive(Normal(0, 1))), 100, trials=16, seed=1, **how)
     assert "not in equilibrium" in repr(run)
+
+
+SPIKES = Gibbs(
+    {s: Ising()}, energy=-total(s * (J @ s)) / 2 - N * mean(teacher * s) ** 2 - N * mean(y_spike * s) ** 2, beta=beta
+).observe(m=mean(teacher * s), q=mean(s[1] * s[2]))
+
+
+def test_states_that_keep_a_sign_of_their_own_are_told() -> None:
+    """Two directions and no start: averages are over both signs, which is no lack of sweeps; a field chooses one."""
+    how = {"trials": 12, "sweeps": 60, "burn": 40, "seed": 1, "store": False, "workers": 1}
+    (text,) = simulate(SPIKES, 80, beta=1.5, **how).doubts()
+    assert "declare which" in text
+    assert simulate(SPIKES, 80, beta=0.2, **how).doubts() == ()
+    tilted = Gibbs(SPIKES.priors, energy=SPIKES.energy - h * total(teacher * s), beta=beta).observe(
+        **SPIKES.observables
+    )
+    assert simulate(tilted, 80, beta=1.5, h=0.5, **how).doubts() == ()
+    found = validate(SPIKES, beta=1.5, sizes=(8, 10, 12), trials=12, quick=True, store=False, workers=1)
+    assert found.verdict == "inconclusive"
+    assert "m vanishes in every realisation by a symmetry" in found.reason
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_change_of_sign_of_some_fields_is_a_symmetry(shift: int) -> None:
+    """One population without a field of its own couples to another: nothing changes where both change sign."""
+    weight = -total(a * (Gaussian("K", over=(E, I)) @ b)) - shift * h * total(b)
+    task = experiment(Gibbs({a: Ising(), b: Ising()}, energy=weight, beta=beta).observe(m=mean(a)), 12)
+    chain = Chain(task.system())
+    assert mirrored(chain, chain.system.starting_state(np.random.default_rng(0), task.laws)) is (shift == 0)
+
+
+@pytest.mark.parametrize("name", ["pairs", "means", "margins"])
+def test_no_symmetry_is_seen_where_there_is_none(name: str) -> None:
+    task = experiment(MODELS[name].observe(m=mean(s)), 12)
+    chain = Chain(task.system())
+    assert not mirrored(chain, chain.system.starting_state(np.random.default_rng(0), task.laws))
 
 
 def test_a_programme_finds_states_that_a_search_does_not() -> None:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 EQUILIBRIUM = "equilibration"
 
 
+#: Name under which a Monte Carlo run reports that its states keep a sign that the measure does not know.
+SIDE = "sign"
+
+
 #: Name under which an enumeration reports how many draws had no state at all and were drawn again.
 EMPTY = "empty"
 
@@ -109,10 +113,21 @@ def equilibrium_estimator() -> Estimator:
     )
 
 
+def side_estimator() -> Estimator:
+    return Estimator(
+        SIDE,
+        "overlap of early and late states within a replica, where the measure does not change with the state's sign",
+        bias="zero where both signs are reached",
+        vanishes="the measure is the same for a state and for its opposite, but runs stay at one of the two: averages "
+        "are over both, odd ones vanish; declare which, as in Field(..., initial=...), or use more sweeps=",
+    )
+
+
 def watched(program: GibbsProgram, nodes: Sequence[Node]) -> dict[str, tuple[Estimator, Any]]:
     """Diagnostics of Monte Carlo runs; where a start is declared, whether they stay in the state that it leads to."""
     found = {EQUILIBRIUM: (equilibrium_estimator(), np.arange(float(gaps(program, factors_of(nodes)))))}
-    return found | ({DEPARTURE: (departure_estimator(), None)} if any(f.starts for f in program.fields) else {})
+    started = any(f.starts for f in program.fields)
+    return found | ({DEPARTURE: (departure_estimator(), None)} if started else {SIDE: (side_estimator(), None)})
 
 
 def empty_estimator() -> Estimator:

@@ -19,6 +19,7 @@ from quenched.validate.exact_counts import ln_count
 from quenched.validate.gibbs_observables import Node
 from quenched.validate.gibbs_program import GibbsProgram
 from quenched.validate.gibbs_starts import start
+from quenched.validate.gibbs_symmetry import mirrored
 from quenched.validate.gibbs_system import Chain, State, System, every_state, quadratic_part
 
 Array = NDArray[np.float64]
@@ -242,11 +243,13 @@ class Sampled:
         replicas; then of even replicas minus odd ones, and of early times minus late ones, the exponent per unit, what
         is observed of one state, and the first two moments of each field
     departure : how far the most changed of its states moved (see `departures`)
+    side : overlap of early and late states within a replica, where the measure does not change with the state's sign
     """
 
     values: Array
     gap: Array
     departure: float
+    side: float = 0.0
 
 
 def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedule: Schedule, copies: int) -> Sampled:
@@ -262,22 +265,25 @@ def sampled(system: System, nodes: Sequence[Node], laws: tuple[Any, ...], schedu
     for replica in range(copies * groups):
         rng = system.stream(f"replica {replica}")
         runs.append(_run(system, start(chain, rng, laws, replica), rng, laws, schedule, names, bool(pairs)))
-    gap = np.mean([_gap(system, runs[k::groups]) for k in range(groups)], axis=0)
+    even = mirrored(chain, runs[0].last)
+    gap = np.mean([_gap(system, runs[k::groups], even) for k in range(groups)], axis=0)
     values = assemble(system, nodes, [r.averages for r in runs])
     for k, cut in pairs.items():
         values[k] = np.mean([_glass(a, b, cut) for a, b in combinations(runs[::groups], 2)])
-    return Sampled(values, gap, max(_departure(runs[k::groups]) for k in range(groups)))
+    side = float(np.mean([r.states[0] @ r.states[1] for r in runs])) / system.units if even else 0.0
+    return Sampled(values, gap, max(_departure(runs[k::groups]) for k in range(groups)), side)
 
 
 @dataclass
 class ReplicaRun:
     """Thermal averages of one replica; what should not change, and mean states, of early and of late times; states
-    where asked for."""
+    where asked for; the last one."""
 
     averages: dict[str, Array]
     steady: Array
     states: Array
     samples: NDArray[np.float32]
+    last: Array
 
 
 def _glass(a: ReplicaRun, b: ReplicaRun, cut: slice) -> float:
@@ -286,10 +292,12 @@ def _glass(a: ReplicaRun, b: ReplicaRun, cut: slice) -> float:
     return float(np.sum((x @ y.T).astype(float) ** 2) / ((len(x) - 1) * (len(y) - 1) * x.shape[1]))
 
 
-def _gap(system: System, runs: list[ReplicaRun]) -> Array:
+def _gap(system: System, runs: list[ReplicaRun], even: bool) -> Array:
+    """See `Sampled`; overlaps are squared where their sign has no meaning."""
     steady = np.array([r.steady for r in runs])
     early, late = (np.array([r.states[k] for r in runs]) for k in (0, 1))
     overlaps = early @ late.T / system.units
+    overlaps = overlaps**2 if even else overlaps
     apart = ~np.eye(len(runs), dtype=bool)
     starts, times = steady[::2].mean((0, 1)) - steady[1::2].mean((0, 1)), (steady[:, 0] - steady[:, 1]).mean(0)
     gap = [np.diag(overlaps).mean() - overlaps[apart].mean(), *np.stack([starts, times], axis=1).ravel()]
@@ -348,7 +356,7 @@ def _run(
             steady[when] += _steady(system, ladder.cold, values) / part
             states[when] += ladder.cold.x / part
     averages = {name: np.asarray(total) / count for name, total in totals.items()}
-    return ReplicaRun(averages, steady, states, samples)
+    return ReplicaRun(averages, steady, states, samples, ladder.cold.x)
 
 
 class _Ladder:

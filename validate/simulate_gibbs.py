@@ -35,6 +35,7 @@ from quenched.validate.generate import label
 from quenched.validate.gibbs_estimators import (
     EMPTY,
     EQUILIBRIUM,
+    SIDE,
     controlled,
     empty_estimator,
     energy_power,
@@ -121,7 +122,7 @@ class GibbsExperiment:
         else:
             run = sampled(system, self.nodes, self.laws, self.schedule, self.copies)
             values = run.values
-            out |= {EQUILIBRIUM: run.gap, DEPARTURE: np.array([run.departure])}
+            out |= {EQUILIBRIUM: run.gap, DEPARTURE: np.array([run.departure]), SIDE: np.array([run.side])}
         for name, function in self.formulas.items():
             out[name] = np.atleast_1d(system.functions[function](system, values))
         out["elapsed"] = np.array([time.perf_counter() - begin])
