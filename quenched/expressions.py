@@ -12,9 +12,15 @@ from quenched.theory.errors import QuenchedError, nearest
 if TYPE_CHECKING:
     from sympy import Expr
 
+    from quenched.theory.distributions import Law
+
 _FUNCTIONS = (
     *("exp", "log", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan"),
     *("asinh", "acosh", "atanh", "erf", "erfc", "Heaviside", "sign", "Abs", "Max", "Min"),
+)
+_LAWS = (
+    *("Bernoulli", "Discrete", "Empirical", "Exponential", "HalfNormal", "Ising", "Laplace", "Normal", "SpikeSlab"),
+    *("Uniform", "Box", "Flat", "Positive", "Spherical"),
 )
 #: Powers beyond this are a slip, and would take for ever to write out.
 _LARGEST_EXPONENT = 1000
@@ -93,7 +99,7 @@ def _binary(op: ast.operator, left: Expr, right: Expr, text: str) -> Expr:
 
 def _call(name: str, args: list[Expr], text: str) -> Expr:
     if name not in _functions():
-        raise QuenchedError(f"unknown function {name!r} in {text!r}: {nearest(name, _functions())}")
+        raise QuenchedError(f"unknown function {name!r} in {text!r}: {nearest(name, [*_functions(), *_LAWS])}")
     try:
         result: Expr = _functions()[name](*args)
     except TypeError:
@@ -112,9 +118,60 @@ def number(text: str) -> int | float:
     return int(value) if value.is_Integer else float(value)
 
 
-def function_or_number(text: str) -> Callable[[Any], Expr] | int | float:
-    """A function of one variable (``tanh``, ``erf(sqrt(pi)*x/2)``, ``y/sqrt(1+y**2)``), or a number."""
+@cache
+def _laws() -> dict[str, Any]:
+    """Laws of one number, by name."""
+    from quenched import theory
+
+    return {name: getattr(theory, name) for name in _LAWS}
+
+
+def law(text: str) -> Law | None:
+    """The law that `text` writes, ``Positive(Normal(0, 1))`` or ``Discrete({-1: 1/4, 1: 3/4})`` say; else None."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError):
+        return None
+    return _law(tree.body, text)
+
+
+def _law(node: ast.expr, text: str) -> Law | None:
+    from quenched.theory.distributions import Law
+
+    match node:
+        case ast.Name(id=name) if name in _laws():
+            node = ast.Call(ast.Name(name), [], [])
+        case ast.Call(func=ast.Name(id=name)) if name in _laws():
+            pass
+        case _:
+            return None
+    args = [_law_argument(arg, text) for arg in node.args]
+    keywords = {str(k.arg): _law_argument(k.value, text) for k in node.keywords}
+    try:
+        found = _laws()[name](*args, **keywords)
+    except QuenchedError:
+        raise
+    except (TypeError, ValueError):
+        raise QuenchedError(f"{name} in {text!r} got arguments that it does not take") from None
+    assert isinstance(found, Law)
+    return found
+
+
+def _law_argument(node: ast.expr, text: str) -> Any:
+    match node:
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_build(k, text): _build(v, text) for k, v in zip(keys, values, strict=True) if k is not None}
+        case ast.List(elts=parts) | ast.Tuple(elts=parts):
+            return [_build(part, text) for part in parts]
+    return _law(node, text) or _build(node, text)
+
+
+def function_or_number(text: str) -> Callable[[Any], Expr] | Law | int | float:
+    """A function of one variable (``tanh``, ``erf(sqrt(pi)*x/2)``, ``y/sqrt(1+y**2)``), a law, or a number."""
     text = text.strip()
+    written = law(text)
+    if written is not None:
+        return written
     if text in _functions():
         function: Callable[[Any], Expr] = _functions()[text]
         return function

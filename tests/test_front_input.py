@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sympy import Rational, Symbol, erf, pi, sqrt, symbols, tanh
 
+from quenched import Discrete, Ising, Normal, Positive, SpikeSlab
 from quenched.expressions import function_or_number, number, parse
 from quenched.parameters import assignments, only_numbers, open_model, points, value
 from quenched.systems import catalogue
@@ -73,6 +74,18 @@ def test_an_option_is_a_function_of_one_variable() -> None:
     assert function_or_number("1/4") == 0.25
     with pytest.raises(QuenchedError, match="one variable"):
         function_or_number("x*y")
+
+
+def test_an_option_is_a_law() -> None:
+    assert function_or_number("Ising") == function_or_number(" Ising() ") == Ising()
+    assert function_or_number("Normal(0, 1/4)") == Normal(0, Rational(1, 4))
+    assert function_or_number("Positive(Normal(0, 1))") == Positive(Normal(0, 1))
+    assert function_or_number("SpikeSlab(1/2, Ising())") == SpikeSlab(Rational(1, 2), Ising())
+    weights = {-1: Rational(1, 4), 0: Rational(1, 2), 1: Rational(1, 4)}
+    assert function_or_number("Discrete({-1: 1/4, 0: 1/2, 1: 1/4})") == Discrete(weights)
+    for wrong, told in (("Isin()", "Ising"), ("Normal(0, 1, 2)", "does not take"), ("Normal(0, -1)", "variance")):
+        with pytest.raises(QuenchedError, match=told):
+            function_or_number(wrong)
 
 
 def test_values_lists_and_ranges() -> None:

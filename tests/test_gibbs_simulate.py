@@ -11,6 +11,7 @@ from sympy import Abs, Heaviside, Rational, exp, log, symbols
 
 from quenched import (
     Bernoulli,
+    Box,
     Capacity,
     Entropy,
     Field,
@@ -20,6 +21,7 @@ from quenched import (
     HalfNormal,
     Iid,
     Ising,
+    Laplace,
     Margin,
     N,
     Normal,
@@ -31,6 +33,7 @@ from quenched import (
     Spherical,
     SpikeSlab,
     Uniform,
+    derive,
     mean,
     simulate,
     total,
@@ -240,6 +243,22 @@ def test_chains_with_nothing_but_constraints_are_judged_by_what_is_observed() ->
 SPIKES = Gibbs(
     {s: Ising()}, energy=-total(s * (J @ s)) / 2 - N * mean(teacher * s) ** 2 - N * mean(y_spike * s) ** 2, beta=beta
 ).observe(m=mean(teacher * s), q=mean(s[1] * s[2]))
+
+
+def test_restricted_laws_are_laws_of_labels_too() -> None:
+    """A teacher of positive weights: moments of the half line, from the declaration and from draws."""
+    label = Quenched("p", Positive(Normal(0, 4)))
+    model = Gibbs({s: Ising()}, energy=-h * total(s * label)).observe(
+        m=mean(label), v=mean(label**2), e=mean(s * label)
+    )
+    run = simulate(model, 400, trials=20, h=0.1, store=False, workers=1)
+    solution = derive(model).solve(h=0.1)
+    for name, exact in (("m", np.sqrt(8 / np.pi)), ("v", 4.0)):
+        assert float(run[name].mean[0]) == pytest.approx(exact, abs=4 * float(run[name].error[0]))
+    assert float(run["e"].mean[0]) == pytest.approx(float(solution["e"]), abs=4 * float(run["e"].error[0]))
+    with pytest.raises(QuenchedError, match="prior only"):
+        Positive(Spherical()).mean_()
+    assert (Box(-1, 3).mean_(), Positive(Laplace(2)).variance_()) == (1, 4)
 
 
 def test_states_that_keep_a_sign_of_their_own_are_told() -> None:

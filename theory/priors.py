@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sympy import Basic, Expr, Heaviside, Interval, Piecewise, S, Set, oo, sympify
+from sympy import Basic, Expr, Heaviside, Interval, Piecewise, S, Set, oo, sqrt, sympify
 
-from quenched.theory.distributions import Laplace, Law, Normal, as_law
+from quenched.theory.distributions import Exponential, HalfNormal, Laplace, Law, Normal, Uniform, as_law
 from quenched.theory.errors import QuenchedError
 from quenched.theory.spaces import as_scalar
 
@@ -74,6 +74,26 @@ class Restricted(Law):
     def scale(self) -> Expr:
         """What the density is multiplied by."""
         return S.One
+
+    def plain(self) -> Law:
+        """The law of independent numbers that it is, itself where it is none."""
+        if isinstance(self.law, Normal) and self.high == oo:
+            return HalfNormal(sqrt(self.law.variance_()))
+        if isinstance(self.law, Laplace) and self.high == oo:
+            return Exponential(self.law.args[0])
+        return Uniform(self.low, self.high) if isinstance(self.law, Flat) and self.high != oo else self
+
+    def mean_(self) -> Expr:
+        return self._independent().mean_()
+
+    def variance_(self) -> Expr:
+        return self._independent().variance_()
+
+    def _independent(self) -> Law:
+        found = self.plain()
+        if found is self:
+            raise QuenchedError(f"{self} has no law of one unit: it is a prior only, give another law for disorder")
+        return found
 
     def support(self) -> Set:
         return Interval(self.low, self.high).intersect(self.law.support())

@@ -19,6 +19,7 @@ from quenched.theory.distributions import Law as DeclaredLaw
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Field
 from quenched.theory.model import Model
+from quenched.theory.priors import Restricted
 from quenched.theory.spaces import ANGLE, Population
 from quenched.theory.spaces import N as SIZE
 from quenched.validate.generate import Tables, label, leaves
@@ -53,6 +54,7 @@ class Numbers:
 
     def law(self, law: DeclaredLaw) -> Law:
         """A law with numbers for its parameters."""
+        law = law.plain() if isinstance(law, Restricted) else law
         name = type(law).__name__
         if name not in SAMPLERS and law.weights():
             return ("Discrete", *(self(e) for pair in law.weights() for e in pair))
