@@ -132,19 +132,24 @@ def _number(number: Any) -> Quantity:
 
 def rms_of_mean(state: State, name: str) -> tuple[float, str] | None:
     """√⟨f²⟩ for an observable ⟨f⟩ that (nearly) vanishes: what its errors are relative to."""
-    expr = state.model.observables.get(name)
-    standard = standard_names(state.model)
+    return rms_by(state.model, name, lambda node: _mean_node(state, node))
+
+
+def rms_by(model: Model, name: str, read: Callable[[Mean], Quantity]) -> tuple[float, str] | None:
+    """The same for any state, by the function that reads a mean."""
+    expr = model.observables.get(name)
+    standard = standard_names(model)
     if name in standard and standard[name][0] == "mean":
         expr = Mean(standard[name][1], standard[name][1].population)
     if not isinstance(expr, Mean) or expr.body.atoms(At):
         return None
+    body = unbind(expr.body)
     try:
-        square = _mean_node(state, Mean(expand(unbind(expr.body) ** 2), expr.population))
-        itself = _mean_node(state, expr)
+        square, itself = (read(Mean(term, expr.population)) for term in (expand(body**2), expr.body))
     except NotCovered:
         return None
     size = float(square.value) ** 0.5
-    return (size, f"root mean square of {unbind(expr.body)}") if abs(itself.value) < size / 10 else None
+    return (size, f"root mean square of {body}") if abs(float(itself.value)) < size / 10 else None
 
 
 # --- standard observables ------------------------------------------------------------------------------------------

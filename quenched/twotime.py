@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sympy import Add, Dummy, Expr, Mul, Symbol, lambdify
 
-from quenched.readout import GROWTH, Quantity
+from quenched.readout import GROWTH, Quantity, rms_by
 from quenched.sampled import terms_of
 from quenched.solution import Branch, Solution
 from quenched.theory.causal import site_output
@@ -100,7 +100,7 @@ def solve_in_time(theory: Theory, values: Mapping[Any, float], how: InTime, size
     solved = _Solved(problem, given, how, theory)
     reader = Reader(theory, solved.window, how.lags, averaged=how.window is not None)
     growth = reader.growth_or_nan()
-    branch = Branch("in time", "dynamic", True, growth, reader.names(), reader.quantity, _shared(theory))
+    branch = Branch("in time", "dynamic", True, growth, reader.names(), reader.quantity, _shared(theory), reader.rms)
     shown = {str(k): float(v) for k, v in given.items()}
     solution = TwoTimeSolution([branch], 0, shown, Solution.provenance_of(theory) | {"method": "marched in time"})
     solution.reader, solution.period = reader, solved.period
@@ -235,6 +235,10 @@ class Reader:
         later = body.xreplace({f: f(t + tau) for f in body.atoms(Field)})
         forms: dict[str, Expr] = {"C": body * later, "C_out": body * later, "C0": body**2, "C_out0": body**2}
         return self._declared(_mean_of(forms.get(kind, body), what.population))
+
+    def rms(self, name: str) -> tuple[float, str] | None:
+        """√⟨f²⟩ for an observable ⟨f⟩ that (nearly) vanishes, averaged over time: what its errors are relative to."""
+        return rms_by(self.model, name, self._declared) if self.averaged else None
 
     # -- growth -----------------------------------------------------------------------------------------------------
     @cached_property

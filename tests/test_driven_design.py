@@ -56,6 +56,14 @@ def test_the_exponent_is_judged_in_its_own_networks(monkeypatch: pytest.MonkeyPa
     assert np.isfinite(report["lyapunov"].detectable)
 
 
+def test_errors_of_a_mean_that_vanishes_are_relative_to_its_root_mean_square() -> None:
+    solution = derive(catalogue["scs"](drive=True)).solve(g=0.8, s2=0, dt=0.2, scheme="euler", tol=1e-2, nodes=8)
+    scale, what = solution.main.rms("mean_x") or (0.0, "")
+    assert scale == pytest.approx(float(solution["C_x0"]) ** 0.5)
+    assert what == "root mean square of x"
+    assert solution.main.rms("C_x0") is None
+
+
 class Known:
     """A solution with one number."""
 
