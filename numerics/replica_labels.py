@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,6 +25,20 @@ from .types import Array
 #: Sets of values of labels that are written out.
 MOST = 2**21
 _Label = tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr]
+_SETS: ContextVar[int] = ContextVar("sets", default=0)
+
+
+@contextmanager
+def sets_of_labels(count: int) -> Iterator[None]:
+    """Take so many random sets of values, equally likely, for the law of labels that are too many to write out.
+
+    Equations of a site hold for any joint law of its labels; with few sets both sides of one can be summed over them.
+    """
+    token = _SETS.set(count)
+    try:
+        yield
+    finally:
+        _SETS.reset(token)
 
 
 def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
@@ -46,6 +63,8 @@ def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
                 )
             cases = [_enlarged(case, q, nodes, p) for case in cases]
     signs = tuple(FreeLabel(q, *label_nodes(q, atoms, S.Zero, values, [])) for q, atoms in outside if q in free)
+    if signs and _SETS.get():
+        cases, signs = [_drawn(case, signs, _SETS.get()) for case in cases], ()
     return Site(site.kind, tuple(_merged(cases)), site.name, site.cold, signs)
 
 
@@ -198,6 +217,16 @@ def smooth_parts(
         c = [lambdify(q, exponent.coeff(X, k), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1)) for k in range(3)]
         out.append(Part(lo[:, None], hi[:, None], (c[0], c[1], 2 * c[2])))
     return out
+
+
+def _drawn(case: Case, labels: tuple[FreeLabel, ...], count: int) -> Case:
+    """A case for each of some random sets of values of labels, on which its parts do not depend."""
+    rng = np.random.default_rng(len(labels))
+    values = {q.symbol: q.values[rng.choice(len(q.values), count, p=q.weights)] for q in labels}
+    first, chance = labels[0].symbol, np.full(count, 1 / count)
+    out = _enlarged(case, first, values[first], chance)
+    rest = {q: np.tile(nodes, len(case.probability))[:, None] for q, nodes in values.items()}
+    return Case(out.labels | rest, out.probability, out.parts)
 
 
 def _enlarged(case: Case, q: Symbol, nodes: Array, p: Array) -> Case:

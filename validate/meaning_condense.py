@@ -7,35 +7,65 @@ from collections.abc import Mapping
 import numpy as np
 from sympy import Symbol
 
-from quenched.theory.couplings import Row
-from quenched.theory.errors import NotCovered
+from quenched.theory.circulant import Circulant
+from quenched.theory.couplings import RandomMatrix, Row
+from quenched.theory.fields import Quenched
 from quenched.theory.gibbs import Gibbs
-from quenched.theory.replica_condense import pattern_matrices
+from quenched.theory.replica_condense import coefficients, pattern_matrices
 from quenched.validate.generate import label
-from quenched.validate.spins import Instance
+from quenched.validate.spins import Counted, Instance
+
+#: Units of finitely many patterns, and rows beside those that condense where there are many.
+UNITS, BESIDE = 7, 6
 
 
 def condense_deviation(before: Gibbs, after: Gibbs, values: Mapping[Symbol, float], rng: np.random.Generator) -> float:
-    """Energies of random states of 7 units by the drawn matrices, and by the overlaps with their rows.
+    """Energies of random states by the drawn matrices, and by the overlaps with their rows.
 
-    Raises
-    ------
-    NotCovered
-        Patterns that do not condense: the two differ by them.
+    Of many patterns either those in the window or all others are set to zero, so that nothing is left of what couples
+    them, which is of order N^{-1/2} and dropped.
     """
     matrices = pattern_matrices(before)
-    if any(m.rows.extensive for m in matrices):
-        raise NotCovered("not compared at a finite size: patterns beyond the window")
     own = {p: v for p, v in values.items() if p in before.parameters}
+    many = [m for m in matrices if m.rows.extensive]
+    size = max([UNITS, *(_units(m, before, after, own) for m in many)])
     seed = int(rng.integers(1 << 30))
-    drawn, seen = Instance(before, 7, seed, 0, own), Instance(after, 7, seed, 0, own)
-    for m in matrices:
-        array = drawn.matrices[label(m)]
-        for q in after.quenched:
-            for k in range(len(array)):
-                if q.name == Row(m, k).name:
-                    seen.labels[q] = array[k] * np.sqrt(7.0)
+    return max(
+        _apart(before, after, Counted(before, size, seed, 0, own), Counted(after, size, seed, 0, own), inside, rng)
+        for inside in ((True, False) if many else (True,))
+    )
+
+
+def _units(matrix: RandomMatrix, before: Gibbs, after: Gibbs, own: Mapping[Symbol, float]) -> int:
+    """A size at which patterns beyond the window are on all sides of it."""
+    rows = _window(matrix, after)
+    shifts = [abs(k) for m in before.matrices if isinstance(m, Circulant) for k in coefficients(m.eigenvalue)]
+    fraction = float(matrix.rows.fraction.subs(own))
+    return int(np.ceil((max(rows) - min(rows) + 1 + 2 * max(shifts, default=0) + BESIDE) / fraction))
+
+
+def _window(matrix: RandomMatrix, after: Gibbs) -> dict[int, Quenched]:
+    """Rows that condense, with their labels."""
+    head = Row(matrix, 0).name.removesuffix("0")
+    found = {q.name: q for q in after.quenched if q.name.startswith(head)}
+    rows = range(-len(after.quenched) - 100, len(after.quenched) + 100)
+    return {k: found[name] for k in rows if (name := Row(matrix, k).name) in found}
+
+
+def _apart(
+    before: Gibbs, after: Gibbs, drawn: Instance, seen: Instance, inside: bool, rng: np.random.Generator
+) -> float:
+    for m in pattern_matrices(before):
+        array, rows = drawn.matrices[label(m)], _window(m, after)
+        if m.rows.extensive:
+            kept = np.isin(np.arange(len(array)), [k % len(array) for k in rows]) == inside
+            array = np.where(kept[:, None], array, 0.0)
+            drawn.matrices[label(m)] = array
+            seen.matrices[label(m)] = np.zeros_like(array) if inside else array
+        for k, q in rows.items():
+            seen.labels[q] = array[k % len(array)] * np.sqrt(float(drawn.N))
+        drawn.labels |= {r: array[r.index % len(array)] * np.sqrt(float(drawn.N)) for r in before.rows if r.matrix == m}
     (one,), (two,) = before.fields, after.fields
-    states = rng.standard_normal((20, 7))
+    states = rng.standard_normal((20, drawn.sizes[one]))
     a, b = drawn.energy({one: states}), seen.energy({two: states})
     return float(np.max(np.abs(a - b) / (1 + np.abs(a))))

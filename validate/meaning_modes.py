@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from quenched.theory.distributions import Normal
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched
 from quenched.theory.gibbs import Gibbs
+from quenched.theory.replica_lower import ReplicatedAction
 from quenched.theory.replica_modes import InModes
 from quenched.theory.spaces import Population
 from quenched.validate.generate import label
 from quenched.validate.quantities import first_column
-from quenched.validate.spins import Counted
+from quenched.validate.spins import Counted, Instance
 
 Array = NDArray[np.float64]
 #: Reference size of the instance.
@@ -66,6 +68,19 @@ def modes_deviation(before: Gibbs, after: InModes, values: Mapping[Symbol, float
     with np.errstate(invalid="ignore"):
         worst = np.max(np.abs(a - b)[alive] / (1 + np.abs(np.where(np.isfinite(a), a, 0.0))[alive]))
     return float(np.nan_to_num(worst, nan=np.inf, posinf=np.inf))
+
+
+def in_waves(drawn: Instance, action: ReplicatedAction) -> Instance:
+    """The same draw in the waves in which an action writes rows between which a translation-invariant matrix sits."""
+    seen = copy(drawn)
+    seen.matrices, seen.labels = dict(drawn.matrices), dict(drawn.labels)
+    for site in action.sites:
+        for q in (q for q in site.labels if q not in drawn.labels):
+            turn, seen.labels[q] = waves(drawn.numbers.size(site.population)[1])
+            for m in drawn.model.matrices:
+                if m.rows == site.population and not isinstance(m, Circulant):
+                    seen.matrices[label(m)] = turn.T @ seen.matrices[label(m)]
+    return seen
 
 
 def outer_sums(expr: Basic) -> list[Apply]:

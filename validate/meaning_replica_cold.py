@@ -36,6 +36,8 @@ BETAS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 FEW_BETAS, FINE = (10.0, 20.0, 40.0, 80.0), 240
 #: Inverse temperatures of sums over other states, or where there are more labels than this.
 LOW_BETAS, MANY = (5.0, 10.0, 20.0, 40.0), 8
+#: By how much inverse temperatures are larger where no field is Gaussian, and what is left falls as e^{−β|b|}.
+SHARP = 512.0
 #: Ranges of random order parameters by kind, states first, conjugates last.
 RANGES = {
     "mean": ((0.2, 0.4), (0.1, 0.3)),
@@ -57,6 +59,11 @@ def extrapolated(f: Callable[[float], float], betas: tuple[float, ...] = BETAS) 
     # Edges of constraints are smeared over a width that falls as β^(−½).
     terms = np.stack([np.ones_like(b), np.log(b) / b, 1 / b, b**-2, b**-0.5, b**-1.5][: len(b)], axis=1)
     return float(np.linalg.solve(terms, values)[0])
+
+
+def _betas(cold: ColdForm, betas: tuple[float, ...]) -> tuple[float, ...]:
+    """Inverse temperatures from which limits are extrapolated."""
+    return betas if any(s.k != 0 for s in cold.sites) else tuple(SHARP * b for b in betas)
 
 
 def cold_place(cold: ColdForm, values: Values, rng: Rng) -> dict[Symbol, float]:
@@ -111,6 +118,10 @@ class Warm:
             self.known[beta] = _evaluator(at, sites, False), at
         ev, at = self.known[beta]
         return ev.number(expr, at)
+
+    def limit(self, f: Callable[[float], float], betas: tuple[float, ...] = BETAS) -> float:
+        """The limit β → ∞ of a function of this point."""
+        return extrapolated(f, _betas(self.cold, betas))
 
     def rhs(self, symbol: Symbol) -> Callable[[float], float]:
         """The right-hand side of one order parameter of the ground state, from averages at finite temperature."""
@@ -168,7 +179,7 @@ def cooling_deviation(warm: RepliconForm, cold: ColdForm, values: Values, rng: R
         pairs.append((average, lambda b, e=at_beta: direct.value(e, b)))  # type: ignore[misc]
     worst = _fields_deviation(direct, cold, at)
     for left, right in pairs:
-        worst = max(worst, _apart(ev.number(left, at), extrapolated(right)))
+        worst = max(worst, _apart(ev.number(left, at), direct.limit(right)))
     return worst
 
 
@@ -190,7 +201,7 @@ def _fields_deviation(direct: Warm, cold: ColdForm, at: Values) -> float:
             def scaled(b: float, e: Expr = before, p: int = power) -> float:
                 return number(e, warmed(cold, at, b)).real / b**p
 
-            worst = max(worst, _apart(number(after, at).real, extrapolated(scaled)))
+            worst = max(worst, _apart(number(after, at).real, direct.limit(scaled)))
     return worst
 
 
@@ -220,6 +231,7 @@ def _moments(cold: ColdForm, model: Gibbs, at: Values) -> dict[str, float]:
     labels = max(len(list(every_label(s, warmed(cold, at, 1.0)))) for s in states)
     sharp = all(s.variable.weight.prior[1].weights() for s in states if s.variable.weight.prior)
     betas, panels = (FEW_BETAS, FINE) if labels <= MANY and sharp else (LOW_BETAS, PANELS)
+    betas = _betas(cold, betas)
 
     def limit(site: SiteInField, powers: list[int]) -> float:
         return extrapolated(lambda b: site_mean(site, warmed(cold, at, b), Mul(1), powers, panels), betas)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -13,6 +14,7 @@ from sympy import Mul, Symbol
 from quenched.numerics.quadrature import trapezoid
 from quenched.numerics.replica_between import PairOfFields
 from quenched.numerics.replica_evaluator import Evaluator
+from quenched.numerics.replica_signs import FreeLabel
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.problem_replicas import PairSite, ReplicaProblem
 from quenched.theory.record import Form
@@ -30,8 +32,10 @@ from quenched.validate.meaning_site import site_exponent
 
 Array = NDArray[Any]
 Values = Mapping[Symbol, float]
-#: Nodes of each of two Gaussian numbers.
-NODES = 81
+#: Nodes of each of two Gaussian numbers, and where what replicas are is linear in them.
+NODES, FEW_NODES = 81, 31
+#: Labels whose values are summed over; any law of the others does, and they are held at one value each.
+LOOSE = 3
 
 
 def pair_deviation(model: Gibbs, before: Form, form: TwoStatesForm, values: Values, rng: np.random.Generator) -> float:
@@ -61,22 +65,45 @@ def _warm_deviation(form: TwoStatesForm, values: Values, rng: np.random.Generato
             continue
         worst = max(worst, _fields_deviation(form, site, pair, at))
         solver = PairOfFields(ev, problem, pair, ev.point(np.zeros(0)), form.problem)
+        solver.labels = _held(solver.labels, rng)
         for e in form.problem.equations:
             if e.site == pair.site:
                 found = number(e.scale, at).real * solver.overlap({s: at[s] for s, _ in form.orbits})
-                worst = max(
-                    worst, relative(np.array(found), np.array(_direct(form, site, dict(form.orbits)[e.unknown], at)))
-                )
+                direct = _direct(form, site, dict(form.orbits)[e.unknown], at, solver.labels)
+                worst = max(worst, relative(np.array(found), np.array(direct)))
     return worst
+
+
+def _held(labels: list[FreeLabel], rng: np.random.Generator) -> list[FreeLabel]:
+    """The labels, all but a few with one value only."""
+    picked = [int(rng.choice(len(q.values), p=q.weights)) for q in labels]
+    rest = [replace(q, values=q.values[[k]], weights=np.ones(1)) for q, k in zip(labels, picked, strict=True)]
+    return labels[:LOOSE] + rest[LOOSE:]
 
 
 def _fields_deviation(form: TwoStatesForm, site: SiteInField, pair: PairSite, at: dict[Symbol, float]) -> float:
-    worst = 0.0
+    """Fields of explicit replicas; the second field also as the first one, which sees other patterns.
+
+    A second state near the edge of the window has overlaps beyond it, which explicit replicas do not: there they are 0.
+    """
+    worst, new = 0.0, dict(form.labels)
+    inside = at | dict.fromkeys(_at_edges(form, site), 0.0)
     for labels, _ in _seen(form, site, at):
-        direct = np.array(explicit_fields(form, site, {**at, **labels}))
-        named = np.array([number(e, {**at, **labels}).real for e in (pair.b, pair.other, pair.cross)])
-        worst = max(worst, relative(named, direct))
+        b, _, cross = explicit_fields(form, site, {**at, **labels})
+        other = explicit_fields(form, site, {**inside, **labels})[1]
+        moved = {**labels, **{new[q]: x for q, x in labels.items() if q in new}}
+        numbers = ({**at, **labels}, {**inside, **labels}, {**at, **labels}, {**at, **moved})
+        named = [number(e, x).real for e, x in zip((pair.b, pair.other, pair.cross, pair.other), numbers, strict=True)]
+        worst = max(worst, relative(np.array(named), np.array([b, other, cross, b])))
     return worst
+
+
+def _at_edges(form: TwoStatesForm, site: SiteInField) -> set[Symbol]:
+    """Overlaps next to labels that one of the states sees outside the window."""
+    old, new = {q for q, _ in form.labels}, {q for _, q in form.labels}
+    edges = [q for q, other in form.labels if other not in old or q not in new]
+    terms = [site.b.expand().coeff(q) for q in edges]
+    return {s for e in terms for s in e.free_symbols if s in set(form.action.values.values())}
 
 
 def _seen(form: TwoStatesForm, site: SiteInField, at: dict[Symbol, float]) -> list[tuple[dict[Symbol, float], float]]:
@@ -148,13 +175,15 @@ def _own(form: TwoStatesForm, orbit: Orbit, second: bool, at: Values) -> float:
     return 0.0
 
 
-def _direct(form: TwoStatesForm, site: SiteInField, orbit: Orbit, at: dict[Symbol, float]) -> float:
+def _direct(
+    form: TwoStatesForm, site: SiteInField, orbit: Orbit, at: dict[Symbol, float], laws: list[FreeLabel]
+) -> float:
     """E over labels and both fields of what the replicas of both states are in them."""
     scale = Mul(*(label_part(form.action, a) for a, _ in orbit.atoms))
-    z, w = trapezoid(NODES)
+    z, w = trapezoid(NODES if site.variable.kind == "state" else FEW_NODES)
     w = w / w.sum()
     total = 0.0
-    for labels, probability in _every(form, site, at):
+    for labels, probability in _every(form, site, at, laws):
         numbers = {**at, **labels}
         b, _, cross = explicit_fields(form, site, numbers)
         other = number(next(p for p in form.problem.sites if p.site == site.variable.population).other, numbers).real
@@ -168,11 +197,16 @@ def _direct(form: TwoStatesForm, site: SiteInField, orbit: Orbit, at: dict[Symbo
     return total
 
 
-def _every(form: TwoStatesForm, site: SiteInField, at: dict[Symbol, float]) -> list[tuple[dict[Symbol, float], float]]:
+def _every(
+    form: TwoStatesForm, site: SiteInField, at: dict[Symbol, float], laws: list[FreeLabel]
+) -> list[tuple[dict[Symbol, float], float]]:
     """All labels of a site, also of those beyond the condensed ones."""
     inside = {old for old, _ in form.labels}
     beyond = [new for _, new in form.labels if new not in inside and new in _other(form, site)]
-    found = list(every_label(site, at))
+    found = [] if laws else list(every_label(site, at))
+    for values in product(*(zip(q.values, q.weights, strict=True) for q in laws)) if laws else ():
+        own = {q.symbol: float(v) for q, (v, _) in zip(laws, values, strict=True)}
+        found.append((own, float(np.prod([p for _, p in values]))))
     for q in beyond:
         found = [
             ({**labels, q: float(value)}, p * float(chance)) for labels, p in found for value, chance in q.law.weights()

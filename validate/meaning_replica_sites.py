@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -33,9 +34,12 @@ def numbers_at(expr: Any, numbers: Mapping[Any, Any]) -> Any:
     """An expression at numbers or arrays."""
     expr = Mul(expr)
     names = sorted((s for s in expr.free_symbols if s in numbers), key=str)
-    return lambdify(names, expr, [{"Heaviside": lambda x, h=0.5: np.heaviside(x, h)}, "scipy", "numpy"])(
-        *(numbers[s] for s in names)
-    )
+    return _function(expr, tuple(names))(*(numbers[s] for s in names))
+
+
+@lru_cache(maxsize=256)
+def _function(expr: Expr, names: tuple[Any, ...]) -> Any:
+    return lambdify(names, expr, [{"Heaviside": lambda x, h=0.5: np.heaviside(x, h)}, "scipy", "numpy"])
 
 
 def some_labels(site: SiteInField, at: Values, most: int = 3) -> Iterator[dict[Symbol, float]]:

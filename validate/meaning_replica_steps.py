@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from sympy import Expr, Float, Mul, Symbol, exp
 
 from quenched.numerics.replica_evaluator import Evaluator
+from quenched.numerics.replica_labels import make_site
 from quenched.theory.couplings import Apply
+from quenched.theory.errors import ConvergenceError
 from quenched.theory.fields import Field, unbind
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.lower import CopiedAction
@@ -31,6 +33,7 @@ from quenched.theory.saddle import OrderParameter, SiteProblem
 from quenched.validate.generate import label
 from quenched.validate.meaning import draw_parameters, number, relative
 from quenched.validate.meaning_action import laws_deviation
+from quenched.validate.meaning_modes import in_waves
 from quenched.validate.meaning_products import contract
 from quenched.validate.meaning_replica_sites import (
     PANELS,
@@ -41,7 +44,7 @@ from quenched.validate.meaning_replica_sites import (
     site_mean,
     some_labels,
 )
-from quenched.validate.meaning_replicas import copies_free_entropy
+from quenched.validate.meaning_replicas import at_labels, copies_free_entropy
 from quenched.validate.meaning_site import site_exponent
 from quenched.validate.spins import Counted, Instance
 
@@ -57,12 +60,12 @@ def replicate_deviation(model: Gibbs, action: ReplicatedAction, values: Values, 
     drawn = Counted(model, 6, int(rng.integers(1 << 30)), 0, own)
     _calm(drawn, action)
     worst = laws_deviation(model, action, values)  # type: ignore[arg-type]
-    compared, nodes = 0, _nodes(model)
+    compared, nodes, seen = 0, _nodes(model), in_waves(drawn, action)
     for _ in range(60):
         states = {f: rng.standard_normal(n) for f, n in drawn.sizes.items()}
         declared = float(drawn.log_weight(states))
-        through, locals_ = _through_uses(drawn, action, states)
-        worst = max(worst, _fields_deviation(drawn, action, states, locals_, nodes))
+        through, locals_ = _through_uses(seen, action, states)
+        worst = max(worst, _fields_deviation(seen, action, states, locals_, nodes))
         if np.isfinite(declared) or np.isfinite(through):
             worst = max(worst, relative(np.array(through), np.array(declared), 1 + abs(declared)))
             compared += 1
@@ -173,6 +176,7 @@ def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
             moving = [c for a, c in orbit.atoms if not fields[a].single]
             hat = any(fields[a].role == "hat" for a, _ in orbit.atoms if not fields[a].single)
             at[value] = float(rng.uniform(*spans.get((hat, len(moving), len(set(moving))), (0.2, 0.4))))
+    _closer(action, at)
     for lam in action.multipliers.values():
         at[lam] = float(rng.uniform(1.2, 1.9))
     for s in action.sites:
@@ -181,6 +185,26 @@ def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
             most = max(number(top, {**at, **labels}).real for labels, _ in every_label(s, at))
             at[action.multipliers[s.variable.population]] += max(0.0, most + 0.5)
     return at
+
+
+def _closer(action: RSAction, at: dict[Symbol, float]) -> None:
+    """Move overlaps of replicas towards their norms until no Gaussian weight comes close to outgrowing its field."""
+    free = [s for s in action.sites if s.variable.kind == "channel" and s.variable.weight.factor == 1]
+    pairs = {v: o for o, v in action.values.items() if isinstance(v, Symbol) and o.copies == len(o.atoms) == 2}
+    fields = action.problem.action.fields
+    for _ in range(8):
+        try:
+            for s in free:
+                site = make_site(s.variable.measure, at)
+                for k, case in enumerate(site.cases):
+                    v = at_labels(s.v.subs(at), case.labels)
+                    site.logs(k, np.zeros_like(case.probability), 1.5 * v)
+            return
+        except ConvergenceError:
+            for symbol, orbit in pairs.items():
+                if not any(fields[a].role == "hat" or fields[a].single for a, _ in orbit.atoms):
+                    same = action.values.get(orbit_of(orbit.population, tuple((a, 0) for a, _ in orbit.atoms)))
+                    at[symbol] += 0.5 * (number(same, at).real - at[symbol]) if same is not None else 0.0
 
 
 def evaluator(action: RSAction, at: Values) -> Evaluator:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quenched.numerics.replica_labels import sets_of_labels
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fluctuations import CrossCovariances
 from quenched.theory.readoff import EffectiveProcess
@@ -37,6 +38,8 @@ from quenched.validate.witness_types import Scene, Tick, Witness
 if TYPE_CHECKING:
     from quenched.theory.model import Model
 
+#: Sets of values of labels that are too many to sum over.
+SETS = 8
 #: Largest deviation of a moment after few steps, in standard errors.
 STANDARD_ERRORS = 5.0
 
@@ -69,7 +72,8 @@ def check(step: Step, scene: Scene, after: Form | None = None) -> Tick:
         return Tick(step.title, None, 0.0, 0.0, f"no witness for the rule {type(step.rule).__name__}", 0.0)
     begin = perf_counter()
     try:
-        with np.errstate(all="ignore"):  # what is not finite counts as infinitely far
+        # what is not finite counts as infinitely far
+        with np.errstate(all="ignore"), sets_of_labels(SETS):
             found = witness.run(step.before, step.after if after is None else after, scene)
     except QuenchedError as stop:
         return Tick(step.title, None, 0.0, witness.tolerance, str(stop), perf_counter() - begin)
