@@ -12,6 +12,7 @@ from quenched.theory.couplings import RandomMatrix, Row
 from quenched.theory.fields import Quenched
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.replica_condense import coefficients, pattern_matrices
+from quenched.theory.spaces import N
 from quenched.validate.generate import label
 from quenched.validate.spins import Counted, Instance
 
@@ -40,7 +41,7 @@ def _units(matrix: RandomMatrix, before: Gibbs, after: Gibbs, own: Mapping[Symbo
     """A size at which patterns beyond the window are on all sides of it."""
     rows = _window(matrix, after)
     shifts = [abs(k) for m in before.matrices if isinstance(m, Circulant) for k in coefficients(m.eigenvalue)]
-    fraction = float(matrix.rows.fraction.subs(own))
+    fraction = float((matrix.rows.count / N).subs(own))
     return int(np.ceil((max(rows) - min(rows) + 1 + 2 * max(shifts, default=0) + BESIDE) / fraction))
 
 

@@ -230,8 +230,8 @@ def _moments(cold: ColdForm, model: Gibbs, at: Values) -> dict[str, float]:
 
     labels = max(len(list(every_label(s, warmed(cold, at, 1.0)))) for s in states)
     sharp = all(s.variable.weight.prior[1].weights() for s in states if s.variable.weight.prior)
-    betas, panels = (FEW_BETAS, FINE) if labels <= MANY and sharp else (LOW_BETAS, PANELS)
-    betas = _betas(cold, betas)
+    chosen, panels = (FEW_BETAS, FINE) if labels <= MANY and sharp else (LOW_BETAS, PANELS)
+    betas = _betas(cold, chosen)
 
     def limit(site: SiteInField, powers: list[int]) -> float:
         return extrapolated(lambda b: site_mean(site, warmed(cold, at, b), Mul(1), powers, panels), betas)
