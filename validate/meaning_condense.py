@@ -11,9 +11,10 @@ from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import RandomMatrix, Row
 from quenched.theory.fields import Quenched
 from quenched.theory.gibbs import Gibbs
-from quenched.theory.replica_condense import coefficients, pattern_matrices
+from quenched.theory.replica_condense import pattern_matrices
 from quenched.theory.spaces import N
 from quenched.validate.generate import label
+from quenched.validate.quantities import Numbers, first_column
 from quenched.validate.spins import Counted, Instance
 
 #: Units of finitely many patterns, and rows beside those that condense where there are many.
@@ -40,9 +41,15 @@ def condense_deviation(before: Gibbs, after: Gibbs, values: Mapping[Symbol, floa
 def _units(matrix: RandomMatrix, before: Gibbs, after: Gibbs, own: Mapping[Symbol, float]) -> int:
     """A size at which patterns beyond the window are on all sides of it."""
     rows = _window(matrix, after)
-    shifts = [abs(k) for m in before.matrices if isinstance(m, Circulant) for k in coefficients(m.eigenvalue)]
+    reach = [_reach(m, own) for m in before.matrices if isinstance(m, Circulant)]
     fraction = float((matrix.rows.count / N).subs(own))
-    return int(np.ceil((max(rows) - min(rows) + 1 + 2 * max(shifts, default=0) + BESIDE) / fraction))
+    return int(np.ceil((max(rows) - min(rows) + 1 + 2 * max(reach, default=0) + BESIDE) / fraction))
+
+
+def _reach(between: Circulant, own: Mapping[Symbol, float], size: int = 64) -> int:
+    """The largest shift at which a translation-invariant matrix has an entry."""
+    entries = first_column(between, size, Numbers(dict(own), size))
+    return max((min(k, size - k) for k, x in enumerate(entries) if abs(x) > 1e-12), default=0)
 
 
 def _window(matrix: RandomMatrix, after: Gibbs) -> dict[int, Quenched]:
