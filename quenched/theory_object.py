@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from quenched.rendering import Lines, derivation_html, derivation_rich
-from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.errors import NotCovered, QuenchedError, check_keywords
 
 if TYPE_CHECKING:
     from quenched.complexity import StableFixedPoints
@@ -206,6 +207,8 @@ class Theory:
 
     def values(self, params: Params = None, **keywords: float) -> dict[Any, float]:
         """The complete assignment of parameters; an unknown or missing one is an error."""
+        settings = (p.name for p in signature(self.solve).parameters.values() if p.kind is p.KEYWORD_ONLY)
+        check_keywords([*(params or {}), *keywords], self.model.parameters, settings)
         return dict(self.model.values(params, **keywords))
 
     def own(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from quenched.design import Design, StaticDesign, at_size, design_of, tier_sizes
 from quenched.parameters import points
 from quenched.paths_in_time import march_of_tier, time_axis
 from quenched.runs import Samples, given_samples, simulated_samples
-from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, nearest
+from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, check_keywords, nearest
 from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
@@ -91,10 +92,13 @@ def validate(
     ConvergenceError
         The theory could not be solved.
     """
-    from quenched.validate.heads import settings_of, simulator_of
+    from quenched.validate.heads import setting_names, settings_of, simulator_of
 
-    chosen: dict[str, Any] = {"sizes": sizes, "trials": trials, **settings_of(simulator_of(model), keywords)}
-    at = _points(model, params, {k: v for k, v in keywords.items() if k not in chosen})
+    prepare = simulator_of(model)
+    chosen: dict[str, Any] = {"sizes": sizes, "trials": trials, **settings_of(prepare, keywords)}
+    named = {k: v for k, v in keywords.items() if k not in chosen}
+    check_keywords(named, model.parameters, [*setting_names(prepare), *signature(validate).parameters])
+    at = _points(model, params, named)
     theory = _theory(model, theory, at)
     if not theory.solvable:
         return _refused(theory)

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import ast
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 from sympy import Rational, Symbol, erf, pi, sqrt, symbols, tanh
 
-from quenched import Discrete, Ising, Normal, Positive, SpikeSlab
+from quenched import (
+    Discrete,
+    Dynamics,
+    Field,
+    Gaussian,
+    Ising,
+    Normal,
+    Positive,
+    Quenched,
+    SpikeSlab,
+    derive,
+    simulate,
+    validate,
+)
 from quenched.expressions import function_or_number, number, parse
 from quenched.parameters import assignments, only_numbers, open_model, points, value
 from quenched.systems import catalogue
@@ -206,3 +222,33 @@ def test_symbols_of_the_language_are_not_lost() -> None:
     net = catalogue["scs"]()
     g, s2 = symbols("g s2", nonnegative=True)
     assert net.defaults == {g: 2, s2: 0}
+
+
+@pytest.mark.parametrize(
+    ("verb", "keywords", "hint"),
+    [
+        ("solve", {"lagz": [0, 1]}, "setting 'lags'"),
+        ("solve", {"gg": 2}, "parameter 'gg'.*'g'"),
+        ("simulate", {"N": 10, "trails": 1}, "setting 'trials'"),
+        ("simulate", {"N": 10, "trials": 1, "params": {"dt": 1}}, "dt= is a setting"),
+        ("validate", {"quik": True}, "setting 'quick'"),
+        ("validate", {"durration": 3}, "setting 'duration'"),
+    ],
+)
+def test_a_misspelt_keyword_is_answered_with_the_nearest(verb: str, keywords: dict[str, Any], hint: str) -> None:
+    net = catalogue["scs"]()
+    verbs = {"solve": derive(net).solve, "simulate": partial(simulate, net), "validate": partial(validate, net)}
+    with pytest.raises(QuenchedError, match=hint):
+        verbs[verb](**keywords)
+
+
+def test_a_function_in_place_of_a_symbol_is_told_apart() -> None:
+    with pytest.raises(QuenchedError, match="import N from quenched"):
+        Gaussian("J", variance=1, mean=sympy.N)
+
+
+def test_a_start_that_reads_the_couplings_is_refused_in_time() -> None:
+    b, J = Quenched("b", Normal(0, 1)), Gaussian("J", variance=1)
+    y = Field("y", initial=J @ b)
+    with pytest.raises(QuenchedError, match="initial value J @ b of y is correlated"):
+        derive(Dynamics({y: -y + J @ tanh(y)})).solve(times=[0, 0.1])

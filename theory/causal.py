@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 from sympy import Expr, Rational, S, Symbol, sympify
 
 from quenched.theory.closure import as_site_function
+from quenched.theory.couplings import reads_only
 from quenched.theory.distributions import Law, Normal
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import At, Field, Quenched, UnitSymbol, WhiteNoise
+from quenched.theory.fields import At, Field, Quenched, WhiteNoise
 from quenched.theory.linear import NeedsTrajectories
 from quenched.theory.lower import SiteField
 from quenched.theory.naming import field_names, unit_name
@@ -149,7 +150,7 @@ class _Marching:
                 label = Symbol(f"{s.name}_start", real=True)
                 extra.append(Label(label, initial))
                 start.append((label, S.Zero))
-            elif sympify(initial).atoms(UnitSymbol) <= set(labels):
+            elif reads_only(sympify(initial), labels):
                 start.append((sympify(initial).xreplace(labels).subs(t, 0), S.Zero))
             else:
                 raise NotCovered(f"the initial value {initial} of {s.name} is correlated with the couplings")

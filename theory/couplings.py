@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sympy import Add, Basic, Expr, Integer, Mul, S, Tuple, sympify
@@ -257,6 +257,11 @@ class Apply(Compared, Expr):
 
     def _latex(self, printer: Any) -> str:
         return rf"{printer._print(self.matrix)}\,{printer.parenthesize(self.body, 60)}"
+
+
+def reads_only(expr: Expr, known: Collection[Expr]) -> bool:
+    """Whether an expression of one unit reads no unit quantities but the known ones, and no other units."""
+    return not expr.has(Apply) and expr.atoms(UnitSymbol) <= set(known)
 
 
 def apply_matrix(matrix: Matrix, vector: Any) -> Expr:

@@ -41,3 +41,15 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "choose from " + ", ".join(repr(n) for n in names)
+
+
+def check_keywords(given: Iterable[object], parameters: Iterable[object], settings: Iterable[str]) -> None:
+    """Refuse a keyword that is no parameter but nearly a setting; what is like neither is left to the parameters."""
+    settings = list(settings)
+    known = {str(p) for p in parameters}
+    for name in (n for n in given if isinstance(n, str) and n not in known):
+        if name in settings:
+            raise QuenchedError(f"{name}= is a setting: give it as a keyword, not among the parameters")
+        close = get_close_matches(name, sorted({*known, *settings}), n=1, cutoff=0.6)
+        if close and close[0] in settings:
+            raise QuenchedError(f"unknown keyword {name!r}: did you mean the setting {close[0]!r}?")

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 
 from sympy import Expr, Rational, S, Symbol, sympify
 
+from quenched.theory.couplings import reads_only
 from quenched.theory.distributions import Law, Normal
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import At, Quenched, UnitSymbol, WhiteNoise
+from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.lower import SiteField
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import Label
@@ -154,8 +155,7 @@ def _start(state: SiteField, symbols: dict[Expr, Symbol], labels: list[Label]) -
         label = Symbol(f"{state.name}_start", real=True)
         labels.append(Label(label, Normal(0, 1) if initial is None else initial))
         return label
-    expr = sympify(initial).subs(t, 0).xreplace(symbols)
-    loose = expr.atoms(UnitSymbol)
-    if loose:
+    value = sympify(initial).subs(t, 0)
+    if not reads_only(value, symbols):
         raise NotCovered(f"the initial value {initial} of {state.name} is correlated with the couplings")
-    return expr
+    return value.xreplace(symbols)

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from sympy import Expr, Rational, S, Symbol, sympify
 
-from quenched.theory.couplings import Apply
+from quenched.theory.couplings import reads_only
 from quenched.theory.delays import stand_ins, steps_of
 from quenched.theory.distributions import Law, Normal
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import At, Quenched, UnitSymbol, WhiteNoise
+from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.lower import SiteField
 from quenched.theory.naming import unit_name
 from quenched.theory.problem import CORRELATED, Label, OperatorSymbol, SampledUnit, SiteProcess
@@ -156,7 +156,7 @@ def _start(state: SiteField, swap: dict[Expr, Symbol]) -> Any:
     if isinstance(initial, Law):
         return initial
     value = sympify(initial).subs(t, 0)
-    return value.xreplace(swap) if value.atoms(UnitSymbol) <= set(swap) and not value.atoms(Apply) else CORRELATED
+    return value.xreplace(swap) if reads_only(value, swap) else CORRELATED
 
 
 def _field(process: EffectiveProcess, name: str) -> Symbol:

@@ -42,7 +42,9 @@ def as_expr(value: Any, what: str) -> Expr:
     try:
         out = sympify(value, strict=True)  # no strings: they would make symbols of their own
     except Exception as error:
-        raise QuenchedError(f"{what} should be a number or an expression, got {value!r}") from error
+        name = getattr(value, "__name__", None)
+        ours = f" (a function of another library: import {name} from quenched)" if name in ("N", "t", "tau") else ""
+        raise QuenchedError(f"{what} should be a number or an expression, got {name or repr(value)}{ours}") from error
     if not isinstance(out, Expr) or not getattr(out, "is_commutative", False):
         raise QuenchedError(f"{what} should be a number or an expression, got {value!r} ({type(value).__name__})")
     return out

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quenched.theory.errors import QuenchedError
+from quenched.theory.errors import QuenchedError, check_keywords
 from quenched.validate.estimators import Run
 from quenched.validate.experiment import Experiment, check_counts
-from quenched.validate.heads import settings_of, simulator_of
+from quenched.validate.heads import setting_names, settings_of, simulator_of
 from quenched.validate.integrators import SCHEMES
 from quenched.validate.realisations import Progress, dask_executor, physical_memory, progress_bar, run
 from quenched.validate.store import Store, as_store, key_of
@@ -86,6 +87,7 @@ def simulate(
     prepare = simulator_of(model)
     settings = settings_of(prepare, named)
     values = {**(params or {}), **{k: v for k, v in named.items() if k not in settings}}
+    check_keywords(values, model.parameters, [*setting_names(prepare), *signature(simulate).parameters])
     prepared = prepare(model, N, seed, values, **settings)
     check_memory(prepared.task)
     indices = range(first, first + trials)
