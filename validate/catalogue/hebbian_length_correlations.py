@@ -30,12 +30,10 @@ def hebbian_length_correlations(
 ) -> Gibbs:
     """±1 units whose Hebbian couplings tie each of αN patterns (or of `size`) to its d neighbours in a cycle.
 
-    Observed are the overlaps with the pattern of the start and, averaged over both sides, up to some distance from it;
-    with the state of another pattern, at the distance `other`; without a start, correlations of the units. `cold`: at
-    zero temperature.
+    Observed are overlaps with the pattern of the start and, averaged over both sides, up to some distance from it; with
+    the state of another pattern, at the distance `other`; without a start, correlations of units. `cold`: at T = 0.
     """
-    alpha, T = symbols("alpha T", positive=True)
-    c, gamma, theta = symbols("c gamma theta", real=True)
+    (alpha, T), (c, gamma, theta) = symbols("alpha T", positive=True), symbols("c gamma theta", real=True)
     stored = Population("pattern", fraction=alpha) if size is None else Population("pattern", size=size)
     xi = Iid("xi", Ising(), over=(stored, units))
     s = Field("s", initial=xi[0] if start else None)
