@@ -1,10 +1,11 @@
 """Largest Lyapunov exponent of a sampled process: growth of a small difference between two copies.
 
 To first order the difference δζ of the local fields of two copies is Gaussian, independent of the fields themselves,
-with the covariance of the outputs' difference: κ_uv⟨δa_u δa_v⟩ where ζ has κ_uv⟨a_u a_v⟩. It is realised by fresh
-random matrices over the sampled paths, δζ_u(i) = Σ_j G_ij δa_u(j), while memory and means act as in the process
-itself. The rate is that of the mean square over several draws of the matrices, block by block, which removes the bias
-of ln⟨·⟩ at finite numbers of paths.
+with the covariance of the outputs' difference: κ_uv⟨δa_u δa_v⟩ where ζ has κ_uv⟨a_u a_v⟩. It is realised by fixed
+random rotations over the sampled paths, δζ_u(i) = Σ_j G_ij δa_u(j), while memory and means act as in the process
+itself. Rotations keep all scalar products, so the covariance over paths is exact at all times; where they differ from
+independent entries (averages of more than two of them) it is multiplied by correlations of conjugate fields alone,
+which vanish by causality. Each path carries several differences, which are mixed together.
 
 Source: the two-copy argument of Sompolinsky, Crisanti & Sommers, PRL 61, 259 (1988), for units that are not Gaussian.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.fft import dct
 from sympy import DiracDelta, Expr, Symbol, lambdify
 
 from quenched.theory.errors import NotCovered, QuenchedError
@@ -24,8 +26,23 @@ from .process_state import Paths, ProcessState, whole_steps
 from .trajectories import sample_paths
 from .types import Array, Number
 
-_REPLICATES = 8
-_BLOCK = 10.0
+#: Differences that a path carries, time that rates are averaged over, and blocks in which a difference finds its way.
+_COPIES = 2
+_BLOCK, _ALIGN = 10.0, 2
+#: Relative error of the rate at which no more paths are drawn, and most draws.
+_PRECISE, _DRAWS = 0.015, 8
+
+
+class _Rotation:
+    """A random rotation of P numbers by cosine transforms, which costs P ln P."""
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self.order = rng.permutation(size)
+        self.signs = rng.choice((-1.0, 1.0), (2, size))
+
+    def __call__(self, value: Array) -> Array:
+        turned = dct(self.signs[0] * value.ravel(), norm="ortho")
+        return np.asarray(dct(self.signs[1] * turned[self.order], norm="ortho")).reshape(value.shape)
 
 
 @dataclass
@@ -40,15 +57,15 @@ class _Unit:
 
 
 def process_growth(
-    process: SiteProcess, values: dict[Symbol, float], state: ProcessState, *, paths: int = 400, blocks: int = 12
+    process: SiteProcess, values: dict[Symbol, float], state: ProcessState, *, paths: int = 1024, blocks: int = 12
 ) -> Number:
     """Largest Lyapunov exponent, per unit time (per step of a map), with its sampling error.
 
     Parameters
     ----------
     process, values, state : the process, its parameters and its solution
-    paths : sampled paths a population; the estimate is biased by a relative amount of order 1/paths
-    blocks : blocks of the average; the first two only align the perturbation
+    paths : sampled paths a population; more are drawn, a few times at most, where the rate is not known well enough
+    blocks : blocks of the average of each draw; the first ones only align the perturbation
 
     Raises
     ------
@@ -58,10 +75,15 @@ def process_growth(
     if process.operators:
         raise NotCovered("the growth of differences through eliminated populations, for units that are not Gaussian")
     rng = np.random.default_rng((state.sampling.seed, 2))
-    sampled = sample_paths(process, values, state, paths, rng)
-    units = [_tangent(process, u, p, values) for u, p in zip(process.units, sampled, strict=True)]
-    tangent = _Tangent(process, values, state, units, rng)
-    return tangent.rate(blocks)
+    rates: list[float] = []
+    for _ in range(_DRAWS):
+        sampled = sample_paths(process, values, state, paths, rng)
+        units = [_tangent(process, u, p, values) for u, p in zip(process.units, sampled, strict=True)]
+        rates += _Tangent(process, values, state, units, rng).rates(blocks)
+        found = Number(float(np.mean(rates)), float(np.std(rates, ddof=1) / np.sqrt(len(rates))))
+        if found.error < _PRECISE * abs(found.value):
+            break
+    return found
 
 
 def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict[Symbol, float]) -> _Unit:
@@ -85,10 +107,10 @@ def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict
 
 
 class _Past:
-    """The last outputs' differences, (reach, replicates, P, nb), newest at lag one; a ring, so that nothing moves."""
+    """The last outputs' differences, (reach, copies, P, nb), newest at lag one; a ring, so that nothing moves."""
 
     def __init__(self, reach: int, *shape: int) -> None:
-        self.ring = np.zeros((reach, *shape))
+        self.ring = np.zeros((reach, *shape), np.float32)
         self.head = 0
 
     def append(self, out: Array) -> None:
@@ -96,17 +118,17 @@ class _Past:
         self.ring[self.head] = out
 
     def convolve(self, kernel: Array, b: int) -> Array:
-        """Σ_lag kernel[lag − 1]·out(−lag), (replicates, P)."""
-        weights = np.roll(kernel, self.head)
+        """Σ_lag kernel[lag − 1]·out(−lag), (copies, P)."""
+        weights = np.roll(kernel, self.head).astype(np.float32)
         shape = self.ring.shape[1:3]
         return np.asarray((weights @ self.ring[:, :, :, b].reshape(len(weights), -1)).reshape(shape))
 
-    def rescale(self, size: Array) -> None:
-        self.ring /= size[None]
+    def rescale(self, size: float) -> None:
+        self.ring /= size
 
 
 class _Earlier:
-    """The last differences of one unit's states, (steps, replicates, P, n), for fields at earlier times."""
+    """The last differences of one unit's states, (steps, copies, P, n), for fields at earlier times."""
 
     def __init__(self, unit: SampledUnit, late: Array, shape: tuple[int, ...]) -> None:
         self.late, self.source = late, [unit.states.index(x) for _, x, _ in unit.earlier]
@@ -120,12 +142,12 @@ class _Earlier:
         past = [self.ring[(step - k) % len(self.ring), :, :, i] for k, i in zip(self.late, self.source, strict=True)]
         return np.concatenate([delta, np.stack(past, axis=2)], axis=2) if past else delta
 
-    def rescale(self, size: Array) -> None:
-        self.ring /= size[None]
+    def rescale(self, size: float) -> None:
+        self.ring /= size
 
 
 class _Tangent:
-    """Integrates perturbations of all units, several replicates of the random matrices at once."""
+    """Integrates perturbations of all units, several of each path at once."""
 
     def __init__(
         self,
@@ -144,11 +166,11 @@ class _Tangent:
         self.reads = {u.name: a.name for u, v, _, a, _ in process.covariance if u == v}
         steps = [[self.number(d) for *_, d in u.unit.earlier] for u in units]
         self.earlier = [
-            _Earlier(u.unit, whole_steps(d, self.dt), (_REPLICATES, *u.paths.states[:, 0].shape))
+            _Earlier(u.unit, whole_steps(d, self.dt), (_COPIES, *u.paths.states[:, 0].shape))
             for u, d in zip(units, steps, strict=True)
         ]
         self.mixing = [self._mixing(u) for u in units]
-        self.matrices = self._matrices()
+        self.rotations = self._rotations()
 
     def _mixing(self, u: _Unit) -> Array:
         """Root of κ_uv over the fields of one unit: δζ_u = Σ_k L_uk (G^k δa_u)."""
@@ -165,30 +187,29 @@ class _Tangent:
             )
         return np.asarray(basis * np.sqrt(np.clip(size, 0, None)))
 
-    def _matrices(self) -> dict[tuple[int, int, int], Array]:
-        """G^k from every population that is read to every unit, (replicates, P, P), entries of variance 1/P."""
+    def _rotations(self) -> dict[tuple[int, int, int], _Rotation]:
+        """G^k from every population that is read to every unit."""
         found = {}
         for k, u in enumerate(self.units):
             sources = {self.owner[self.reads[f.name]] for f in u.unit.fields if f.name in self.reads}
             for source in sorted(sources):
                 for j in range(self.mixing[k].shape[1]):
-                    size = (_REPLICATES, len(u.paths.states), len(self.units[source].paths.states))
-                    found[k, j, source] = self.rng.standard_normal(size).astype(np.float32) / np.sqrt(size[2])
+                    found[k, j, source] = _Rotation(self.rng, _COPIES * len(u.paths.states))
         return found
 
     # -- fields -----------------------------------------------------------------------------------------------------
     def fields(self, outs: list[Array], past: list[_Past]) -> list[Array]:
-        """δh of every unit, (replicates, P, m), from present output differences and their past."""
+        """δh of every unit, (copies, P, m), from present output differences and their past."""
         result = []
         for k, u in enumerate(self.units):
             names = [f.name for f in u.unit.fields]
-            delta = np.zeros((_REPLICATES, len(u.paths.states), len(names)))
+            delta = np.zeros((_COPIES, len(u.paths.states), len(names)))
             for i, name in enumerate(names):
                 if name in self.reads:
                     delta[:, :, i] += self._random(k, i, self.reads[name], outs)
             for field, coef, a in self.process.means:
                 if field.name in names:
-                    average = self._output(outs, a.name).mean(axis=1, keepdims=True)
+                    average = self._output(outs, a.name).mean()
                     delta[:, :, names.index(field.name)] += self.number(coef) * average
             self._remember(u, outs[k], past[k], delta)
             result.append(delta)
@@ -196,14 +217,11 @@ class _Tangent:
 
     def _random(self, k: int, i: int, read: str, outs: list[Array]) -> Array:
         source = self.owner[read]
-        value = self._output(outs, read).astype(np.float32)
-        total = np.zeros((_REPLICATES, len(self.units[k].paths.states)))
+        value = self._output(outs, read)
+        total = np.zeros(value.shape)
         for j in range(self.mixing[k].shape[1]):
             if self.mixing[k][i, j] != 0:
-                # one matrix-vector product a replicate: BLAS, where a stacked product is not
-                total += self.mixing[k][i, j] * np.array(
-                    [g @ v for g, v in zip(self.matrices[k, j, source], value, strict=True)]
-                )
+                total += self.mixing[k][i, j] * self.rotations[k, j, source](value)
         return total
 
     def _output(self, outs: list[Array], name: str) -> Array:
@@ -234,29 +252,25 @@ class _Tangent:
         z = n + len(late)
         return table(u.state_slope, n, z), table(u.field_slope, n, m), table(u.output_slope, nb, z)
 
-    def rate(self, blocks: int) -> Number:
-        """Growth rate from the mean square over replicates, block by block."""
+    def rates(self, blocks: int) -> list[float]:
+        """Growth rates of the mean square, block by block."""
         length = max(1, round(_BLOCK / self.dt))
-        deltas = [self.rng.standard_normal((_REPLICATES, *u.paths.states[:, 0].shape)) for u in self.units]
-        past = [_Past(self.reach, _REPLICATES, len(u.paths.states), len(u.unit.outputs)) for u in self.units]
+        deltas = [self.rng.standard_normal((_COPIES, *u.paths.states[:, 0].shape)) for u in self.units]
+        past = [_Past(self.reach, _COPIES, len(u.paths.states), len(u.unit.outputs)) for u in self.units]
         rates = []
         slopes = [self.slopes(k, 0) for k in range(len(self.units))]
         for block in range(blocks):
-            before = _squares(deltas)
+            before = _square(deltas)
             for step in range(block * length, (block + 1) * length):
                 after = [self.slopes(k, step + 1) for k in range(len(self.units))]
                 deltas = self._step(step, deltas, past, slopes, after)
                 slopes = after
-            growth = _squares(deltas) / before
-            rates.append(np.log(growth.mean()) / (2 * length * self.dt))
-            size = np.sqrt(_squares(deltas))[:, None, None]
-            deltas = [d / size for d in deltas]
-            for row in past:
-                row.rescale(size)
-            for late in self.earlier:
-                late.rescale(size)
-        kept = np.array(rates[2:])
-        return Number(float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(kept))))
+            now = _square(deltas)
+            rates.append(float(np.log(now / before)) / (2 * length * self.dt))
+            deltas = [d / np.sqrt(now) for d in deltas]
+            for row in (*past, *self.earlier):
+                row.rescale(np.sqrt(now))
+        return rates[_ALIGN:]
 
     def _step(self, step, deltas, past, slopes, after):  # type: ignore[no-untyped-def]
         for row, d in zip(self.earlier, deltas, strict=True):
@@ -286,6 +300,6 @@ def _rhs(slopes: tuple[Array, Array, Array], delta: Array, field: Array) -> Arra
     return np.asarray(np.einsum("pnk,rpk->rpn", slopes[0], delta) + np.einsum("pnm,rpm->rpn", slopes[1], field))
 
 
-def _squares(deltas: list[Array]) -> Array:
-    """|δ|² of every replicate, each population with equal weight per path."""
-    return np.asarray(sum((d**2).mean(axis=1).sum(axis=1) for d in deltas))
+def _square(deltas: list[Array]) -> float:
+    """|δ|², each population with equal weight per path."""
+    return float(sum((d**2).mean(axis=(0, 1)).sum() for d in deltas))

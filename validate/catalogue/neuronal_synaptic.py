@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sympy import Expr, symbols, tanh
 
-from quenched import Dynamics, Field, Gaussian, N, mean, outer, t, tau, units
+from quenched import Dynamics, Field, Gaussian, Lyapunov, N, mean, outer, t, tau, units
 
 
 def neuronal_synaptic(phi: Callable[[Expr], Expr] = tanh) -> Dynamics:
@@ -20,4 +20,5 @@ def neuronal_synaptic(phi: Callable[[Expr], Expr] = tanh) -> Dynamics:
         C_phi0=mean(phi(x) ** 2),
         kurtosis=mean(x**4) / mean(x**2) ** 2,
         gain=mean(phi(x).diff(x)),
+        lyapunov=Lyapunov(x),
     )
