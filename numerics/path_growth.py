@@ -13,7 +13,7 @@ Source: the two-copy argument of Sompolinsky, Crisanti & Sommers, PRL 61, 259 (1
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.fft import dct
@@ -31,6 +31,8 @@ _COPIES = 2
 _BLOCK, _ALIGN = 10.0, 2
 #: Relative error of the rate at which no more paths are drawn, and most draws.
 _PRECISE, _DRAWS = 0.015, 8
+#: Part of a memory that is left out.
+_FORGOTTEN = 1e-4
 
 
 class _Rotation:
@@ -99,11 +101,17 @@ def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict
 
     return _Unit(
         unit,
-        paths,
+        replace(paths, kernel=_trimmed(paths.kernel)),
         code([f.diff(x) for f in unit.rhs for x in (*unit.states, *late)]),
         code([f.diff(h) for f in unit.rhs for h in unit.fields]),
         code([o.diff(x) for _, o in unit.outputs for x in (*unit.states, *late)]),
     )
+
+
+def _trimmed(kernel: Array) -> Array:
+    """Memory (m, nb, reach + 1) without the lags at which next to nothing of it is left."""
+    left = np.cumsum(np.abs(kernel).sum(axis=(0, 1))[::-1])[::-1]
+    return kernel[:, :, : 1 + int(np.count_nonzero(left > _FORGOTTEN * left[0]))]
 
 
 class _Past:

