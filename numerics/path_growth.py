@@ -276,8 +276,10 @@ class _Tangent:
             now = _square(deltas)
             rates.append(float(np.log(now / before)) / (2 * length * self.dt))
             deltas = [d / np.sqrt(now) for d in deltas]
-            for row in (*past, *self.earlier):
+            for row in past:
                 row.rescale(np.sqrt(now))
+            for late in self.earlier:
+                late.rescale(np.sqrt(now))
         return rates[_ALIGN:]
 
     def _step(self, step, deltas, past, slopes, after):  # type: ignore[no-untyped-def]
