@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from quenched.fluctuations import Fluctuations
     from quenched.numerics import RawSolution, Sampling
     from quenched.numerics.propagators import GaussianPropagators
+    from quenched.onset import Onset
     from quenched.solution import Solution
     from quenched.spectral import SpectralSolution
     from quenched.stability import Stability
@@ -413,6 +414,18 @@ class Theory:
         from quenched.complexity import complexity
 
         return complexity(self.model)
+
+    def onset(self) -> Onset:
+        """Whether activity sets in continuously or with a jump where silence loses its stability.
+
+        Raises
+        ------
+        NotCovered
+            Silence is no state, or the declaration's units at rest are not derived.
+        """
+        from quenched.onset import onset
+
+        return onset(self.model)
 
     @cached_property
     def silence(self) -> FixedPointStability:
