@@ -11,7 +11,7 @@ from quenched.numerics.replica_labels import make_site, sets_of_labels
 from quenched.theory.replica_forms import replica_site
 from quenched.theory.replica_limit import FreeEntropyForm
 from quenched.validate.witness import _trial as trial
-from quenched.validate.witness import mutants_of, scene_of, verify
+from quenched.validate.witness import check, mutants_of, scene_of, verify
 
 alpha, T = symbols("alpha T", positive=True)
 
@@ -31,15 +31,22 @@ MODELS = {
     "nine in a cycle": catalogue["hebbian-length-correlations"](size=9, other=2),
     "seven in a cold cycle": catalogue["hebbian-length-correlations"](size=7, cold=True),
     "ground states": catalogue["hebbian-length-correlations"](cold=True),
-    "two attractors": catalogue["hebbian-length-correlations"](other=1),
 }
-LONG = {"ground states", "two attractors"}
+LONG = {"ground states"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in MODELS])
 def test_every_step_is_compared(name: str) -> None:
     ticks = verify(derive(MODELS[name]).derivation)  # type: ignore[arg-type]
     assert [(t.title, t.passed, t.detail) for t in ticks if t.passed is not True] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_step_of_two_states_next_to_many_patterns(d: int) -> None:
+    derivation = derive(catalogue["hebbian-length-correlations"](d=d, other=1)).derivation
+    tick = check(derivation.steps[-1], scene_of(derivation))
+    assert (tick.title, tick.passed) == ("Two states of one disorder", True), tick.detail
 
 
 @pytest.mark.parametrize(("name", "most"), [("mixture", 6), ("nine in a cycle", 2)])
