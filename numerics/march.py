@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .pair_averages import bounded, kink_pair, kink_series
+from .pair_averages import kink_pair, kink_series
 
 _TINY = 1e-150
 
@@ -46,7 +46,7 @@ def expand(site, o, l, now, m, v, q, p, kinks, rule, F, G):
     for k in range(order):
         missing -= series[k] * series[k]
     for j in range(count):
-        kink_series(bounded((m - kinks[0, j]) / s), s, kinks[1, j], kinks[2, j], split)
+        kink_series((m - kinks[0, j]) / s, s, kinks[1, j], kinks[2, j], split)
     for k in range(order):
         F[o, now, k, l] = series[k] + split[k]
         G[o, now, k, l] = split[k]
@@ -81,10 +81,10 @@ def pair_average(a, b, t, s, C, row, w, weights, share, at, count, F, G, kinks, 
             s1, s2 = sd[a, node, t], sd[b, node, s]
             for p in range(kinks.shape[3]):
                 if kinks[a, node, 1, p] != 0.0 or kinks[a, node, 2, p] != 0.0:
-                    x1 = bounded((centre[a, node, t] - kinks[a, node, 0, p]) / s1)
+                    x1 = (centre[a, node, t] - kinks[a, node, 0, p]) / s1
                     for q in range(kinks.shape[3]):
                         if kinks[b, node, 1, q] != 0.0 or kinks[b, node, 2, q] != 0.0:
-                            x2 = bounded((centre[b, node, s] - kinks[b, node, 0, q]) / s2)
+                            x2 = (centre[b, node, s] - kinks[b, node, 0, q]) / s2
                             more, steeper = kink_pair(
                                 x1, x2, s1, s2, rho, kinks[a, node, 1, p], kinks[a, node, 2, p],
                                 kinks[b, node, 1, q], kinks[b, node, 2, q],

@@ -26,6 +26,12 @@ _NORM = 1 / math.sqrt(2 * math.pi)
 
 
 @njit(cache=True, fastmath=True)
+def bounded(x):
+    """Standardised distances, cut where the normal distribution has no weight."""
+    return min(max(x, -_FAR), _FAR)
+
+
+@njit(cache=True, fastmath=True)
 def normal_cdf(x):
     """P(z < x)."""
     return 0.5 * math.erfc(-x * 0.7071067811865476)
@@ -92,11 +98,15 @@ def both_positive(a, b, rho):
 def kink_pair(a, b, s, q, rho, kinks, jumps, kinks2, jumps2):
     """⟨(κ(u)₊ + j θ(u)) (κ'(v)₊ + j' θ(v))⟩ for u = s(z + a), v = q(y + b), and its derivative in the covariance.
 
+    Distances a, b of any size: states with hardly any variance lie many deviations from their kinks.
+
     `kinks`, `jumps` are the slope and the height that the first function gains at its zero, `kinks2`, `jumps2` those
     of the second. The derivative leaves jumps out, which have none.
     """
     r2 = max(1.0 - rho * rho, 0.0)
     r = math.sqrt(r2)
+    far, away = a, b
+    a, b = bounded(a), bounded(b)
     both = both_positive(a, b, rho)
     pa, pb = normal_pdf(a), normal_pdf(b)
     if r > 1e-9:
@@ -106,9 +116,9 @@ def kink_pair(a, b, s, q, rho, kinks, jumps, kinks2, jumps2):
         ca = 1.0 if a > rho * b else (0.5 if a == rho * b else 0.0)
         cb = 1.0 if b > rho * a else (0.5 if b == rho * a else 0.0)
         joint = 0.0
-    value = kinks * kinks2 * s * q * ((a * b + rho) * both + a * pb * ca + b * pa * cb + joint)
-    value += kinks * jumps2 * s * (a * both + pa * cb + rho * pb * ca)
-    value += jumps * kinks2 * q * (b * both + pb * ca + rho * pa * cb)
+    value = kinks * kinks2 * s * q * ((far * away + rho) * both + far * pb * ca + away * pa * cb + joint)
+    value += kinks * jumps2 * s * (far * both + pa * cb + rho * pb * ca)
+    value += jumps * kinks2 * q * (away * both + pb * ca + rho * pa * cb)
     value += jumps * jumps2 * both
     return value, kinks * kinks2 * both
 
@@ -116,8 +126,9 @@ def kink_pair(a, b, s, q, rho, kinks, jumps, kinks2, jumps2):
 @njit(cache=True, fastmath=True)
 def kink_series(a, s, kink, jump, out):
     """Add the Hermite coefficients of κ(u)₊ + j θ(u) at u = s(z + a) to `out` (K,)."""
+    far, a = a, bounded(a)
     p, cdf = normal_pdf(a), normal_cdf(a)
-    out[0] += kink * s * (a * cdf + p) + jump * cdf
+    out[0] += kink * s * (far * cdf + p) + jump * cdf
     before, now = 0.0, 1.0  # He_{n−1}(−a)/√((n−1)!) and its predecessor
     if out.size > 1:
         out[1] += kink * s * cdf + jump * p
@@ -127,9 +138,3 @@ def kink_series(a, s, kink, jump, out):
         after = (-a * now - math.sqrt(n - 2.0) * before) / math.sqrt(n - 1.0)
         out[n] += jump * p * after / math.sqrt(float(n))
         before, now = now, after
-
-
-@njit(cache=True, fastmath=True)
-def bounded(x):
-    """Standardised distances, cut where the normal distribution has no weight."""
-    return min(max(x, -_FAR), _FAR)

@@ -104,5 +104,5 @@ def test_networks_at_the_same_step(kind: str, values: dict[str, float], N: int) 
         sample = run[name]
         expected = np.atleast_1d(np.asarray(theory[name].values))
         assert np.all(np.abs(sample.mean - expected) < 3.5 * sample.error + 0.01 * np.abs(expected)), name
-    # the exponent of networks this small lies below its limit
-    assert abs(float(run["lyapunov"].mean[0]) - float(theory["lyapunov"])) < 0.06 + 3 * float(run["lyapunov"].error[0])
+    # the exponent of networks this small lies below its limit, by up to 0.1 a unit of time, 0.01 a step
+    assert abs(float(run["lyapunov"].mean[0]) - float(theory["lyapunov"])) < 0.01 + 3 * float(run["lyapunov"].error[0])

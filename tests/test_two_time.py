@@ -58,6 +58,21 @@ def test_kinks_against_quadrature(rho: float) -> None:
     assert slope == pytest.approx(both_positive(0.25, -0.4 / 0.7, rho), abs=1e-12)
 
 
+@pytest.mark.parametrize("rho", [-0.5, 0.4, 0.99, 1.0])
+def test_kinks_many_deviations_away(rho: float) -> None:
+    """Far above their kinks both functions are linear, far below one of them it vanishes."""
+    from scipy.stats import norm
+
+    s, q, high, low = 1e-9, 2e-9, 0.3, 0.7
+    value, slope = kink_pair(high / s, low / q, s, q, rho, 1.0, 0.0, 1.0, 0.0)
+    assert value == pytest.approx(high * low, rel=1e-12)
+    assert slope == pytest.approx(1.0)
+    assert kink_pair(high / s, -low / q, s, q, rho, 1.0, 0.0, 1.0, 0.0) == pytest.approx((0.0, 0.0), abs=1e-30)
+    mixed, _ = kink_pair(high / s, -0.4, s, q, rho, 1.0, 0.0, 1.0, 0.0)
+    positive = q * (norm.pdf(0.4) - 0.4 * norm.cdf(-0.4))
+    assert mixed == pytest.approx(high * positive + rho * s * q * norm.cdf(-0.4), rel=1e-8)
+
+
 # --- the march -------------------------------------------------------------------------------------------------------
 def loop(gain: float, steps: int, dt: float, drive: list[float], start: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """The Euler map of x' = −x + J tanh x + I(t) by plain loops and quadrature."""
