@@ -24,6 +24,8 @@ from .replica_parts import Part
 from .replica_signs import FreeLabel
 from .types import Array
 
+#: Logarithm of what is left out of integrals up to infinity, and cells of the grid that tells where they are large.
+DEPTH, CELLS = 40.0, 256
 LOG2PI = float(np.log(2 * np.pi))
 
 
@@ -211,14 +213,56 @@ def state(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, 
 
 def _over_interval(part: Part, b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:
     if not (np.isfinite(part.lo) and np.isfinite(part.hi)):
-        raise ConvergenceError(f"the measure of {name} is not normalisable in its field (V = {np.max(v):.3g})")
+        return _unbounded(part, b, v, name)
     x, w = legendre(160)
     half = (part.hi - part.lo) / 2
     s = part.lo + half * (1 + x)
     c0, c1, c2 = part.c if part.c is not None else (0.0, 0.0, 0.0)
     base = c0 + c1 * s + c2 * s * s / 2 if part.smooth is None else part.smooth(s)
-    exponent = base + np.asarray(v)[..., None] * s * s / 2 + np.log(w * half) + b[..., None] * s
+    return _summed(base + np.asarray(v)[..., None] * s * s / 2 + np.log(w * half) + b[..., None] * s, s)
+
+
+def _summed(exponent: Array, s: Array) -> tuple[Array, Array, Array]:
+    """(ln of the sum, mean, variance − 1) over nodes s with these logarithms of their weights."""
     total = logsumexp(exponent, axis=-1)
     p = np.exp(exponent - total[..., None])
-    mean = p @ s
+    mean = np.sum(p * s, axis=-1)
     return total, mean, np.sum(p * (s - mean[..., None]) ** 2, axis=-1) - 1
+
+
+def _unbounded(part: Part, b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:
+    """The same up to infinity for a smooth density: integrated where it is more than e^−`DEPTH` of its maximum.
+
+    Where that is follows for every field from a grid of all fields, which reaches as far as any of them needs.
+    """
+    width = np.asarray(v, float)[..., None]
+
+    def exponent(s: Array) -> Array:
+        assert part.smooth is not None
+        with np.errstate(over="ignore", divide="ignore"):
+            return np.asarray(part.smooth(s) + width * s * s / 2 + b[..., None] * s)
+
+    reach = _reach(part, exponent) if part.smooth is not None else None
+    if reach is None:
+        raise ConvergenceError(f"the measure of {name} is not normalisable in its field (V = {np.max(v):.3g})")
+    grid = np.linspace(max(part.lo, -reach), min(part.hi, reach), CELLS + 1)
+    found = exponent(grid)
+    large = found > np.max(found, axis=-1, keepdims=True) - DEPTH
+    first, last = np.argmax(large, axis=-1), CELLS - np.argmax(large[..., ::-1], axis=-1)
+    lo, hi = grid[np.maximum(first - 1, 0)], grid[np.minimum(last + 1, CELLS)]
+    x, w = legendre(160)
+    half = ((hi - lo) / 2)[..., None]
+    s = lo[..., None] + half * (1 + x)
+    return _summed(exponent(s) + np.log(w * half), s)
+
+
+def _reach(part: Part, exponent: Callable[[Array], Array]) -> float | None:
+    """How far from 0 all measures in their fields have died out, None where they do not."""
+    ends = [sign for sign, end in ((-1.0, part.lo), (1.0, part.hi)) if not np.isfinite(end)]
+    inner = [end for end in (part.lo, part.hi) if np.isfinite(end)]
+    far = np.geomspace(1e-2, 1e4, 241) + max(map(abs, inner), default=0.0)
+    points = np.concatenate([sign * far for sign in ends])
+    values = exponent(points).reshape(-1, len(points))
+    deep = values < values.max(axis=1, keepdims=True) - 2 * DEPTH
+    beyond = np.all(np.logical_and.accumulate(np.all(deep, axis=0).reshape(len(ends), -1)[:, ::-1], axis=1), axis=0)
+    return float(far[::-1][beyond][-1]) if beyond[0] else None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import gamma
+
+import numpy as np
 import pytest
-from sympy import Heaviside, Rational, sign, symbols
+from sympy import Heaviside, Rational, Symbol, exp, expand_log, lambdify, log, sign, symbols
 
 from quenched import (
     Bernoulli,
     Field,
+    Flat,
+    Gaussian,
     Gibbs,
     Iid,
     Ising,
@@ -19,9 +24,14 @@ from quenched import (
     derive,
     mean,
     simulate,
+    total,
     units,
 )
+from quenched.numerics.replica_parts import parts_of
+from quenched.numerics.replica_sites import state
 from quenched.theory.distributions import Law
+from quenched.theory.errors import ConvergenceError
+from quenched.theory.problem_replicas import X
 from quenched.validate.witness import verify
 
 alpha, kappa = symbols("alpha", positive=True), symbols("kappa", real=True)
@@ -56,3 +66,35 @@ def test_a_profile_of_inputs_is_verified(prior: Law) -> None:
     derivation = derive(model).derivation
     named = {step.title for step in derivation.steps}
     assert [t.detail for t in verify(derivation) if t.title in named and t.passed is not True] == []
+
+
+# -- densities that reach to infinity ------------------------------------------------------------------------------
+def test_sites_of_smooth_densities_up_to_infinity() -> None:
+    """L and its derivatives against sums on a fine grid: quartic wells in fields of any strength."""
+    s = np.linspace(-15, 15, 200001)
+    b = np.array([-30.0, -2.0, 0.0, 7.0, 60.0])
+    for weight in (exp(-(X**4) / 4), exp(-3 * X**4 + 5 * X**2), exp(-(X**6) / 10 - X)):
+        log_weight = lambdify(X, expand_log(log(weight), force=True))(s)
+        for v in (-0.5, 0.9):
+            found = np.array(state(tuple(parts_of(weight)), b, v, "s"))
+            exponent = log_weight + v * s * s / 2 + b[:, None] * s
+            top = exponent.max(1)
+            p = np.exp(exponent - top[:, None])
+            mean = p @ s / p.sum(1)
+            spread = p @ s**2 / p.sum(1) - mean**2
+            exact = np.array([np.log(p.sum(1) * (s[1] - s[0])) + top, mean, spread])
+            assert found == pytest.approx(exact, rel=1e-8, abs=1e-8)
+    with pytest.raises(ConvergenceError, match="not normalisable"):
+        state(tuple(parts_of(exp(X**4 / 4))), b, 0.0, "s")
+
+
+def test_soft_spins_are_solved_and_checked() -> None:
+    """Flat spins that a fourth power holds: exact without couplings, and every step of the derivation with them."""
+    spin, strength = Field("s"), Symbol("beta", positive=True)
+    alone = Gibbs({spin: Flat()}, energy=total(spin**4) / 4, beta=strength).observe(Q=mean(spin**2))
+    assert float(derive(alone).solve(beta=1)["Q"]) == pytest.approx(2 * gamma(0.75) / gamma(0.25), abs=1e-12)
+    pairs = -total(spin * (Gaussian("J", symmetry=1) @ spin)) / 2
+    coupled = Gibbs({spin: Flat()}, energy=pairs + total(spin**4) / 4, beta=strength, defaults={strength: 0.6})
+    theory = derive(coupled.observe(Q=mean(spin**2)))
+    assert float(theory.solve()["replicon"]) < 1
+    assert [t.title for t in verify(theory.derivation) if t.passed is False] == []

@@ -21,7 +21,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.instance import InstanceState, known_widths
 from quenched.theory.instance_evolution import EvolutionForm, FieldLaw, GrowthForm
-from quenched.theory.instance_graph import GraphSite, PairGraph
+from quenched.theory.instance_graph import PairGraph
 from quenched.theory.instance_messages import (
     MI,
     MJ,
@@ -39,11 +39,9 @@ from quenched.theory.instance_messages import (
     V,
 )
 from quenched.theory.problem_replicas import X
-from quenched.validate.generate import label
 from quenched.validate.meaning_replicas import at_labels
 from quenched.validate.quantities import Numbers, matrix_spec
 from quenched.validate.sampling import sample_law, sample_matrices
-from quenched.validate.spins import Counted, Instance
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator
@@ -51,75 +49,6 @@ Values = Mapping[Symbol, float]
 
 #: Strength of an edge at which terms of different order in it lie far apart.
 WEAK = 1e-4
-
-
-# -- the graph -----------------------------------------------------------------------------------------------------
-def graph_deviation(model: Gibbs, graph: PairGraph, values: Values, rng: Rng) -> float | None:
-    """Log weight of random states: the declaration against the sum over sites and pairs, up to a constant."""
-    drawn = Counted(model, 6, int(rng.integers(1 << 30)), 0, values)
-    states = {f: rng.standard_normal((800, n)) for f, n in drawn.sizes.items()}
-    declared = drawn.log_weight(states)
-    found = np.zeros(len(declared))
-    x = {f.population.name: a for f, a in states.items()}
-    sizes = {p.name: drawn.numbers.size(p)[1] for p in model.populations}
-    fields = {s.name: np.zeros((len(found), sizes[s.name])) for s in graph.sites}
-    matrices = {a.name: drawn.matrices[label(a)] for a in model.matrices}
-    for s in graph.sites:
-        if s.seen is not None:
-            drawn.labels[s.seen.symbol] = _taught(s, drawn, matrices, sizes)
-    for c in graph.couplings:
-        shape = (sizes[c.row.site], sizes[c.col.site])
-        matrix = matrices.get(c.matrix, np.full(shape, 1.0 / shape[1]))
-        ends = [_per_unit(e.factor, drawn, sizes[e.site]) for e in (c.row, c.col)]
-        whole = float(c.coef.subs(values)) * ends[0][:, None] * matrix * ends[1]
-        if graph.site(c.row.site).kind == "state" and graph.site(c.col.site).kind == "state":
-            found += np.einsum("ki,ij,kj->k", x[c.row.site], whole, x[c.col.site])
-        elif graph.site(c.row.site).kind == "channel":
-            fields[c.row.site] += x[c.col.site] @ whole.T
-        else:
-            fields[c.col.site] += x[c.row.site] @ whole
-    for s in graph.sites:
-        if s.kind == "state":
-            extra = _per_unit(s.bias, drawn, sizes[s.name]), _per_unit(s.quadratic, drawn, sizes[s.name])
-            found += x[s.name] @ extra[0] + 0.5 * x[s.name] ** 2 @ extra[1]
-        else:
-            found += _log_channel(s, fields[s.name], drawn).sum(1)
-    return _largest_gap(found, declared)
-
-
-def _taught(site: GraphSite, drawn: Instance, matrices: Mapping[str, Array], sizes: Mapping[str, int]) -> Array:
-    """A teacher's label from the drawn couplings."""
-    assert site.seen is not None
-    if site.seen.variance != 0:
-        raise NotCovered("a teacher's label with noise: its witness takes labels without")
-    total = np.zeros(sizes[site.name])
-    for matrix, at_row, coef, far in site.seen.uses:
-        m = matrices[matrix] if at_row else matrices[matrix].T
-        total = total + float(coef.subs(drawn.values)) * m @ _per_unit(far.factor, drawn, sizes[far.site])
-    return total
-
-
-def _largest_gap(found: Array, declared: Array) -> float:
-    there = np.isfinite(declared)
-    if np.any(np.isfinite(found) != there):
-        return float("inf")
-    gap = (found - declared)[there]
-    return float(np.max(np.abs(gap - gap[0]), initial=0.0) / (1 + np.std(declared[there]))) if len(gap) else 0.0
-
-
-def _per_unit(expr: Expr, drawn: Instance, size: int) -> Array:
-    symbols = sorted(expr.free_symbols, key=str)
-    numbers = [drawn.labels[s] if s in drawn.labels else drawn.values[s] for s in symbols]
-    return np.broadcast_to(np.asarray(lambdify(symbols, expr, "numpy")(*numbers), float), (size,))
-
-
-def _log_channel(site: GraphSite, u: Array, drawn: Instance) -> Array:
-    weight = site.measure.pieces[0].weight
-    symbols = sorted(weight.free_symbols - {X}, key=str)
-    numbers = [drawn.labels[s] if s in drawn.labels else drawn.values[s] for s in symbols]
-    modules = [{"Heaviside": lambda y, half=0.5: np.heaviside(y, half)}, "scipy", "numpy"]
-    with np.errstate(divide="ignore"):
-        return np.log(np.asarray(lambdify([X, *symbols], weight, modules)(u, *numbers), float) + 0 * u)
 
 
 # -- messages ------------------------------------------------------------------------------------------------------

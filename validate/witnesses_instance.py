@@ -12,11 +12,11 @@ from quenched.theory.instance_graph import OneInstance
 from quenched.theory.instance_messages import BeliefPropagation, Bethe, CentralLimit, Onsager
 from quenched.theory.record import Rule
 from quenched.theory.replicas import ReplicaDerivation
+from quenched.validate.meaning_graph import graph_deviation
 from quenched.validate.meaning_instance import (
     bethe_deviation,
     cumulants_deviation,
     evolution_deviation,
-    graph_deviation,
     growth_deviation,
     observed_deviation,
     onsager_deviation,
