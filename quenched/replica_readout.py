@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from sympy import Add, Expr, Mul, S, Symbol
+from sympy import Add, Expr, Mul, S, Symbol, log
 
 from quenched.readout import Quantity
 from quenched.theory.couplings import Row
@@ -19,6 +19,7 @@ from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError
 from quenched.theory.fields import Field, Quenched, unbind
 from quenched.theory.landscape import Height
 from quenched.theory.observables import Critical, Functional, Mean
+from quenched.theory.priors import on_sphere
 from quenched.theory.problem_replicas import ReplicaProblem
 from quenched.theory.replica_condense import apart
 from quenched.theory.replica_observe import AT_THE_SADDLE, SOURCE, declared_name, part_name, with_source
@@ -118,6 +119,8 @@ class Readout:
             return self._number(self.branch.values[AT_THE_SADDLE[name]])
         if name == "Growth":
             return self.growth()
+        if name == "Entropy":
+            return self.entropy()
         if isinstance(leaf, Critical):
             return self._number(self.critical(leaf.parameter, leaf.condition))
         if name in ("Capacity", "Margin"):
@@ -159,10 +162,26 @@ class Readout:
         return Quantity(numbers[0], abs(numbers[0] - numbers[1]) + 1e-10)
 
     # -- sources -----------------------------------------------------------------------------------------------------
-    def by_source(self, node: Mean | Height) -> Quantity:
-        """⟨body⟩ as the slope of the free entropy in its source, the order parameters held at the saddle."""
+    def entropy(self) -> Quantity:
+        """−⟨ln P⟩/N of states, relative to the volume of a sphere: ln Z and their number, less the mean exponent."""
+        if self.model.cold:
+            raise NotCovered("Entropy() of a measure at zero temperature: declare it at a finite one")
+        counts = 0.0
+        for f, law in self.model.priors.items():
+            chances = {p for _, p in law.weights()}
+            if not on_sphere(law) and len(chances) != 1:
+                raise NotCovered(
+                    f"Entropy() counts states: it is given for spheres and for finitely many values of equal weight "
+                    f"a priori, not for {f.name} ~ {law}; FreeEntropy() is given for all"
+                )
+            counts += float((f.population.count / N * log(len(law.weights()) or 1)).subs(self.values))
+        exponent, free = self.by_source(None), self._number(self.branch.values["free_entropy"])
+        return Quantity(free.value + counts - exponent.value, free.error + exponent.error)
+
+    def by_source(self, node: Mean | Height | None) -> Quantity:
+        """⟨body⟩ (None: of the exponent over N) as the slope of the free entropy in its source, at the saddle."""
         problem = sourced_problem(self.model, node)
-        fraction = 1.0 if isinstance(node, Height) else float((node.population.count / N).subs(self.values))
+        fraction = float((node.population.count / N).subs(self.values)) if isinstance(node, Mean) else 1.0
 
         def slope(step: float) -> float:
             return (self._tilted(problem, step) - self._tilted(problem, -step)) / (2 * step * fraction)
@@ -323,7 +342,7 @@ def cold_problem(model: Gibbs) -> ReplicaProblem:
 
 
 @lru_cache(maxsize=128)
-def sourced_problem(model: Gibbs, node: Mean | Height) -> ReplicaProblem:
+def sourced_problem(model: Gibbs, node: Mean | Height | None) -> ReplicaProblem:
     """The problem of the measure with a source for one mean; at finite temperature its free entropy alone."""
     from quenched.theory.replica_forms import replica_site
     from quenched.theory.replica_limit import FreeEntropyForm

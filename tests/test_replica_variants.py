@@ -10,13 +10,16 @@ from sympy import Heaviside, Rational, Symbol, exp, expand_log, lambdify, log, s
 
 from quenched import (
     Bernoulli,
+    Entropy,
     Field,
     Flat,
+    FreeEntropy,
     Gaussian,
     Gibbs,
     Iid,
     Ising,
     Normal,
+    NotCovered,
     Population,
     Quenched,
     Spherical,
@@ -66,6 +69,27 @@ def test_a_profile_of_inputs_is_verified(prior: Law) -> None:
     derivation = derive(model).derivation
     named = {step.title for step in derivation.steps}
     assert [t.detail for t in verify(derivation) if t.title in named and t.passed is not True] == []
+
+
+# -- entropies -----------------------------------------------------------------------------------------------------
+def test_entropies_of_soft_weights() -> None:
+    """A weight of 2 instead of 1 changes nothing; sums over the states of 14 units; a reason where it is refused."""
+    hard, twice = (
+        derive(Gibbs({s: Ising()}, weight=c * Heaviside(xi @ s - kappa)).observe(S=Entropy(), f=FreeEntropy()))
+        for c in (1, 2)
+    )
+    at = {"alpha": 0.4, "kappa": 0.1}
+    entropies = [theory.solve(at).main.quantity("S") for theory in (hard, twice)]
+    assert entropies[0].value == pytest.approx(entropies[1].value, abs=2e-9)
+    assert float(twice.solve(at)["f"] - hard.solve(at)["f"]) == pytest.approx(0.4 * np.log(2), abs=1e-9)
+    logistic = Gibbs({s: Ising()}, weight=1 / (1 + exp(-2 * (xi @ s)))).observe(S=Entropy())
+    run = simulate(logistic, 14, trials=60, seed=1, alpha=0.5, store=False, workers=1)
+    exact = float(derive(logistic).solve(alpha=0.5)["S"])
+    assert float(run["S"].mean[0]) == pytest.approx(exact, abs=4 * float(run["S"].error[0]))
+    assert float(run["S"].error[0]) < 0.005
+    box = derive(Gibbs({s: Uniform(-1, 1)}, weight=exp(-((xi @ s) ** 4))).observe(S=Entropy()))
+    with pytest.raises(NotCovered, match="finitely many values of equal weight"):
+        box.solve(alpha=0.5)["S"]
 
 
 # -- densities that reach to infinity ------------------------------------------------------------------------------

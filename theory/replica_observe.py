@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from sympy import Add, Expr, Mul, Poly, S, Symbol
+from sympy import Add, Expr, Heaviside, Mul, Poly, S, Symbol, exp
 
 from quenched.theory.couplings import Apply
 from quenched.theory.errors import NotCovered
@@ -99,17 +99,22 @@ def part_name(node: Mean) -> str:
     return f"_{node}"
 
 
-def with_source(model: Gibbs, node: Mean | Height) -> Gibbs:
+def with_source(model: Gibbs, node: Mean | Height | None) -> Gibbs:
     """The measure times exp(ε Σ body): its free entropy has the slope fraction·⟨body⟩ in ε; for a random function V,
     times exp(ε V), with the slope ⟨V⟩/N.
 
     At zero temperature the source is part of the energy, and minus the energy of the ground state has that slope.
+    Without a mean the whole exponent is multiplied by 1 + ε, and the slope is its own average over N.
 
     Raises
     ------
     NotCovered
         A mean of several copies of the system, or the measure with its source has no place in the language.
     """
+    if node is None:
+        more = 1 + SOURCE
+        weights = [_power(weight, more) for weight in model.weights]
+        return type(model)(model.priors, more * model.beta * model.energy, weights, 1, cold=model.cold)
     if isinstance(node, Height):
         return type(model)(model.priors, model.beta * model.energy - SOURCE * node, model.weights, 1, cold=model.cold)
     body = unbind(node.body)
@@ -117,6 +122,17 @@ def with_source(model: Gibbs, node: Mean | Height) -> Gibbs:
         raise NotCovered(f"{node} mixes copies of the system beyond products of a state and of its square")
     tilt = model.beta * model.energy - SOURCE * total(body, node.population)
     return type(model)(model.priors, tilt, model.weights, 1, cold=model.cold)
+
+
+def _power(weight: Expr, power: Expr) -> Expr:
+    """A power of a weight: of the exponents of its exponentials; steps are their own."""
+    factors = []
+    for factor in Mul.make_args(weight):
+        step = isinstance(factor, Heaviside)
+        factors.append(
+            factor if step else exp((factor.args[0] * power).expand()) if isinstance(factor, exp) else factor**power
+        )
+    return Mul(*factors)
 
 
 __all__ = ["AT_THE_SADDLE", "SOURCE", "declared", "declared_name", "glass_name", "of_mean", "part_name", "with_source"]
