@@ -20,7 +20,7 @@ from quenched.theory.fields import Field, Quenched, unbind
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.observables import Mean, mean
 from quenched.theory.record import Form, Line, Rule
-from quenched.theory.replica_lower import GibbsDeclaration
+from quenched.theory.replica_lower import GibbsDeclaration, symmetric
 from quenched.theory.spaces import N
 from quenched.theory.substitute import substitute, walk
 
@@ -240,7 +240,7 @@ def _inner(expr: Expr, matrix: RandomMatrix) -> tuple[Circulant | None, Expr | N
     """X and χ of X @ (ξ @ χ) or ξ @ χ."""
     between = None
     if isinstance(expr, Apply) and isinstance(expr.matrix, Circulant):
-        between, expr = expr.matrix, unbind(expr.body)
+        between, expr = symmetric(expr.matrix), unbind(expr.body)
     if isinstance(expr, Apply) and expr.matrix == matrix and not unbind(expr.body).has(Apply):
         return between, unbind(expr.body)
     return None, None

@@ -254,6 +254,7 @@ class _Lowering:
         if len(turned) != 1:
             return body
         (node,) = turned
+        symmetric(node.matrix)
         if body / node != unbind(node.body) or not isinstance(unbind(node.body), Apply):
             raise NotCovered(f"{body}: a translation-invariant matrix in a measure stands between equal patterns")
         if population not in self.modes:
@@ -332,6 +333,22 @@ class _Lowering:
         while name in taken:
             name += "_"
         return name
+
+
+def symmetric(between: Circulant) -> Circulant:
+    """The matrix between patterns of an energy.
+
+    Raises
+    ------
+    NotCovered
+        One that is not symmetric: only its symmetric part would count.
+    """
+    if not between.symmetric:
+        raise NotCovered(
+            f"{between.name} is not symmetric, and an energy sees the mean of it and its transpose alone: declare that "
+            "one, with equal entries at shifts r and −r, or a Dynamics or Map for couplings that are not symmetric"
+        )
+    return between
 
 
 def _outermost(expr: Expr) -> list[Apply]:
