@@ -27,7 +27,7 @@ from quenched.theory.model import Model
 from quenched.validate.witness import verify
 
 g, p, q = symbols("g p q", positive=True)
-k = symbols("k", real=True)
+k, eta = symbols("k eta", real=True)
 x, w, A, B = Field("x"), Field("w"), *(Field(name, over=(units, units)) for name in "AB")
 J = Gaussian("J", variance=g**2)
 
@@ -62,7 +62,39 @@ def homeostatic_gain() -> Model:
     return Dynamics({x: -x + (J + A) @ output, w: (-w + x) / q, A: (-A + k / N * outer(erf(x), output)) / p})
 
 
-@pytest.mark.parametrize("make", [excitatory_only, sliding_threshold, homeostatic_gain])
+def partly_symmetric() -> Model:
+    """Memory of dynamic couplings beside that of couplings which are partly symmetric."""
+    S = Gaussian("J", variance=g**2, symmetry=eta)
+    net = Dynamics({x: -x + (S + A) @ tanh(x), A: (-A + k / N * outer(tanh(x), tanh(x))) / p})
+    return net.observe(C_x0=mean(x**2), C_phi0=mean(tanh(x) ** 2))
+
+
+def slow_gain() -> Model:
+    """Each unit a gain that slowly holds its output at one level."""
+    output = tanh(w * x)
+    rule = (-A + k / N * outer(output, output)) / p
+    net = Dynamics({x: -x + (J + A) @ output, w: (Rational(3, 2) - w - output**2) / q, A: rule})
+    return net.observe(C_x0=mean(x**2), C_phi0=mean(output**2), gain=mean(w))
+
+
+def running_average() -> Model:
+    """Both sides of the rule as departures from a running average of the unit."""
+    away = tanh(x) - w
+    net = Dynamics({x: -x + (J + A) @ tanh(x), w: (tanh(x) - w) / q, A: (-A + k / N * outer(away, away)) / p})
+    return net.observe(C_x0=mean(x**2), C_phi0=mean(tanh(x) ** 2))
+
+
+def two_rates() -> Model:
+    """A fast anti-Hebbian bond beside a slow Hebbian one."""
+    drive = k / N * outer(tanh(x), tanh(x))
+    net = Dynamics({x: -x + (J + A + B) @ tanh(x), A: (-A + drive) / p, B: (-B - drive) / q})
+    return net.observe(C_x0=mean(x**2), C_phi0=mean(tanh(x) ** 2))
+
+
+OTHERS = [excitatory_only, sliding_threshold, homeostatic_gain, partly_symmetric, slow_gain, running_average, two_rates]
+
+
+@pytest.mark.parametrize("make", OTHERS)
 def test_every_step_of_other_rules(make: Callable[[], Model]) -> None:
     theory = derive(make())
     assert theory.solvable
@@ -80,6 +112,26 @@ def test_rules_that_are_not_covered() -> None:
     for equations, message in refused:
         with pytest.raises(NotCovered, match=message):
             Dynamics({x: -x + (J + B) @ tanh(x), **equations})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (partly_symmetric, dict(g=2.0, k=0.5, p=2.0, eta=0.3)),
+        (slow_gain, dict(g=2.0, k=0.8, p=2.0, q=3.0)),
+    ],
+)
+def test_other_rules_in_theory_and_simulation(make: Callable[[], Model], values: dict[str, float]) -> None:
+    """Networks of 300 units, eight of each, against the theory; without the dynamic couplings it is rejected."""
+    net, short = make(), Sampling(dt=0.2, steps=512, paths=120, reach=16, settle=20, average=8)
+    theory, plain = (derive(net).solve(values | {"k": strength}, sampling=short) for strength in (values["k"], 0.0))
+    how: Any = dict(trials=8, seed=4, dt=0.2, burn=40, duration=60, lags=[0], lyapunov=False, store=False, workers=1)
+    run = simulate(net, 300, params=values, **how)
+    for name in net.observables:
+        error = 4 * (theory.error(name) + run[name].error[0]) + 0.01 * abs(run[name].mean[0])
+        assert abs(float(theory[name]) - run[name].mean[0]) < error
+        assert abs(float(plain[name]) - run[name].mean[0]) > error
 
 
 @pytest.mark.slow
