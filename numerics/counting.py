@@ -16,8 +16,10 @@ Array = NDArray[np.float64]
 UnitFunction = Callable[[Array, float], Array]
 #: Beyond so many standard deviations of the field nothing is counted; points per interval; nearest to an end.
 _REACH, _POINTS, _NEAREST = 9.0, 160, 1e-10
-#: Where the order parameter is searched, as fractions of its largest value.
-_LEVELS = 0.02, 0.9999
+#: No state is looked for beyond this.
+_FURTHEST = 1e5
+#: Where the order parameter is searched: −ln of what it lacks of its largest value, relative.
+_LEVELS = 0.02, 16.0
 #: Below this the multiplier of the edge is taken for zero: it changes Σ by less.
 _NO_MULTIPLIER = 1e-16
 
@@ -51,15 +53,21 @@ def count(site: Site) -> Count:
     """
     from scipy.optimize import minimize_scalar
 
-    grid = np.linspace(*_LEVELS, 33) * largest_order(site)
-    values = np.array([exponent(site, c) for c in grid])
+    top = largest_order(site)
+
+    def order(level: float) -> float:
+        return -top * float(np.expm1(-level))
+
+    grid = np.concatenate([np.linspace(_LEVELS[0], 3, 24), np.linspace(3, _LEVELS[1], 27)[1:]])
+    values = np.array([exponent(site, order(u)) for u in grid])
     k = int(np.argmax(values))
     if not np.isfinite(values[k]):
         return Count(Number(-np.inf, 0.0), float("nan"))
     ends = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
-    best = minimize_scalar(lambda c: -exponent(site, c), bounds=ends, method="bounded", options={"xatol": 1e-9})
-    coarse = exponent(site, float(best.x), _POINTS // 2)
-    return Count(Number(-float(best.fun), abs(coarse + float(best.fun))), float(best.x))
+    best = minimize_scalar(lambda u: -exponent(site, order(u)), bounds=ends, method="bounded", options={"xatol": 1e-9})
+    found = order(float(best.x))
+    coarse = exponent(site, found, _POINTS // 2)
+    return Count(Number(-float(best.fun), abs(coarse + float(best.fun))), found)
 
 
 def largest_order(site: Site) -> float:
@@ -138,7 +146,7 @@ def _leans(log: Array, excess: Array, over: Array) -> bool:
 
 def nodes(site: Site, order: float, points: int) -> tuple[Array, Array]:
     """States with a positive weight and their measure: each interval with points that crowd at its ends."""
-    reach = _REACH * np.sqrt(site.variance(order)) + _REACH
+    reach = _furthest(site, order)
     grid = np.linspace(-reach, reach, 4001)
     positive = site.weight(grid, order) > 0
     turns = np.flatnonzero(positive[1:] != positive[:-1])
@@ -148,6 +156,15 @@ def nodes(site: Site, order: float, points: int) -> tuple[Array, Array]:
         return np.zeros(0), np.zeros(0)
     x, w = zip(*parts, strict=True)
     return np.concatenate(x), np.concatenate(w)
+
+
+def _furthest(site: Site, order: float) -> float:
+    """Beyond this the field of no state is one that couplings bring."""
+    wide = _REACH * float(np.sqrt(site.variance(order)))
+    reach = wide + _REACH
+    while np.abs(site.drift(np.array([-reach, reach]), order)).min() < wide and reach < _FURTHEST:
+        reach *= 1.5
+    return reach
 
 
 def _turn(site: Site, order: float, a: float, b: float) -> float:

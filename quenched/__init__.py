@@ -32,7 +32,7 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(
         (
             *("mean", "total", "cov", "Lyapunov", "Critical", "Participation"),
-            *("Fluctuation", "Shift", "Posterior"),
+            *("Complexity", "Fluctuation", "Shift", "Posterior"),
             *("Peak", "PeakTime"),
             *("Replicon", "Entropy", "FreeEntropy", "Capacity", "Margin", "Growth", "SpinGlassSusceptibility"),
         ),
@@ -71,7 +71,7 @@ _PLANNED: dict[str, str] = {
     "FixedPoints": "a head",
     **dict.fromkeys(("backward", "grad"), "a transformation"),
     **dict.fromkeys(
-        (*("Kernel", "Complexity", "Probability"),),
+        (*("Kernel", "Probability"),),
         "an observable",
     ),
 }

@@ -82,7 +82,7 @@ class StableFixedPoints:
         given = {**{str(k): v for k, v in (params or {}).items()}, **keywords}
 
         def height(value: float) -> float:
-            return max(self.solve({**given, name: value}).complexity.value, -1.0)
+            return self.height(value, name, given)
 
         if not height(low) * height(high) < 0:
             raise QuenchedError(
@@ -92,6 +92,10 @@ class StableFixedPoints:
         step = 1e-3 * abs(high - low)
         slope = (height(root + step) - height(root - step)) / (2 * step)
         return Number(root, 1e-7 + self.solve({**given, name: root}).complexity.error / abs(slope))
+
+    def height(self, value: float, parameter: str, given: Mapping[str, float]) -> float:
+        """Σ at a value of a parameter, −1 where it is lower or no state can be stable."""
+        return max(self.solve({**given, parameter: value}).complexity.value, -1.0)
 
     def _functions(self, values: Mapping[Any, float]) -> Any:
         """A compiler of expressions of a unit into functions of (state, C)."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sympy import sympify
 
 from quenched.silence import only_silent
+from quenched.theory.counted import counted
 from quenched.theory.cross import observed_between_units
 from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
@@ -45,6 +46,9 @@ CROSSED_FULL: dict[str, Any] = {"sizes": (250, 500, 1000), "trials": 256, "traje
 #: The way from the start: a realisation is short, and a start near a pattern scatters little.
 TRANSIENT_QUICK: dict[str, Any] = {"sizes": (500, 1000, 4000), "trials": 224}
 TRANSIENT_FULL: dict[str, Any] = {"sizes": (1000, 4000, 16000), "trials": 512}
+#: Enumerations of all stable fixed points, whose number doubles with every unit or two.
+COUNT_QUICK: dict[str, Any] = {"sizes": (5, 6, 8), "trials": 320}
+COUNT_FULL: dict[str, Any] = {"sizes": (6, 8, 10), "trials": 400}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
 BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 160, "trajectories": 1}
 #: Where eigenvalues of the Jacobian are observed: each realisation costs all eigenvalues of one matrix, which with
@@ -207,8 +211,10 @@ def design_of(
 
     given = {name: value for name, value in chosen.items() if value is not None}
     check_settings(model, {k: v for k, v in given.items() if k not in ("sizes", "trials")})
-    if getattr(model, "steps", None) is None and transient(model):  # layers are no times
-        tier = TRANSIENT_QUICK if quick else TRANSIENT_FULL
+    alone = counted(model)
+    if alone or (getattr(model, "steps", None) is None and transient(model)):  # layers are no times
+        tiers = (COUNT_QUICK, COUNT_FULL) if alone else (TRANSIENT_QUICK, TRANSIENT_FULL)
+        tier = tiers[0 if quick else 1]
         settings = {**tier, **given}
         return StaticDesign(tuple(settings.pop("sizes")), settings.pop("trials"), settings)
     if hasattr(model, "eqs") and model.steps is None:

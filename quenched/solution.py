@@ -18,6 +18,7 @@ from quenched.theory.observables import Critical
 if TYPE_CHECKING:
     import xarray as xr
 
+    from quenched.counted_solution import CountReader
     from quenched.numerics import Branch as RawBranch
     from quenched.numerics import RawSolution
     from quenched.silence import SilentReader
@@ -78,7 +79,7 @@ class Branch:
         self._known: dict[str, Quantity] = {}
         self._reasons: dict[str, str] = {}
 
-    def reading(self, observed: Mapping[str, Expr], reader: JacobianReader | SilentReader) -> Branch:
+    def reading(self, observed: Mapping[str, Expr], reader: JacobianReader | SilentReader | CountReader) -> Branch:
         """The branch with some observables read by another reader."""
         get, rms = self._get, self.rms
         self._get = lambda name: reader.quantity(observed[name]) if name in observed else get(name)

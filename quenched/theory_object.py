@@ -261,12 +261,16 @@ class Theory:
         ConvergenceError
             Nothing converged; carries the history of residuals.
         """
+        from quenched.counted_solution import counted_solution
         from quenched.silence import only_silent, silent_solution, with_silence
+        from quenched.theory.counted import counted
 
         size = keywords.pop("N", None)
         values = self.values(params, **keywords)
         if only_silent(self.model):
             return silent_solution(self, values)
+        if counted(self.model):
+            return counted_solution(self, values)
         how = {"lags": lags, "tol": tol, "sampling": sampling, "times": times, "size": size, "window": window}
         return with_silence(self, self._solve(values, dt=dt, scheme=scheme, nodes=nodes, **how), values)
 

@@ -8,9 +8,25 @@ import numpy as np
 import pytest
 from sympy import Expr, asinh, atan, erf, pi, sqrt, symbols, tanh
 
-from quenched import Dynamics, Field, Gaussian, catalogue, derive
+from quenched import (
+    Complexity,
+    Critical,
+    Dynamics,
+    Field,
+    Gaussian,
+    N,
+    catalogue,
+    derive,
+    mean,
+    outer,
+    simulate,
+    units,
+    validate,
+)
 from quenched.theory.counting import ORDER, UnitsAtRest
 from quenched.theory.errors import NotCovered
+from quenched.validate.realise import Network
+from quenched.validate.simulate_dynamics import prepare
 
 PLASTIC = derive(catalogue["neuronal-synaptic"]()).stable_fixed_points()
 
@@ -150,3 +166,49 @@ def test_networks_have_as_many_stable_points(unit: Pair, phi: Callable[[Expr], E
     assert error < 0.01
     assert abs(slope - theory.solve(g=g, k=k).complexity.value) < 4 * error
     assert abs(slope - theory.solve(g=g, k=0.8 * k).complexity.value) > 4 * error
+
+
+def plastic_count(strength: float = 1.0, **given: Expr) -> Dynamics:
+    """A plastic network whose number of stable fixed points is observed."""
+    g, p = symbols("g p", positive=True)
+    k = symbols("k", real=True)
+    x, A, J = Field("x"), Field("A", over=(units, units)), Gaussian("J", variance=g**2)
+    phi = tanh(x)
+    equations = {x: -x + (J + A) @ phi, A: (-A + strength * k / N * outer(phi, phi)) / p}
+    net = Dynamics(equations, name="plastic", defaults={g: 0.8, k: 3, p: 2.5})
+    return net.observe(**(given or {"S": Complexity()}))
+
+
+def test_the_number_is_an_observable() -> None:
+    k = symbols("k", real=True)
+    theory = derive(plastic_count(S=Complexity(), k_FP=Critical(k, Complexity())))
+    solution = theory.solve()
+    assert float(solution["S"]) == pytest.approx(0.6332, abs=3e-4)
+    assert float(solution["k_FP"]) == pytest.approx(1.395, abs=3e-3)
+
+
+def test_averages_over_time_are_declared_apart() -> None:
+    x = Field("x")
+    net = plastic_count(S=Complexity(), q=mean(x**2))
+    with pytest.raises(NotCovered, match="declare it apart"):
+        simulate(net, N=4, trials=2)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_enumeration_finds_what_every_sign_pattern_finds(seed: int) -> None:
+    """Against Newton steps from all signs at three amplitudes, written for this network alone."""
+    task = prepare(plastic_count(), 5, seed).task
+    network = Network(task.task)
+    found = task.realise()["S"][0]
+    assert found == pytest.approx(stable_points(np.asarray(network.matrices[0], float), 3, TANH), abs=1.0)
+
+
+@pytest.mark.slow
+def test_the_number_of_small_networks_agrees_and_mistakes_are_rejected() -> None:
+    """The exponent over the size of small networks; with bonds four fifths as strong it is another one."""
+    net = plastic_count()
+    runs = [simulate(net, N=n, trials=90, seed=3, workers=1) for n in (5, 6, 8)]
+    right = validate(net, data=runs, quick=True)
+    assert right.p_value > right.level
+    wrong = validate(net, theory=derive(plastic_count(0.8)), data=runs, quick=True)
+    assert wrong.verdict == "disagree"

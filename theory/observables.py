@@ -175,6 +175,17 @@ class Growth(Functional):
     """
 
 
+class Complexity(Functional):
+    """(1/N) ln of the mean number of stable fixed points of a flow, its dynamic couplings at rest too.
+
+    The point in which all fields vanish is not counted.
+    N is the number of units; declared in a model of its own, beside ``Critical(parameter, Complexity())`` at most.
+    """
+
+    def __new__(cls) -> Complexity:
+        return Expr.__new__(cls)
+
+
 class SpinGlassSusceptibility(Functional):
     """(1/N) Σ_ij (⟨s_i s_j⟩ − ⟨s_i⟩⟨s_j⟩)² of the units of a field of a measure, N being their own number.
 
@@ -251,11 +262,21 @@ class Posterior(Functional):
 
 
 _NAMES = """
-    Participation Replicon Entropy FreeEntropy Complexity Capacity Margin Probability IPR Kernel
+    Participation Replicon Entropy FreeEntropy Capacity Margin Probability IPR Kernel
     Fisher Evidence RateFunction Law_of
 """
 #: Functionals that can be written down.
-NAMED = (*_NAMES.split(), "Fluctuation", "Growth", "Peak", "PeakTime", "Posterior", "Shift", "SpinGlassSusceptibility")
+NAMED = (
+    *_NAMES.split(),
+    "Complexity",
+    "Fluctuation",
+    "Growth",
+    "Peak",
+    "PeakTime",
+    "Posterior",
+    "Shift",
+    "SpinGlassSusceptibility",
+)
 
 
 def functional(name: str) -> type[Functional]:

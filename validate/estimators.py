@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Independence = Literal["nothing", "declaration", "theory"]
-Statistic = Literal["mean", "function of means", "slope", "ratio of means", "controlled mean", "half-point"]
+Statistic = Literal[
+    "mean", "function of means", "slope", "ratio of means", "controlled mean", "half-point", "log of mean"
+]
 
 _POWER_ONE = "corrections to a self-averaging mean start at order 1/N (fluctuations of the order parameters)"
 
@@ -28,11 +30,12 @@ class Estimator:
         Name of the observable.
     expression : str
         What is averaged, in the notation of the declaration.
-    statistic : "mean", "function of means", "slope", "ratio of means", "controlled mean" or "half-point"
+    statistic : "mean", "function of means", "slope", "ratio of means", "controlled mean", "half-point" or "log of
+        mean"
         Kind of the statistic that one realisation yields. A ratio of means takes the means over realisations; a
         controlled mean subtracts what varies with a quantity of known mean zero (regression over realisations), a
-        half-point is where half of the realisations lie on either side (smoothed). The realisations of all enter a
-        verdict as jackknife pseudo-values.
+        half-point is where half of the realisations lie on either side (smoothed), a log of mean is (1/N) ln of it.
+        The realisations of all enter a verdict as jackknife pseudo-values.
     bias : str
         Known sources of bias other than finite N.
     assumes : "nothing", "declaration" or "theory"
@@ -150,7 +153,8 @@ class Sample:
         Lags τ, in the time unit of the declaration (steps for a map).
     estimator : Estimator
     parts : array (R, k, 2) or None
-        Numerator and denominator of each realisation, for a ratio of means; value and control, for a controlled mean.
+        Numerator and denominator of each realisation, for a ratio of means; value and control, for a controlled mean;
+        number and N, for a log of mean.
     """
 
     values: NDArray[np.float64]
@@ -160,10 +164,11 @@ class Sample:
 
     @classmethod
     def of(cls, rows: NDArray[np.float64], lags: NDArray[np.float64] | None, estimator: Estimator) -> Sample:
-        """The sample of raw realisations, (R, k), or (R, 2) for a ratio of means or a controlled mean."""
-        from quenched.validate.statistics import controlled_mean, half_point, pseudo_values, ratio_of_means
+        """The sample of raw realisations, (R, k), or (R, 2) where a statistic takes two numbers."""
+        from quenched.validate.statistics import controlled_mean, half_point, log_of_mean, pseudo_values, ratio_of_means
 
-        reduced = {"ratio of means": ratio_of_means, "controlled mean": controlled_mean}.get(estimator.statistic)
+        forms = {"ratio of means": ratio_of_means, "controlled mean": controlled_mean, "log of mean": log_of_mean}
+        reduced = forms.get(estimator.statistic)
         if estimator.statistic == "half-point" and len(rows) > 1:
             return cls(pseudo_values(half_point, rows), lags, estimator, rows[:, :, None])
         if reduced is None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quenched.theory.counted import counted
 from quenched.theory.eigenvalue_observables import OfEigenvalues, with_numbers
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.model import Model
@@ -147,6 +148,10 @@ def prepare(
     check_counts(trajectories=trajectories, substeps=substeps)
     if not isinstance(lyapunov_spectrum, int) or lyapunov_spectrum < 0:
         raise QuenchedError(f"lyapunov_spectrum should be a number of exponents, got {lyapunov_spectrum!r}")
+    if counted(model):
+        from quenched.validate.simulate_counts import prepare_counts
+
+        return prepare_counts(model, N, seed, params)
     if transient(model):
         from quenched.validate.simulate_transient import prepare_transient
 

@@ -333,6 +333,14 @@ def ratio_of_means(parts: Array) -> Array:
     return np.asarray(mean[..., 0] / mean[..., 1])
 
 
+def log_of_mean(parts: Array) -> Array:
+    """(1/N) ln of the mean of numbers: realisations (R, ..., 2) of a number and N, shape (...)."""
+    mean = parts.mean(axis=0)
+    if not np.all(mean[..., 0] > 0):
+        raise QuenchedError(f"the logarithm of a mean needs more realisations: at most one of {len(parts)} is not zero")
+    return np.asarray(np.log(mean[..., 0]) / mean[..., 1])
+
+
 def controlled_mean(parts: Array) -> Array:
     """Mean of values less what they vary with a control of known mean zero: realisations (R, ..., 2), shape (...)."""
     mean = parts.mean(axis=0)
