@@ -1,9 +1,9 @@
-"""Means at a given variance: all roots of the mean equation of a one-argument problem."""
+"""Means at given variances: all roots of the mean equation of a one-argument problem, and one root of any."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, root
 
 from .averages import Averages
 from .quadrature import trapezoid
@@ -38,3 +38,17 @@ def mean_roots(averages: Averages, v: float) -> list[float]:
         a, b = grid[i], grid[i + 1]
         roots.append(float(brentq(lambda x: float((x - coarse_mean(averages, np.array([x]), v))[0]), a, b, xtol=1e-10)))
     return sorted(roots)
+
+
+def followed_mean(averages: Averages, v: Array, start: Array) -> Array:
+    """Means of all arguments at their variances, near `start`; `start` itself where none is found."""
+    gain, constant, unit = averages.mean_gain(), averages.mean_constant(), float(np.sqrt(np.max(v)))
+    if not np.any(gain) or unit == 0:
+        return constant
+
+    def residual(x: Array) -> Array:
+        one = [averages.one(k, unit * x[s.a], v[s.a]).value for k, s in enumerate(averages.problem.one_points)]
+        return np.asarray(x - (constant + gain @ np.array(one)) / unit)
+
+    answer = root(residual, start / unit)
+    return np.asarray(unit * answer.x) if answer.success else start

@@ -19,6 +19,7 @@ from .averages import Averages
 from .delays import lags_of, modes, with_kinks
 from .fixedpoints import static_roots
 from .growth import growth_rate
+from .means import followed_mean
 from .stability import TINY, oscillating_mean, variances
 from .system import System
 from .timegrid import FlowGrid, MapGrid, flow_grid
@@ -253,6 +254,7 @@ class Solver:
         noise = variance_of_noise(system)
         mean = averages.mean_constant()
         for _ in range(200):
+            mean = followed_mean(averages, v, mean)
             two = np.array(
                 [
                     averages.pair_average(s, mean[t.a], mean[t.b], v[t.a], v[t.b], np.sqrt(v[t.a] * v[t.b]))
@@ -384,6 +386,7 @@ def refuse_divergence(averages: Averages) -> None:
     mean = averages.mean_constant()
     v = np.full(len(problem.arguments), 1e10)
     for _ in range(30):
+        mean = followed_mean(averages, v, mean)
         two = [
             averages.pair_average(s, mean[t.a], mean[t.b], v[t.a], v[t.b], np.sqrt(v[t.a] * v[t.b]))
             for s, t in enumerate(problem.two_points)

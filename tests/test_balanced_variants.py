@@ -14,6 +14,7 @@ from quenched import (
     N,
     Normal,
     Quenched,
+    WhiteNoise,
     cov,
     derive,
     discretise,
@@ -69,3 +70,13 @@ def test_theory_keeps_the_size_of_the_network(build: Any) -> None:
     rate = run["lyapunov"]
     assert abs(rate.mean[0] - float(state["lyapunov"])) < 0.1 * STEP + 4 * rate.error[0]
     assert np.isfinite(rate.error[0])
+
+
+def test_inhibition_that_grows_with_the_variance_holds_it() -> None:
+    """Without their mean the couplings would return twice the variance they get; two routes find the same state."""
+    rate = Max(h, 0)
+    net = observed(Dynamics({h: -h + J @ rate + sqrt(N) + 2 * WhiteNoise("xi")}), rate)
+    theory = derive(net)
+    still, moving = theory.solve(N=300), theory.solve(N=300, times=np.linspace(0, 30, 121))
+    for name in ("nu", "m", "v"):
+        assert float(still[name]) == pytest.approx(float(moving[name][-1]), rel=1e-3)
