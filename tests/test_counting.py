@@ -27,6 +27,7 @@ from quenched.theory.counting import ORDER, UnitsAtRest
 from quenched.theory.errors import NotCovered
 from quenched.validate.realise import Network
 from quenched.validate.simulate_dynamics import prepare
+from quenched.validate.witness import survey_mutants, verify
 
 PLASTIC = derive(catalogue["neuronal-synaptic"]()).stable_fixed_points()
 
@@ -212,3 +213,12 @@ def test_the_number_of_small_networks_agrees_and_mistakes_are_rejected() -> None
     assert right.p_value > right.level
     wrong = validate(net, theory=derive(plastic_count(0.8)), data=runs, quick=True)
     assert wrong.verdict == "disagree"
+
+
+@pytest.mark.parametrize("phi", [tanh, lambda x: x / sqrt(1 + x**2)])
+def test_witnesses_tick_the_steps_of_counting_and_catch_their_mutants(phi: Callable[[Expr], Expr]) -> None:
+    steps = derive(catalogue["neuronal-synaptic"](phi=phi)).stable_fixed_points().derivation
+    assert [t.title for t in verify(steps) if not t.passed] == []
+    ours = [m for m in survey_mutants(steps) if "at rest" in m.step or "number of stable" in m.step]
+    assert len(ours) >= 7
+    assert [m for m in ours if not m.caught] == []

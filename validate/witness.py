@@ -20,6 +20,7 @@ from quenched.theory.fluctuations import CrossCovariances
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Rule, Step
 from quenched.validate import (
+    witnesses_counting,
     witnesses_fluctuations,
     witnesses_instance,
     witnesses_layers,
@@ -54,6 +55,7 @@ WITNESSES: dict[type[Rule], Witness] = {
     **witnesses_resolvent.WITNESSES,
     **witnesses_routes.WITNESSES,
     **witnesses_stability.WITNESSES,
+    **witnesses_counting.WITNESSES,
 }
 
 
