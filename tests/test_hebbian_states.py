@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from sympy import cos, symbols
+from sympy import Rational, cos, symbols
 
 from quenched import (
     Capacity,
@@ -31,6 +32,7 @@ from quenched import (
     validate,
     zero_temperature,
 )
+from quenched.validate.witness import verify
 
 alpha, beta, T = symbols("alpha beta T", positive=True)
 c, gamma, theta, h = symbols("c gamma theta h", real=True)
@@ -163,3 +165,34 @@ def test_capacity_of_a_measure_with_a_start() -> None:
 def test_fields_of_correlations() -> None:
     with pytest.raises(QuenchedError, match="takes a field"):
         SpinGlassSusceptibility(s[1])
+
+
+def test_windows_of_energies_are_symmetric() -> None:
+    """An energy would see the symmetric part alone; with and without rows that condense."""
+    stored = Population("pattern", fraction=alpha)
+    xi = Iid("xi", Ising(), over=(stored, units))
+    X = Circulant("X", {0: 1, 1: gamma}, over=(stored, stored))
+    for start in (xi[0], None):
+        x = Field("s", initial=start)
+        model = Gibbs({x: Ising()}, energy=-total(x * (xi.T @ (X @ (xi @ x)))) / 2, beta=1 / T)
+        with pytest.raises(NotCovered, match="X is not symmetric"):
+            derive(model)
+
+
+def test_patterns_of_two_populations() -> None:
+    """A quarter and three quarters of the units share three patterns: one state, every step compared, and samples."""
+    E, I = Population("E", Rational(1, 4)), Population("I", Rational(3, 4))
+    stored = Population("pattern", size=3)
+    xa, xb = Iid("xa", Ising(), over=(stored, E)), Iid("xb", Ising(), over=(stored, I))
+    a, b = Field("a", E, initial=xa[0]), Field("b", I, initial=xb[0])
+    model = Gibbs({a: Ising(), b: Ising()}, energy=-total((2 * (xa @ a) + xb @ b) ** 2) / 2, beta=1 / T)
+    model.observe(m_a=mean(xa[0] * a), m_b=mean(xb[0] * b), q=mean(a[1] * a[2]))
+    theory = derive(model)
+    found = [float(theory.solve(T=0.9)[n]) for n in ("m_a", "m_b")]
+    # both see 2·m_a/4 + 3·m_b/4, the units of the first twice as strongly
+    field = (2 * found[0] + 3 * found[1]) / 4 / 0.9
+    assert found == pytest.approx([np.tanh(2 * field), np.tanh(field)], abs=1e-9)
+    assert [t.title for t in verify(theory.derivation) if t.passed is not True] == []  # type: ignore[arg-type]
+    run = simulate(model, 4000, trials=6, seed=1, params={"T": 0.9}, sweeps=80, burn=40, workers=1, store=False)
+    for name, value in zip(("m_a", "m_b"), found, strict=True):
+        assert value == pytest.approx(float(run[name].mean[0]), abs=4 * float(run[name].error[0]) + 1e-3)

@@ -72,6 +72,12 @@ def condensed(model: Gibbs, width: int = WIDTH) -> Gibbs:
         if matrix is None:
             terms.append(term)
             continue
+        pair = of_two(term, matrices)
+        if pair is not None:
+            scale, sides = pair
+            for k in window_of(model, matrix, None, width):
+                terms.append(scale * N * Mul(*(part(m) * mean(label_of(labels, m, k) * x) for m, x in sides)))
+            continue
         scale, between, body = quadratic(term, matrix)
         window = window_of(model, matrix, between, width)
         overlaps = {k: mean(label_of(labels, matrix, k) * body) for k in window}
@@ -79,7 +85,7 @@ def condensed(model: Gibbs, width: int = WIDTH) -> Gibbs:
             for b in window:
                 entry = entry_of(between, a - b, matrix)
                 if entry != 0:
-                    terms.append(scale * N * entry * overlaps[a] * overlaps[b])
+                    terms.append(scale * N * part(matrix) ** 2 * entry * overlaps[a] * overlaps[b])
         if matrix.rows.extensive:
             terms.append(term)
     swap: dict[Basic, Any] = {}
@@ -198,6 +204,31 @@ def window_of(model: Gibbs, matrix: RandomMatrix, between: Circulant | None, wid
     if between is None:
         return sorted(set(named))
     return list(range(min(named) - width, max(named) + width + 1))
+
+
+def part(matrix: RandomMatrix) -> Expr:
+    """Units that a row sums over, as a fraction of N."""
+    return matrix.cols.count / N
+
+
+def of_two(term: Expr, matrices: list[RandomMatrix]) -> tuple[Expr, list[tuple[RandomMatrix, Expr]]] | None:
+    """κ and the two (ξ, χ) of an energy κ Σ_μ (ξ @ χ)_μ (ξ′ @ χ′)_μ over finitely many patterns, None for others."""
+    means = list(term.atoms(Mean))
+    if len(means) != 1 or (term / means[0]).has(Mean):
+        return None
+    body = unbind(means[0].body)
+    sides = [(a.matrix, unbind(a.body)) for a in Mul.make_args(body) if isinstance(a, Apply)]
+    rows = [m.rows for m, _ in sides if m in matrices]
+    if (
+        len(rows) != 2
+        or sides[0][0] == sides[1][0]
+        or len(body.args) != 2
+        or not getattr(rows[0].size, "is_Integer", False)
+    ):
+        return None
+    if any(x.has(Apply) for _, x in sides):
+        return None
+    return term / means[0] / means[0].population.count, sides
 
 
 def quadratic(term: Expr, matrix: RandomMatrix) -> tuple[Expr, Circulant | None, Expr]:

@@ -73,7 +73,6 @@ def _apart(
         for k, q in rows.items():
             seen.labels[q] = array[k % len(array)] * np.sqrt(float(drawn.N))
         drawn.labels |= {r: array[r.index % len(array)] * np.sqrt(float(drawn.N)) for r in before.rows if r.matrix == m}
-    (one,), (two,) = before.fields, after.fields
-    states = rng.standard_normal((20, drawn.sizes[one]))
-    a, b = drawn.energy({one: states}), seen.energy({two: states})
+    states = {f.name: rng.standard_normal((20, n)) for f, n in drawn.sizes.items()}
+    a, b = (i.energy({f: states[f.name] for f in i.sizes}) for i in (drawn, seen))
     return float(np.max(np.abs(a - b) / (1 + np.abs(a))))
