@@ -12,21 +12,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sympy import Symbol
+from sympy import Expr, Symbol, diff
 
 from quenched.theory.errors import QuenchedError
 from quenched.theory.problem import PotentialProblem, StationaryGaussian
 
-from .codegen import generate
+from .codegen import generate, switching
 from .delays import modes
-from .labels import label_nodes, polynomial_degrees
-from .planes import kinked_covariance, line_average, plane_average, smooth_covariances
+from .labels import condensed, label_nodes, polynomial_degrees
+from .planes import (
+    kinked_covariance,
+    line_average,
+    mehler,
+    plane_average,
+    smooth_covariances,
+    smooth_line_averages,
+)
 from .quadrature import chebyshev, smooth_panels
 from .sites import Function, Site, find_kinks, jump_at
 from .tables import Table, diverges
 from .types import Array, Number
 
 _EPS = float(np.finfo(float).eps)
+#: Nodes that stand for the product grid of many labels where only one mixture of them is read.
+_CONDENSED = 128
 
 
 class Averages:
@@ -55,6 +64,10 @@ class Averages:
         else:
             nodes, self.weights = [()], np.ones(1)
         self.p = [(*bound, *node) for node in nodes]
+        self._condensed: dict[int, list[tuple[int, float]]] = {}
+        self._offsets = self._label_offsets()
+        for a in range(len(problem.arguments) if problem.labels else 0):
+            self._condense(a)
         self._sites: dict[tuple[int, int], Site] = {}
         self._tables: dict[tuple, Table] = {}
         self._checked: set[int] = set()
@@ -68,25 +81,44 @@ class Averages:
         return self._nodes[key]
 
     def _joined(self, sites: Sequence[int], arguments: Sequence[int]) -> list[tuple[int, float]]:
+        if len(self.weights) == 1:
+            return [(0, float(self.weights[0]))]
         symbols = [label.symbol for label in self.problem.labels]
-        read = set().union(*(self.generated.sites[k].expr.free_symbols for k in sites))
+        functions = [self.generated.sites[k].expr for k in sites]
+        if len({*arguments}) == 1 and arguments[0] in self._condensed and _once_linear(functions, symbols):
+            return self._condensed[arguments[0]]
+        read = set().union(*(f.free_symbols for f in functions))
         used = [len(self.p[0]) - len(symbols) + i for i, s in enumerate(symbols) if s in read]
-        offsets = self.offsets()
-        found: dict[tuple[float, ...], tuple[int, float]] = {}
-        for l, weight in enumerate(self.weights):
-            key = (*(float(offsets[l, a]) for a in arguments), *(self.p[l][i] for i in used))
-            first, before = found.get(key, (l, 0.0))
-            found[key] = first, before + float(weight)
-        return list(found.values())
+        count = len(self.weights)
+        key = np.column_stack([self._offsets[:count, list(arguments)], np.array(self.p[:count])[:, used]])
+        return _grouped(key, self.weights)
+
+    def _condense(self, a: int) -> None:
+        """Append nodes of the offset of one argument that stand for the product grid of many labels."""
+        known, count = self._offsets[: len(self.weights)], len(self.p[0]) - len(self.problem.labels)
+        if len(np.unique(np.round(known[:, a], 12))) <= 4 * _CONDENSED:
+            return
+        labels = np.array(self.p[: len(self.weights)])[:, count:]
+        x, weights, means = condensed(known[:, a], self.weights, labels, _CONDENSED)
+        first, rows = len(self.p), np.zeros((len(x), known.shape[1]))
+        rows[:, a] = x
+        self.p += [(*self.p[0][:count], *row) for row in means.tolist()]
+        self._offsets = np.vstack([self._offsets, rows])
+        self._condensed[a] = [(first + i, float(w)) for i, w in enumerate(weights)]
 
     # -- pieces of the linear equations
 
     def constants(self) -> Array:
         """Constant parts of the means, (labels, arguments)."""
-        return np.array([self.code.mean_constants(None, p) for p in self.p], dtype=float)
+        count = len(self.weights)
+        rows = self.code.mean_constants(None, tuple(np.array(self.p[:count], dtype=float).T))
+        return np.stack([np.broadcast_to(np.asarray(row, dtype=float), (count,)) for row in rows], axis=-1)
 
     def offsets(self) -> Array:
-        """Label dependence of the means: constant minus its average over labels, (labels, arguments)."""
+        """Label dependence of the means: constant minus its average over labels, (nodes, arguments)."""
+        return self._offsets
+
+    def _label_offsets(self) -> Array:
         constants = self.constants()
         found = constants - self.weights @ constants
         return np.where(np.max(np.abs(found), axis=0) > 1e-14, found, 0.0)
@@ -231,6 +263,35 @@ class Averages:
         usable = derivative(np.zeros(1)) is not None and not jumps and bool(np.all(np.isfinite(derivative(probe))))
         return Site(name, value, lambda u: raw(u, p), derivative if usable else None, kinks)
 
+    def stacked(self, sites: Sequence[int], nodes: Sequence[tuple[int, float]]) -> list[Site] | None:
+        """Smooth site functions of arrays (nodes, …) at many nodes at once; None for kinked ones and for one node."""
+        if len(nodes) < 2 or any(switching(self.generated.sites[k].expr) for k in sites):
+            return None
+        count = len(self.p[0]) - len(self.problem.labels)
+        columns = np.array([self.p[l][count:] for l, _ in nodes], dtype=float).T
+        found = {k: self._stack(k, self.p[0][:count], columns) for k in sites}
+        return None if any(site.slope is None for site in found.values()) else [found[k] for k in sites]
+
+    def _stack(self, k: int, fixed: tuple[float, ...], columns: Array) -> Site:
+        raw, slope = getattr(self.code, f"site_{k}"), getattr(self.code, f"slope_{k}")
+
+        def over(f: Any) -> Function:
+            def call(u: Array) -> Array:
+                p = (*fixed, *(c.reshape(-1, *[1] * (u.ndim - 1)) for c in columns))
+                return np.asarray(f(u, p))
+
+            return call
+
+        def value(u: Array) -> Array:
+            with np.errstate(all="ignore"):
+                out = over(raw)(u)
+            if not np.all(np.isfinite(out)):
+                raise QuenchedError(f"{self.generated.sites[k].name}(u) is not a finite real number at some label")
+            return out
+
+        usable = self.site(k).slope is not None
+        return Site(self.generated.sites[k].name, value, over(raw), over(slope) if usable else None, np.empty(0))
+
     # -- one argument
 
     def one(self, k: int, m: float, v: float, power: int = 1) -> Number:
@@ -242,7 +303,14 @@ class Averages:
         """⟨f⟩ or ⟨f'⟩ of site function k of argument a. ⟨f'⟩ = ⟨z f⟩/s (Stein) where f' is a distribution."""
         offset = self.offsets()[:, a]
         total, error = 0.0, 0.0
-        for l, weight in self.nodes((k,), (a,)):
+        nodes = self.nodes((k,), (a,))
+        many = self.stacked((k,), nodes)
+        if many is not None:
+            at, shares = [l for l, _ in nodes], np.array([w for _, w in nodes])
+            function = many[0].slope if derivative else many[0].value
+            assert function is not None
+            return smooth_line_averages(_product(function), m + offset[at], v, shares)
+        for l, weight in nodes:
             site = self.site(k, l)
 
             if not derivative:
@@ -259,7 +327,13 @@ class Averages:
         """⟨f g⟩ or ⟨f' g'⟩ of site functions k and j of the same argument at equal times (inf for jumps)."""
         offset = self.offsets()[:, a]
         total, error = 0.0, 0.0
-        for l, weight in self.nodes((k, j), (a,)):
+        nodes = self.nodes((k, j), (a,))
+        many = self.stacked((k, j), nodes)
+        if many is not None:
+            at, shares = [l for l, _ in nodes], np.array([w for _, w in nodes])
+            one, two = (s.slope or s.value if derivative else s.value for s in many)
+            return smooth_line_averages(_product(one, two), m + offset[at], v, shares)
+        for l, weight in nodes:
             f, g = self.site(k, l), self.site(j, l)
             if derivative and (f.slope is None or g.slope is None):
                 return Number(np.inf, 0.0)
@@ -345,6 +419,8 @@ class Averages:
         kf, kg = self.generated.site(source.f), self.generated.site(source.g)
         scale = np.sqrt(v1 * v2)
         nodes = self.nodes((kf, kg), (source.a, source.b))
+        many = self.stacked((kf, kg), nodes)
+        at, shares = [l for l, _ in nodes], np.array([w for _, w in nodes])
 
         def closed_form(theta: Array) -> tuple[Array, Array | None, float]:
             t, p = np.zeros(len(theta)), np.zeros(len(theta))
@@ -357,6 +433,12 @@ class Averages:
             return t, p if usable else None, 0.0
 
         def quadrature(theta: Array) -> tuple[Array, Array | None, float]:
+            if many is not None:
+                f, g = many
+                where = (m1 + offsets[at, source.a], np.sqrt(v1), m2 + offsets[at, source.b], np.sqrt(v2))
+                series = mehler(f, g, *where, theta, tol, shares)
+                if series is not None:
+                    return series
             t, p, error = np.zeros(len(theta)), np.zeros(len(theta)), 0.0
             for l, weight in nodes:
                 f, g = self.site(kf, l), self.site(kg, l)
@@ -379,6 +461,24 @@ class Averages:
                     f"the closed form of <{source.f.name} {source.g.name}> gives {given:.9g}, quadrature {summed:.9g}"
                 )
         return closed_form
+
+
+def _once_linear(functions: Sequence[Expr], labels: Sequence[Symbol]) -> bool:
+    """Whether a product of functions is of first degree in all labels together."""
+    reading = [f for f in functions if f.free_symbols & {*labels}]
+    if len(reading) > 1:
+        return False
+    slopes = [diff(f, s) for f in reading for s in labels]
+    return not any(slope.free_symbols & {*labels} for slope in slopes)
+
+
+def _grouped(key: Array, weights: Array) -> list[tuple[int, float]]:
+    """First node and total weight of every group of equal rows."""
+    if not key.shape[1]:
+        return [(0, float(weights.sum()))]
+    _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    total = np.bincount(group.ravel(), weights=weights)
+    return [(int(first[i]), float(total[i])) for i in np.argsort(first)]
 
 
 def _product(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh_tridiagonal
 from sympy import DiracDelta, Expr, Interval, Symbol, degree, lambdify, sympify
 
 from quenched.theory.errors import NotCovered, QuenchedError
@@ -37,8 +38,13 @@ def label_nodes(
         else _rule(label, values, (breaks or {}).get(label.symbol, ()))
         for label in labels
     ]
-    nodes = [tuple(float(u) for u, _ in combination) for combination in product(*rules)]
-    weights = np.array([np.prod([w for _, w in combination]) for combination in product(*rules)])
+    grids = np.meshgrid(*([u for u, _ in rule] for rule in rules), indexing="ij")
+    shares = np.meshgrid(*([w for _, w in rule] for rule in rules), indexing="ij")
+    nodes: list[tuple[float, ...]] = [()]
+    if not rules:
+        return nodes, np.ones(1)
+    nodes = [tuple(row) for row in np.stack([g.ravel() for g in grids], axis=-1).tolist()]
+    weights: Array = np.prod([w.ravel() for w in shares], axis=0)
     return nodes, weights
 
 
@@ -49,6 +55,34 @@ def polynomial_degrees(
     read: set[Symbol] = set().union(*(sympify(e).free_symbols for e in elsewhere))
     free = [label.symbol for label in labels if label.symbol not in read]
     return {s: max(int(degree(f, s)) for f in functions) for s in free if all(f.is_polynomial(s) for f in functions)}
+
+
+def condensed(x: Array, weights: Array, carried: Array, count: int) -> tuple[Array, Array, Array]:
+    """Gauss rule of a discrete law: nodes (count,), probabilities (count,), and conditional means of other numbers.
+
+    The orthonormal polynomials of the law (Lanczos, orthogonalised twice) give its Gauss nodes; what is `carried`
+    (points, numbers) is projected on them, so that sums of carried numbers times a smooth function of x are kept.
+    """
+    keep = weights > 0
+    x, weights, carried = x[keep], weights[keep], carried[keep]
+    basis = np.zeros((count, len(x)))
+    basis[0] = np.sqrt(weights / weights.sum())
+    diagonal, beside = np.zeros(count), np.zeros(count - 1)
+    for k in range(count):
+        image = x * basis[k]
+        diagonal[k] = image @ basis[k]
+        if k + 1 < count:
+            for _ in range(2):
+                image = image - (basis[: k + 1] @ image) @ basis[: k + 1]
+            beside[k] = np.linalg.norm(image)
+            basis[k + 1] = image / beside[k]
+    nodes, vectors = eigh_tridiagonal(diagonal, beside)
+    # The polynomials at a node are its eigenvector over the first component, of whose square the weight is made.
+    moments = basis @ (carried * np.sqrt(weights / weights.sum())[:, None])
+    share = vectors[0] ** 2
+    seen = share > 1e-30
+    means = (vectors.T @ moments)[seen] / vectors[0][seen, None]
+    return nodes[seen], share[seen] * weights.sum(), means
 
 
 def _hermite(label: Label, values: dict[Symbol, float], power: int) -> list[tuple[float, float]]:

@@ -19,7 +19,14 @@ def coarse_mean(averages: Averages, m: Array, v: float) -> Array:
         if w == 0:
             continue
         site = averages.generated.site(averages.problem.one_points[k].f)
-        for l, share in averages.nodes((site,), (0,)):
+        nodes = averages.nodes((site,), (0,))
+        many = averages.stacked((site,), nodes)
+        if many is not None:
+            at, shares = [l for l, _ in nodes], np.array([w for _, w in nodes])
+            where = offsets[at, 0][:, None, None] + m[:, None] + np.sqrt(v) * z
+            out += w * shares @ (many[0].value(where) @ weight)
+            continue
+        for l, share in nodes:
             u = (m + offsets[l, 0])[:, None] + np.sqrt(v) * z
             out += w * share * (averages.site(site, l).value(u) @ weight)
     return out

@@ -32,18 +32,44 @@ _POINTS = (101, 201, 401, 801, 1601, 3201)
 def line_average(f: Callable[[Array, Array], Array], m: float, v: float, kinks: Array, tol: float = 1e-14) -> Number:
     """⟨f(u, z)⟩ for u = m + √v z, with the difference of two refinements as its error."""
     s = np.sqrt(v)
-    previous = None
     where = (kinks - m) / s if s > 0 else np.empty(0)
+
+    def rule(width: float) -> Panels:
+        return panels(where, width) if len(where) else smooth_panels(width)
+
+    return _refined(lambda r: f(m + s * r.z, r.z), np.ones(1), rule, f"mean {m:.6g}", v, tol)
+
+
+def smooth_line_averages(
+    f: Callable[[Array, Array], Array], m: Array, v: float, weights: Array, tol: float = 1e-14
+) -> Number:
+    """Σ_l w_l ⟨f(u_l, z)⟩ for u_l = m_l + √v z and a smooth f of arrays (nodes, …)."""
+    u = np.reshape(m, (-1, 1, 1))
+    s = np.sqrt(v)
+    return _refined(
+        lambda r: f(u + s * r.z, r.z), weights, smooth_panels, f"means about {float(np.mean(m)):.6g}", v, tol
+    )
+
+
+def _refined(
+    values_on: Callable[[Panels], Array],
+    weights: Array,
+    rule: Callable[[float], Panels],
+    where: str,
+    v: float,
+    tol: float,
+) -> Number:
+    previous, value, size = None, 0.0, 0.0
     for width in _WIDTHS:
-        rule = panels(where, width) if len(where) else smooth_panels(width)
-        values = f(m + s * rule.z, rule.z)
-        value, size = float(np.sum(values * rule.w)), float(np.sum(np.abs(values) * rule.w))
+        here = rule(width)
+        values = np.reshape(values_on(here), (len(weights), -1)) * here.w.ravel()
+        value, size = float(weights @ values.sum(axis=1)), float(np.abs(weights) @ np.abs(values).sum(axis=1))
         if previous is not None and abs(value - previous) <= tol * max(size, 1e-300):
             break
         previous, _last = value, previous
     error = abs(value - (previous if previous is not None else value)) + 2 * _EPS * size
     if not np.isfinite(value):
-        raise QuenchedError(f"a Gaussian average does not exist at mean {m:.6g} and variance {v:.6g}")
+        raise QuenchedError(f"a Gaussian average does not exist at {where} and variance {v:.6g}")
     return Number(value, error)
 
 
@@ -82,7 +108,7 @@ def plane_average(
     smooth = not len(f.kinks) and not len(g.kinks)
     slopes = f.slope is not None and g.slope is not None
     if smooth and slopes:
-        series = _mehler(f, g, m1, s1, m2, s2, theta, tol)
+        series = mehler(f, g, m1, s1, m2, s2, theta, tol)
         if series is not None:
             return series
     average = _smooth_plane if smooth else _kinked_plane
@@ -132,37 +158,61 @@ def hermite_rule(orders: int) -> tuple[Array, Array]:
     return z, basis * (root * (z[1] - z[0]) / np.sqrt(2 * np.pi))
 
 
-def _mehler(
-    f: Site, g: Site, m1: float, s1: float, m2: float, s2: float, theta: Array, tol: float
+def mehler(
+    f: Site,
+    g: Site,
+    m1: float | Array,
+    s1: float,
+    m2: float | Array,
+    s2: float,
+    theta: Array,
+    tol: float,
+    weights: Array | None = None,
 ) -> tuple[Array, Array, float] | None:
-    """⟨fg⟩ = Σ a_n b_n ρⁿ and the same for the slopes, if the squares of the coefficients exhaust ⟨f²⟩ and ⟨f'²⟩."""
+    """⟨fg⟩ = Σ a_n b_n ρⁿ and the same for the slopes, if the squares of the coefficients exhaust ⟨f²⟩ and ⟨f'²⟩.
+
+    With `weights` (nodes,) the means are arrays (nodes,), the functions take arrays (nodes, points), and the weighted
+    sum over nodes is returned.
+    """
     assert f.slope is not None
     assert g.slope is not None
     if s1 * s2 > 40:
         return None
+    share = np.ones(1) if weights is None else weights
+    first_mean, second_mean = (np.reshape(m, (-1, 1)) for m in (m1, m2))
+    same = f is g and s1 == s2 and np.array_equal(first_mean, second_mean)
     for orders in (64, 128, 256, 512, 1024):
         z, matrix = hermite_rule(orders)
         with np.errstate(all="ignore"):
-            u, v = m1 + s1 * z, m2 + s2 * z
-            first, second = (f.raw(u), f.slope(u)), (g.raw(v), g.slope(v))
+            u, v = first_mean + s1 * z, second_mean + s2 * z
+            first = f.raw(u), f.slope(u)
+            second = first if same else (g.raw(v), g.slope(v))
         if not all(np.all(np.isfinite(x)) for x in (*first, *second)):
             return None
-        norm = matrix[0]
         pairs, ripe, error = [], True, 0.0
         for a, b in zip(first, second, strict=True):
-            ca, cb = matrix @ a, matrix @ b
-            tails = [abs(float(norm @ (x * x) - c @ c)) for x, c in ((a, ca), (b, cb))]
-            size = float(np.sqrt((norm @ (a * a)) * (norm @ (b * b))))
-            last = float(np.sqrt(np.sum(ca[-8:] ** 2) * np.sum(cb[-8:] ** 2)))
-            lost = float(np.sqrt(tails[0] * tails[1]))
+            ca, size_a, lost_a, last_a = _coefficients(np.broadcast_to(a, u.shape), matrix)
+            cb, size_b, lost_b, last_b = (
+                (ca, size_a, lost_a, last_a) if same else _coefficients(np.broadcast_to(b, v.shape), matrix)
+            )
+            size, lost, last = (
+                float(share @ np.sqrt(x * y)) for x, y in ((size_a, size_b), (lost_a, lost_b), (last_a, last_b))
+            )
             # Rounding of the recurrence alone leaves a few 1e-14.
             ripe = ripe and lost < max(2 * tol, 1e-13) * size and last < tol * size
-            pairs.append(ca * cb)
+            pairs.append(share @ (ca * cb))
             error = error or lost
         if ripe:
             powers = np.sin(theta)[:, None] ** np.arange(orders)
             return powers @ pairs[0], powers @ pairs[1], error
     return None
+
+
+def _coefficients(values: Array, matrix: Array) -> tuple[Array, Array, Array, Array]:
+    """Hermite coefficients (nodes, orders) of values (nodes, points); ⟨f²⟩, what they miss of it and the last hold."""
+    found = values @ matrix.T
+    size = (values * values) @ matrix[0]
+    return found, size, np.abs(size - np.sum(found * found, axis=1)), np.sum(found[:, -8:] ** 2, axis=1)
 
 
 def _smooth_plane(

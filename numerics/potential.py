@@ -93,7 +93,17 @@ class Particle:
         total, size = self.static, abs(self.static)
         offsets = self.averages.offsets()[:, 0]
         for w, (k, j) in zip(self.weights, self.sites, strict=True):
-            for l, share in self.averages.nodes((k, j), (0,)):
+            nodes = self.averages.nodes((k, j), (0,))
+            many = self.averages.stacked((k, j), nodes)
+            if many is not None:
+                at, shares = [l for l, _ in nodes], np.array([x for _, x in nodes])
+                rule = smooth_panels(0.5)
+                u = (m + offsets[at])[:, None, None] + np.sqrt(v) * rule.z
+                one, two = (np.broadcast_to(site.value(u), u.shape) for site in many)
+                total += w * float(shares @ (rule.mean(one) * rule.mean(two)))
+                size += abs(w) * float(np.abs(shares) @ (rule.mean(np.abs(one)) * rule.mean(np.abs(two))))
+                continue
+            for l, share in nodes:
                 f = self._label_mean(k, l, m + offsets[l], v)
                 g = f if j == k else self._label_mean(j, l, m + offsets[l], v)
                 total += w * share * f[0] * g[0]
@@ -202,7 +212,15 @@ def _hermite_coefficients(particle: Particle, m: Array, v: Array) -> Array:
     offsets = particle.averages.offsets()[:, 0]
     total = np.zeros((len(m), _HERMITE))
     for w, (k, j) in zip(particle.weights, particle.sites, strict=True):
-        for l, share in particle.averages.nodes((k, j), (0,)):
+        nodes = particle.averages.nodes((k, j), (0,))
+        many = particle.averages.stacked((k, j), nodes)
+        if many is not None:
+            at, shares = [l for l, _ in nodes], np.array([x for _, x in nodes])
+            u = offsets[at][:, None, None] + m[:, None] + np.sqrt(v)[:, None] * z
+            a, b = (np.broadcast_to(site.value(u), u.shape) @ basis.T for site in many)
+            total += w * np.einsum("l,lmn,lmn->mn", shares, a, b)
+            continue
+        for l, share in nodes:
             u = (m + offsets[l])[:, None] + np.sqrt(v)[:, None] * z
             a = particle.averages.site(k, l).value(u) @ basis.T
             b = a if j == k else particle.averages.site(j, l).value(u) @ basis.T

@@ -126,4 +126,4 @@ def labelled2(
 def label_variance(problem: StationaryGaussian, values: Values, a: int) -> float:
     """Variance over labels of the mean of an argument."""
     averages = Averages(replace(problem, closing=()), None, values)
-    return float(averages.weights @ averages.offsets()[:, a] ** 2)
+    return float(averages.weights @ averages.offsets()[: len(averages.weights), a] ** 2)

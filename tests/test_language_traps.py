@@ -34,7 +34,7 @@ from sympy import (
 )
 from sympy.utilities.iterables import iterable
 
-from quenched import theory
+from quenched import derive, theory
 from quenched.theory import (
     AmbiguousExpression,
     Critical,
@@ -487,3 +487,17 @@ def test_entry_laws_are_shown() -> None:
     assert isinstance(J, Matrix)
     assert str(J) == "J"
     assert pi.is_real
+
+
+def test_names_that_sympy_keeps_get_a_hint() -> None:
+    with pytest.raises(QuenchedError, match=r"write beta = symbols\('beta'\)"):
+        Gaussian("K", mean=sympy.beta)
+    with pytest.raises(QuenchedError, match=r"got None"):
+        Gaussian("K", mean=None)
+
+
+def test_a_keyword_like_nothing_names_the_settings() -> None:
+    x = Field("x")
+    solvable = derive(Dynamics({x: -x + Gaussian("J", variance=1) @ tanh(x)}))
+    with pytest.raises(QuenchedError, match=r"unknown parameter 'durations'.*settings: lags"):
+        solvable.solve(durations=3)

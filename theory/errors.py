@@ -44,7 +44,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def check_keywords(given: Iterable[object], parameters: Iterable[object], settings: Iterable[str]) -> None:
-    """Refuse a keyword that is no parameter but nearly a setting; what is like neither is left to the parameters."""
+    """Refuse a keyword that is no parameter: it is nearly a setting, or like none, and then both are listed.
+
+    What is like a parameter is left to those who know the parameters.
+    """
     settings = list(settings)
     known = {str(p) for p in parameters}
     for name in (n for n in given if isinstance(n, str) and n not in known):
@@ -53,3 +56,5 @@ def check_keywords(given: Iterable[object], parameters: Iterable[object], settin
         close = get_close_matches(name, sorted({*known, *settings}), n=1, cutoff=0.6)
         if close and close[0] in settings:
             raise QuenchedError(f"unknown keyword {name!r}: did you mean the setting {close[0]!r}?")
+        if not close and not get_close_matches(name, sorted(known), n=1, cutoff=0.5):
+            raise QuenchedError(f"unknown parameter {name!r}: {nearest('', known)}; settings: {', '.join(settings)}")

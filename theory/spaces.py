@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import sympy
 from sympy import Basic, Expr, Integer, Symbol, Tuple, sympify
 from sympy.core.symbol import Str
 
@@ -42,12 +43,23 @@ def as_expr(value: Any, what: str) -> Expr:
     try:
         out = sympify(value, strict=True)  # no strings: they would make symbols of their own
     except Exception as error:
-        name = getattr(value, "__name__", None)
-        ours = f" (a function of another library: import {name} from quenched)" if name in ("N", "t", "tau") else ""
-        raise QuenchedError(f"{what} should be a number or an expression, got {name or repr(value)}{ours}") from error
+        raise QuenchedError(_no_expression(value, what)) from error
     if not isinstance(out, Expr) or not getattr(out, "is_commutative", False):
-        raise QuenchedError(f"{what} should be a number or an expression, got {value!r} ({type(value).__name__})")
+        raise QuenchedError(_no_expression(value, what))
     return out
+
+
+def _no_expression(value: Any, what: str) -> str:
+    """What is wrong with a value that is no expression; names that sympy takes for itself get a hint."""
+    name = getattr(value, "__name__", None)
+    reserved = (name or str(value)) if getattr(sympy, name or str(value), None) is value and value is not None else None
+    hint = ""
+    if name in ("N", "t", "tau"):
+        hint = f" (a function of another library: import {name} from quenched)"
+    elif reserved:
+        hint = f" (sympy's own {reserved}: for a parameter of this name write {reserved} = symbols({reserved!r}))"
+    kind = "" if name else f" ({type(value).__name__})"
+    return f"{what} should be a number or an expression, got {name or repr(value)}{kind}{hint}"
 
 
 def as_scalar(value: Any, what: str) -> Expr:
