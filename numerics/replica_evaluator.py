@@ -187,7 +187,10 @@ class Evaluator:
             x, w = hermite(12)
             return x[None, :], w[None, :]
         else:
-            count = self.fine * min(max(300.0, 2 * REACH * root / 0.2), 20000)
+            most = max(300.0, 2 * REACH * root / 0.2)
+            if site.kind == "channel" and width > 0:  # what the field's width smooths
+                most = min(most, max(100.0, 12 * REACH * root / sqrt(width)))
+            count = self.fine * min(most, 20000)
         return trapezoid_row(int(2 ** (ceil(8 * log2(count)) / 8)) | 1)  # few different grids, which are remembered
 
     # -- the saddle ------------------------------------------------------------------------------------------

@@ -17,13 +17,16 @@ from quenched.theory.problem_replicas import Piece, ReplicaSite, X
 
 from .quadrature import legendre
 from .replica_cold import cold_parts
-from .replica_parts import Part, arguments, middle_of, parts_of, resolve, roots
+from .replica_parts import Part, arguments, log_density, middle_of, parts_of, resolve, roots
 from .replica_signs import FEW, FreeLabel
 from .replica_sites import Case, Site
+from .replica_smooth import LabelledDensity, products
 from .types import Array
 
 #: Sets of values of labels that are written out.
 MOST = 2**21
+#: Sets of values of labels at which one smooth weight is taken at once.
+MOST_TOGETHER = 2**14
 _Label = tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr]
 _SETS: ContextVar[int] = ContextVar("sets", default=0)
 
@@ -50,7 +53,7 @@ def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
     pieces = [Piece(p.value, p.weight.xreplace(values), p.energy.xreplace(values)) for p in site.pieces]
     inside = [q for q, _, _ in site.labels if any(p.weight.has(q) or p.energy.has(q) for p in pieces)]
     axes = {q: (atoms, density.xreplace(values)) for q, atoms, density in site.labels}
-    cases = _Cases(values, site.name, site.cold).of(pieces, [(q, *axes[q]) for q in inside])
+    cases = _Cases(values, site.name, site.cold, site.kind == "channel").of(pieces, [(q, *axes[q]) for q in inside])
     outside = [(q, atoms) for q, atoms, _ in site.labels if q not in inside and atoms]
     free = [q for q, _ in outside] if np.prod([float(len(a)) for _, a in outside]) > FEW else []
     for q, atoms, density in site.labels:
@@ -94,6 +97,7 @@ class _Cases:
     values: dict[Symbol, float]
     name: str
     cold: bool
+    channel: bool
 
     def of(self, pieces: list[Piece], labels: list[_Label]) -> list[Case]:
         if not labels:
@@ -103,6 +107,8 @@ class _Cases:
             return [Case({}, np.ones((1, 1)), tuple(parts))]
         if len(labels) > 1 and (case := self._quadratic(pieces, labels)) is not None:
             return [case]
+        if (whole := self._smooth(pieces, labels)) is not None:
+            return [whole]
         (q, atoms, density), rest = labels[0], labels[1:]
         corners = [] if atoms else label_kinks([e for p in pieces for e in (p.weight, p.energy)], q)
         nodes, p = label_nodes(q, atoms, density, self.values, corners)
@@ -143,6 +149,23 @@ class _Cases:
             lambdify(list(own), exponent.coeff(X, k), "numpy")(*own.values()) + np.zeros_like(chance) for k in range(3)
         ]
         return Case(own, chance, (Part(-np.inf, np.inf, (c[0], c[1], 2 * c[2])),))
+
+    def _smooth(self, pieces: list[Piece], labels: list[_Label]) -> Case | None:
+        """One case of all labels of a weight of a local field that is one smooth function of them and of the field."""
+        if self.cold or not self.channel or len(pieces) != 1 or pieces[0].value is not None:
+            return None
+        weight = pieces[0].weight
+        exponent = expand_log(log(weight), force=True)
+        if arguments(weight) or not weight.has(X) or exponent.expand().is_polynomial(X):
+            return None
+        grids = [label_nodes(q, atoms, density, self.values, []) for q, atoms, density in labels]
+        if np.prod([float(len(u)) for u, _ in grids]) > MOST_TOGETHER:
+            return None
+        nodes, chance = products(grids)
+        names = [q for q, _, _ in labels]
+        density = LabelledDensity(log_density([X, *names], exponent), tuple(nodes))
+        own = {q: u[:, None] for q, u in zip(names, nodes, strict=True)}
+        return Case(own, chance[:, None], (Part(-np.inf, np.inf, None, density),))
 
     def _one_by_one(self, pieces: list[Piece], q: Symbol, nodes: Array, p: Array, rest: list[_Label]) -> list[Case]:
         out = []
@@ -234,6 +257,8 @@ def _enlarged(case: Case, q: Symbol, nodes: Array, p: Array) -> Case:
     n, more = len(case.probability), len(nodes)
 
     def spread(value: Any) -> Any:
+        if isinstance(value, LabelledDensity):
+            return LabelledDensity(value.function, tuple(map(spread, value.labels)))
         return np.repeat(value, more, axis=0) if isinstance(value, np.ndarray) else value
 
     labels = {s: spread(a) for s, a in case.labels.items()} | {q: np.tile(nodes, n)[:, None]}
@@ -241,7 +266,7 @@ def _enlarged(case: Case, q: Symbol, nodes: Array, p: Array) -> Case:
     if n == 1:
         return Case(labels, probability, case.parts)
     parts = tuple(
-        Part(spread(a.lo), spread(a.hi), None if a.c is None else tuple(spread(c) for c in a.c), a.smooth)
+        Part(spread(a.lo), spread(a.hi), None if a.c is None else tuple(spread(c) for c in a.c), spread(a.smooth))
         for a in case.parts
     )
     return Case(labels, probability, parts)

@@ -9,7 +9,26 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from sympy import Abs, Expr, Heaviside, Max, Min, Piecewise, Poly, S, Symbol, expand_log, lambdify, log, sign
+from scipy.special import log_ndtr
+from sympy import (
+    Abs,
+    Expr,
+    Function,
+    Heaviside,
+    Max,
+    Min,
+    Piecewise,
+    Poly,
+    S,
+    Symbol,
+    Wild,
+    erf,
+    expand_log,
+    lambdify,
+    log,
+    sign,
+    sqrt,
+)
 
 from quenched.theory.errors import NotCovered
 from quenched.theory.problem_replicas import X
@@ -50,8 +69,23 @@ def _parts_of(weight: Expr) -> tuple[Part, ...]:
             c = [float(exponent.coeff(X, k)) for k in range(3)] if exponent.has(X) else [float(exponent), 0.0, 0.0]
             out.append(Part(lo, hi, (c[0], c[1], 2 * c[2])))
         else:
-            out.append(Part(lo, hi, None, lambdify(X, exponent, "scipy")))
+            out.append(Part(lo, hi, None, log_density([X], exponent)))
     return tuple(out)
+
+
+def log_density(variables: list[Symbol], exponent: Expr) -> Callable[..., Array]:
+    """A log density as a function of arrays; logarithms of normal probabilities are accurate far in their tails."""
+    normal = Function("log_normal_probability")
+    z, c, d = Wild("z"), Wild("c", exclude=[erf]), Wild("d", exclude=[erf])
+
+    def tail(node: Expr) -> Expr:
+        found = node.args[0].expand().match(c + d * erf(z))
+        if not found or found[c] == 0 or abs(found[d] / found[c]) != 1:
+            return node
+        return log(2 * found[c]) + normal(sqrt(2) * found[z] * found[d] / found[c])
+
+    written = exponent.replace(lambda e: isinstance(e, log) and e.has(erf), tail)
+    return lambdify(variables, written, [{"log_normal_probability": log_ndtr}, "scipy"], cse=True)
 
 
 def arguments(weight: Expr) -> set[Expr]:

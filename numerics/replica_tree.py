@@ -18,6 +18,7 @@ from .quadrature import trapezoid
 from .replica_cold import best, changes
 from .replica_parts import Part
 from .replica_sites import Case, Site
+from .replica_smooth import LabelledDensity
 from .types import Array
 
 #: Nodes of an axis whose integrand is smooth.
@@ -169,7 +170,11 @@ def label_sites(site: Site) -> list[tuple[dict[Any, float], float, Site]]:
         raise NotCovered(f"site {site.name} sees too many labels for blocks of replicas")
     out: list[tuple[dict[Any, float], float, Site]] = []
     for case in site.cases:
-        varying = any(isinstance(e, np.ndarray) for p in case.parts for e in (p.lo, p.hi, *(p.c or ())))
+        varying = any(
+            isinstance(e, np.ndarray | LabelledDensity)
+            for p in case.parts
+            for e in (p.lo, p.hi, p.smooth, *(p.c or ()))
+        )
         plain = Site(site.kind, (Case({}, np.ones((1, 1)), case.parts),), site.name, site.cold)
         for r, chance in enumerate(np.ravel(case.probability)):
             own = {q: float(np.ravel(a)[r % np.size(a)]) for q, a in case.labels.items()}
@@ -184,9 +189,12 @@ def at_row(parts: tuple[Part, ...], row: int) -> tuple[Part, ...]:
     def take(a: Any) -> Any:
         return float(np.ravel(a)[row % np.size(a)]) if isinstance(a, np.ndarray) else a
 
-    return tuple(
-        replace(p, lo=take(p.lo), hi=take(p.hi), c=None if p.c is None else tuple(map(take, p.c))) for p in parts
-    )
+    def at(p: Part) -> Part:
+        smooth = p.smooth.at_row(row) if isinstance(p.smooth, LabelledDensity) else p.smooth
+        c: Any = None if p.c is None else tuple(map(take, p.c))
+        return replace(p, lo=take(p.lo), hi=take(p.hi), c=c, smooth=smooth)
+
+    return tuple(map(at, parts))
 
 
 class _Line:
