@@ -198,6 +198,10 @@ class Readout:
         ev = Evaluator(problem, self.values | {SOURCE: step})
         here = {name: q.value for name, q in self.branch.values.items()}
         unknown = [s.name for s in ev.unknowns if s.name not in here]
+        if unknown and f"{unknown[0]}_0" in here:
+            raise NotCovered(
+                "in blocks of replicas the free entropy and the order parameters are given, and no other mean"
+            )
         if unknown:
             raise NotCovered(f"a source of this observable brings the order parameter {unknown[0]} along")
         at = ev.point(np.array([here[s.name] for s in ev.unknowns]))
