@@ -30,6 +30,7 @@ from quenched import (
     units,
     validate,
 )
+from quenched.validate.witness import verify
 
 alpha, beta, T = symbols("alpha beta T", positive=True)
 h, kappa = symbols("h kappa", real=True)
@@ -211,3 +212,9 @@ def test_the_command_line_takes_measures() -> None:
     found = json.loads(done.stdout)["observables"]
     assert found["q"]["value"] == pytest.approx(0.220040, abs=6e-7)
     assert found["replicon"]["value"] == pytest.approx(0.450505, abs=6e-7)
+
+
+def test_every_step_of_a_binary_teacher_is_checked() -> None:
+    """Overlaps of the witnesses' own choice leave every field a variance, with a teacher of fixed norm too."""
+    ticks = verify(derive(catalogue["bayes-perceptron"](prior=Ising())).derivation)
+    assert [(t.title, t.detail) for t in ticks if t.passed is not True] == []

@@ -176,6 +176,7 @@ def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
             moving = [c for a, c in orbit.atoms if not fields[a].single]
             hat = any(fields[a].role == "hat" for a, _ in orbit.atoms if not fields[a].single)
             at[value] = float(rng.uniform(*spans.get((hat, len(moving), len(set(moving))), (0.2, 0.4))))
+    _narrower(action, at)
     _closer(action, at)
     for lam in action.multipliers.values():
         at[lam] = float(rng.uniform(1.2, 1.9))
@@ -185,6 +186,22 @@ def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
             most = max(number(top, {**at, **labels}).real for labels, _ in every_label(s, at))
             at[action.multipliers[s.variable.population]] += max(0.0, most + 0.5)
     return at
+
+
+def _narrower(action: RSAction, at: dict[Symbol, float]) -> None:
+    """Shrink means, overlaps with a teacher among them, until fields have a variance beside what they explain."""
+    fields = action.problem.action.fields
+    single = [
+        v
+        for o, v in action.values.items()
+        if isinstance(v, Symbol) and sum(not fields[a].single for a, _ in o.atoms) == 1
+    ]
+    for _ in range(8):
+        left = [s.k.subs(at) for s in action.sites]
+        if all(float(k) > 0.03 for k in left if k.is_number):
+            return
+        for v in single:
+            at[v] *= 0.8
 
 
 def _closer(action: RSAction, at: dict[Symbol, float]) -> None:
