@@ -15,7 +15,9 @@ from quenched.theory.errors import NotCovered
 Array = NDArray[np.float64]
 UnitFunction = Callable[[Array, float], Array]
 #: Beyond so many standard deviations of the field nothing is counted; points per interval; nearest to an end.
-_REACH, _POINTS, _NEAREST = 9.0, 160, 1e-10
+_REACH, _POINTS, _NEAREST = 9.0, 60, 1e-10
+#: Intervals end where the field is as many standard deviations.
+_DEVIATIONS = -_REACH, -3.0, 0.0, 3.0, _REACH
 #: No state is looked for beyond this.
 _FURTHEST = 1e5
 #: Where the order parameter is searched: −ln of what it lacks of its largest value, relative.
@@ -42,6 +44,17 @@ class Count:
     complexity: Number
     order: float
 
+    @property
+    def exist(self) -> bool | None:
+        """Whether stable fixed points exist (their mean number grows with N) or not; None where neither is sure."""
+        value, error = self.complexity.value, self.complexity.error
+        return None if abs(value) <= error else value > 0
+
+    def __str__(self) -> str:
+        told = {True: "exponentially many stable fixed points", False: "no stable fixed point", None: "not resolved"}
+        where = f", most at C = {self.order:.6g}" if self.exist else ""
+        return f"Σ = {self.complexity.value:.6g} ± {self.complexity.error:.1g}: {told[self.exist]}{where}"
+
 
 def count(site: Site) -> Count:
     """Maximise over the order parameter below its largest value; −inf where no state is stable.
@@ -66,8 +79,10 @@ def count(site: Site) -> Count:
     ends = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
     best = minimize_scalar(lambda u: -exponent(site, order(u)), bounds=ends, method="bounded", options={"xatol": 1e-9})
     found = order(float(best.x))
-    coarse = exponent(site, found, _POINTS // 2)
-    return Count(Number(-float(best.fun), abs(coarse + float(best.fun))), found)
+    error = abs(exponent(site, found, _POINTS // 2) + float(best.fun))
+    if k == len(grid) - 1:  # most points lie beyond the last order parameter that is told from the largest
+        error += abs(values[k] - values[k - 1])
+    return Count(Number(-float(best.fun), error), found)
 
 
 def largest_order(site: Site) -> float:
@@ -150,7 +165,11 @@ def nodes(site: Site, order: float, points: int) -> tuple[Array, Array]:
     grid = np.linspace(-reach, reach, 4001)
     positive = site.weight(grid, order) > 0
     turns = np.flatnonzero(positive[1:] != positive[:-1])
-    ends = [-reach, *(_turn(site, order, grid[k], grid[k + 1]) for k in turns), reach]
+    turned = [_turn(site, order, grid[k], grid[k + 1]) for k in turns]
+    field = site.drift(grid, order) / np.sqrt(site.variance(order))
+    passed = [grid[1:][np.diff(np.sign(field - d)) != 0] for d in _DEVIATIONS]
+    kept = [x for x in np.concatenate(passed) if all(abs(x - turn) > grid[1] - grid[0] for turn in turned)]
+    ends = sorted([-reach, *turned, *kept, reach])
     parts = [_crowded(a, b, points) for a, b in pairwise(ends) if site.weight(np.array([(a + b) / 2]), order)[0] > 0]
     if not parts:
         return np.zeros(0), np.zeros(0)

@@ -222,3 +222,16 @@ def test_witnesses_tick_the_steps_of_counting_and_catch_their_mutants(phi: Calla
     ours = [m for m in survey_mutants(steps) if "at rest" in m.step or "number of stable" in m.step]
     assert len(ours) >= 7
     assert [m for m in ours if not m.caught] == []
+
+
+@pytest.mark.parametrize(("k", "exist"), [(0, False), (-2, False), (1, False), (3, True)])
+def test_whether_points_exist_is_a_clear_statement(k: float, exist: bool) -> None:
+    found = PLASTIC.solve(g=1.5, k=k)
+    assert found.complexity.error < 1e-6
+    assert found.exist is exist
+    assert ("no stable fixed point" in str(found)) is not exist
+
+
+def test_strong_bonds_hold_every_pattern_of_signs() -> None:
+    found = PLASTIC.solve(g=0.8, k=8)
+    assert found.complexity.value == pytest.approx(np.log(2), abs=1e-6)
