@@ -25,8 +25,10 @@ from .types import Array, Number
 STARTS = (0.02, 0.5, 0.95)
 #: Starts for measures that only exist near full overlap (low temperatures), tried where the others fail.
 FROZEN = (0.999, 0.99999)
-#: Residual of a solution.
-TOL = 1e-11
+#: Residual of a solution, and change between grids below which no finer one is needed.
+TOL, SAME = 1e-11, 1e-7
+#: Work of a site above which saddles are searched for with few nodes; how few; more, until nothing changes.
+COSTLY, ROUGH, LEVELS = 60, 0.25, (0.35, 0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ReplicaBranch:
     stable : the replicon eigenvalue is below 1
     attracting : damped iteration of the saddle-point equations returns to it
     residual, iterations : of the final Newton steps, and of both stages
+    fine : number of nodes, relative to what cheap measures take
     """
 
     label: str
@@ -49,6 +52,7 @@ class ReplicaBranch:
     residual: float
     iterations: int
     x: tuple[float, ...] = field(repr=False, default=())
+    fine: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,19 @@ def reach(ev: Evaluator, x: Array) -> tuple[Array, float, int, Array]:
             return (jacobian(ev, u * unit, ev.update(u * unit)) - np.eye(len(u))) * unit / unit[:, None]
 
         return newton(ev, root(residual, x / unit, jac=slope, method="hybr").x * unit)
+
+
+def polished(ev: Evaluator, x: Array, slope: Array, steps: int = 12) -> tuple[Array, float, int]:
+    """Steps from a solution of nearby equations with the Jacobian of those: (x, residual, steps)."""
+    size, unit = np.inf, 1 + np.abs(x)
+    scaled = (slope - np.eye(len(x))) * unit / unit[:, None]
+    for k in range(steps):
+        value = ev.update(x)
+        last, size = size, relative(value - x, x)
+        if size < TOL or (size < 1e-9 and size > last / 2):
+            return x, size, k
+        x = x + unit * np.linalg.lstsq(scaled, (x - value) / unit, rcond=None)[0]
+    return newton(ev, x)[:3]
 
 
 def starts(problem: ReplicaProblem, levels: tuple[float, ...] = STARTS) -> Iterator[Array]:
@@ -185,7 +202,11 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             "at zero temperature without an energy solutions have no theory but where their volume shrinks to a point: "
             "use capacity(parameter, bracket=…)"
         )
-    ev, coarse = Evaluator(problem, values), Evaluator(problem, values, 0.7)
+    search = Evaluator(problem, values)
+    grids = [Evaluator(problem, values, 0.7), search]
+    if search.work > COSTLY:
+        search = Evaluator(problem, values, ROUGH)
+        grids = [Evaluator(problem, values, level) for level in LEVELS]
     found: list[tuple[Array, float, int, Array]] = []
     failures: list[ConvergenceError] = []
     first = _first(problem) if guess is None else [guess]
@@ -194,13 +215,13 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
         if found and k >= len(first):
             break
         if k == 1 and problem.start and not any(_ordered(problem, x) for x, *_ in found):
-            found = [*_settled(ev, first[0]), *found]
+            found = [*_settled(search, first[0]), *found]
         try:
-            reached = (start, 0) if guess is not None else iterate(ev, start, known=[x for x, *_ in found])
+            reached = (start, 0) if guess is not None else iterate(search, start, known=[x for x, *_ in found])
             if reached is None:
                 continue
             near, sweeps = reached
-            x, residual, steps, slope = newton(ev, near) if guess is None else reach(ev, near)
+            x, residual, steps, slope = newton(search, near) if guess is None else reach(search, near)
         except (ConvergenceError, ValueError) as stop:
             failures.append(stop if isinstance(stop, ConvergenceError) else ConvergenceError(str(stop)))
             continue
@@ -212,7 +233,7 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             f"no replica-symmetric saddle found at {at} (beyond a capacity there is none): {failures[0]}",
             failures[0].residuals,
         )
-    branches = [_branch(problem, ev, coarse, *item) for item in found]
+    branches = [_branch(problem, grids, x, count, slope) for x, _, count, slope in found]
     if guess is None and problem.start:
         return ReplicaSolution(tuple(_numbered(branches)), 0)
     rank = [(b.attracting, b.stable, b.values["free_entropy"].value) for b in branches]
@@ -232,20 +253,22 @@ def _ordered(problem: ReplicaProblem, x: Array) -> bool:
     return any(abs(v) > 1e-6 for v, kind in zip(x, problem.kinds, strict=True) if kind == "mean")
 
 
-def _branch(
-    problem: ReplicaProblem, ev: Evaluator, coarse: Evaluator, x: Array, residual: float, count: int, slope: Array
-) -> ReplicaBranch:
-    here = ev.observe(x)
-    there = coarse.observe(newton(coarse, x, 6)[0])
+def _branch(problem: ReplicaProblem, grids: list[Evaluator], x: Array, count: int, slope: Array) -> ReplicaBranch:
+    """A saddle on finer and finer grids, until its numbers no longer change; errors are the last change."""
+    here: dict[str, float] = {}
+    for ev in grids:
+        x, residual, more = polished(ev, x, slope)
+        there, here, count = here, ev.observe(x), count + more
+        if there and all(abs(v - there[k]) < SAME * (1 + abs(v)) for k, v in here.items() if np.isfinite(v)):
+            break
     values = {
         k: Number(v, abs(v - there[k]) + residual * (1 + abs(v)) if np.isfinite(v) else 0.0) for k, v in here.items()
     }
     overlaps = [abs(v) for v, kind in zip(x, problem.kinds, strict=True) if kind == "overlap"]
     label = "ordered" if _ordered(problem, x) else "overlap" if max(overlaps, default=0.0) > 1e-6 else "zero"
     radius = max(np.abs(np.linalg.eigvals((slope + np.eye(len(x))) / 2)), default=0.0)
-    return ReplicaBranch(
-        label, values, values["replicon"].value < 1, bool(radius < 1), residual, count, tuple(map(float, x))
-    )
+    stable, at = values["replicon"].value < 1, tuple(map(float, x))
+    return ReplicaBranch(label, values, stable, bool(radius < 1), residual, count, at, ev.fine)
 
 
 def _numbered(branches: list[ReplicaBranch]) -> list[ReplicaBranch]:

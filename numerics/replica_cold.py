@@ -238,9 +238,7 @@ def _rows(parts: tuple[Part, ...], row: Any) -> tuple[Part, ...]:
     def take(a: Any) -> Any:
         return a[row] if isinstance(a, np.ndarray) and a.shape[0] > 1 else a
 
-    return tuple(
-        Part(take(p.lo), take(p.hi), None if p.c is None else tuple(take(c) for c in p.c), p.smooth) for p in parts
-    )
+    return tuple(p.taken(take) for p in parts)
 
 
 def _jumps(kind: str, parts: tuple[Part, ...], b: Array, root: Array, v: Array, row: Any, at: Array, name: str) -> bool:

@@ -29,7 +29,7 @@ class Evaluator:
     def __init__(self, problem: ReplicaProblem, values: dict[Symbol, float], fine: float = 1.0) -> None:
         self.problem, self.fine = problem, fine
         self.base = {s: float(v) for s, v in values.items()}
-        self.sites = {s.name: make_site(s, self.base) for s in problem.sites}
+        self.sites = {s.name: make_site(s, self.base, fine) for s in problem.sites}
         self.unknowns = [s for s, _ in problem.equations]
         self.multipliers = [lam for lam, _, _ in problem.constraints]
         self.names = [*self.unknowns, *self.multipliers, *self.base]
@@ -40,6 +40,11 @@ class Evaluator:
         self.cache: dict[Any, tuple[tuple[Array, ...], Array]] = {}
         self.before: dict[Any, tuple[tuple[Array, ...], Array]] = {}
         self.below: dict[Symbol, float] = {}
+
+    @property
+    def work(self) -> int:
+        """Functions of one field to evaluate a node of the fields, of the costliest site."""
+        return max((site.work for site in self.sites.values()), default=0)
 
     # -- averages --------------------------------------------------------------------------------------------
     def number(self, expr: Expr, at: dict[Symbol, float]) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from .types import Array
 MOST = 2**21
 #: Sets of values of labels at which one smooth weight is taken at once.
 MOST_TOGETHER = 2**14
+#: Of these, how many at a time where weights are integrated over.
+FEW_SMOOTH = 64
 _Label = tuple[Symbol, tuple[tuple[Expr, Expr], ...], Expr]
 _SETS: ContextVar[int] = ContextVar("sets", default=0)
 
@@ -44,8 +47,8 @@ def sets_of_labels(count: int) -> Iterator[None]:
         _SETS.reset(token)
 
 
-def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
-    """Find the parts of a site at the given values.
+def make_site(site: ReplicaSite, values: dict[Symbol, float], fine: float = 1.0) -> Site:
+    """Find the parts of a site at the given values; `fine` scales the nodes of labels and of smooth weights.
 
     Labels that the measure does not depend on only enlarge its cases; of the others, those with atoms give one case a
     value, and continuous ones are split where the measure changes its form.
@@ -53,12 +56,13 @@ def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
     pieces = [Piece(p.value, p.weight.xreplace(values), p.energy.xreplace(values)) for p in site.pieces]
     inside = [q for q, _, _ in site.labels if any(p.weight.has(q) or p.energy.has(q) for p in pieces)]
     axes = {q: (atoms, density.xreplace(values)) for q, atoms, density in site.labels}
-    cases = _Cases(values, site.name, site.cold, site.kind == "channel").of(pieces, [(q, *axes[q]) for q in inside])
+    channel = site.kind == "channel"
+    cases = _Cases(values, site.name, site.cold, channel, fine).of(pieces, [(q, *axes[q]) for q in inside])
     outside = [(q, atoms) for q, atoms, _ in site.labels if q not in inside and atoms]
     free = [q for q, _ in outside] if np.prod([float(len(a)) for _, a in outside]) > FEW else []
     for q, atoms, density in site.labels:
         if q not in inside and q not in free:
-            nodes, p = label_nodes(q, atoms, density.xreplace(values), values, [])
+            nodes, p = label_nodes(q, atoms, density.xreplace(values), values, [], fine)
             if len(nodes) * sum(len(case.probability) for case in cases) > MOST:
                 raise NotCovered(
                     f"site {site.name} sees {len(site.labels)} labels, too many with continuous laws (such as {q}): "
@@ -68,7 +72,7 @@ def make_site(site: ReplicaSite, values: dict[Symbol, float]) -> Site:
     signs = tuple(FreeLabel(q, *label_nodes(q, atoms, S.Zero, values, [])) for q, atoms in outside if q in free)
     if signs and _SETS.get():
         cases, signs = [_drawn(case, signs, _SETS.get()) for case in cases], ()
-    return Site(site.kind, tuple(_merged(cases)), site.name, site.cold, signs)
+    return Site(site.kind, tuple(_merged(cases)), site.name, site.cold, signs, fine)
 
 
 def _merged(cases: list[Case]) -> list[Case]:
@@ -98,6 +102,7 @@ class _Cases:
     name: str
     cold: bool
     channel: bool
+    fine: float
 
     def of(self, pieces: list[Piece], labels: list[_Label]) -> list[Case]:
         if not labels:
@@ -109,9 +114,11 @@ class _Cases:
             return [case]
         if (whole := self._smooth(pieces, labels)) is not None:
             return [whole]
+        if not any(atoms for _, atoms, _ in labels) and (cases := self._together(pieces, labels)) is not None:
+            return cases
         (q, atoms, density), rest = labels[0], labels[1:]
         corners = [] if atoms else label_kinks([e for p in pieces for e in (p.weight, p.energy)], q)
-        nodes, p = label_nodes(q, atoms, density, self.values, corners)
+        nodes, p = label_nodes(q, atoms, density, self.values, corners, self.fine)
         if atoms or rest:
             return self._one_by_one(pieces, q, nodes, p, rest)
         out: list[Case] = []
@@ -121,7 +128,8 @@ class _Cases:
         for lo, hi in pairwise([-np.inf, *corners, np.inf]):
             here = (nodes > lo) & (nodes < hi)
             if here.any():
-                out += self._interval(pieces, q, nodes[here], p[here])
+                found = self._interval(pieces, {q: nodes[here]}, p[here])
+                out += self._one_by_one(pieces, q, nodes[here], p[here], []) if found is None else found
         return out
 
     def _quadratic(self, pieces: list[Piece], labels: list[_Label]) -> Case | None:
@@ -158,7 +166,7 @@ class _Cases:
         exponent = expand_log(log(weight), force=True)
         if arguments(weight) or not weight.has(X) or exponent.expand().is_polynomial(X):
             return None
-        grids = [label_nodes(q, atoms, density, self.values, []) for q, atoms, density in labels]
+        grids = [label_nodes(q, atoms, density, self.values, [], self.fine) for q, atoms, density in labels]
         if np.prod([float(len(u)) for u, _ in grids]) > MOST_TOGETHER:
             return None
         nodes, chance = products(grids)
@@ -175,20 +183,47 @@ class _Cases:
                 out.append(Case(case.labels | {q: own}, case.probability * probability, case.parts))
         return out
 
-    def _interval(self, pieces: list[Piece], q: Symbol, nodes: Array, p: Array) -> list[Case]:
-        """Cases of one continuous label between two of its kinks: one if the parts vary smoothly, else one a node."""
-        at = {q: float(nodes[len(nodes) // 2])}
-        fixed = [Piece(a.value, resolve(a.weight, at, only=q), resolve(a.energy, at, only=q)) for a in pieces]
-        own = {q: nodes[:, None]}
-        if not any(a.weight.has(q) or a.energy.has(q) for a in fixed):
+    def _together(self, pieces: list[Piece], labels: list[_Label]) -> list[Case] | None:
+        """Cases of several continuous labels, between their kinks; None where kinks depend on more than one of them."""
+        expressions = [e for p in pieces for e in (p.weight, p.energy)]
+        names = {q for q, _, _ in labels}
+        if len(labels) < 2 or any(len(a.free_symbols & names) > 1 for e in expressions for a in arguments(e)):
+            return None
+        axes = []
+        for q, _, density in labels:
+            corners = label_kinks(expressions, q)
+            nodes, p = label_nodes(q, None, density, self.values, corners, self.fine)
+            if np.isin(nodes, corners).any():
+                return None
+            axes.append(np.split(np.array([nodes, p]), np.searchsorted(nodes, corners), axis=1))
+        if np.prod([float(sum(a.shape[1] for a in axis)) for axis in axes]) > MOST:
+            return None
+        out: list[Case] = []
+        for cell in product(*([a for a in axis if a.shape[1]] for axis in axes)):
+            grids = np.meshgrid(*(a[0] for a in cell), indexing="ij")
+            chance = np.prod(np.meshgrid(*(a[1] for a in cell), indexing="ij"), axis=0).ravel()
+            found = self._interval(pieces, {q: u.ravel() for (q, _, _), u in zip(labels, grids, strict=True)}, chance)
+            if found is None:
+                return None
+            out += found
+        return out
+
+    def _interval(self, pieces: list[Piece], at: dict[Symbol, Array], p: Array) -> list[Case] | None:
+        """Cases of continuous labels between their kinks: None unless the parts vary smoothly with them."""
+        middle = {q: float(nodes[_middle(nodes)]) for q, nodes in at.items()}
+        fixed = pieces
+        for q in at:
+            fixed = [Piece(a.value, resolve(a.weight, middle, q), resolve(a.energy, middle, q)) for a in fixed]
+        own = {q: nodes[:, None] for q, nodes in at.items()}
+        if not any(a.weight.has(*at) or a.energy.has(*at) for a in fixed):
             return [Case(own, p[:, None], self.of(fixed, [])[0].parts)]
         varying: list[Part] = []
         for a in fixed:
-            found = smooth_parts(a, q, nodes, self.values, self.cold)
+            found = smooth_parts(a, at, self.values, self.cold, self.channel)
             if found is None:
-                return self._one_by_one(pieces, q, nodes, p, [])
+                return None
             varying += found
-        return [Case(own, p[:, None], tuple(varying))]
+        return list(_chunks(Case(own, p[:, None], tuple(varying))))
 
     def parts(self, piece: Piece) -> list[Part]:
         """The parts of one piece of a base measure."""
@@ -203,16 +238,37 @@ def _put(piece: Piece, at: dict[Symbol, Float]) -> Piece:
     return Piece(piece.value, piece.weight.xreplace(at), piece.energy.xreplace(at))
 
 
+def _middle(nodes: Array) -> int:
+    """Index of the value in the middle."""
+    return int(np.argsort(nodes, kind="stable")[len(nodes) // 2])
+
+
+def _chunks(case: Case) -> Iterator[Case]:
+    """The case in pieces that fit into memory, where its weights are integrated."""
+    count = len(case.probability)
+    most = FEW_SMOOTH if any(part.c is None for part in case.parts) else max(count, 1)
+    for first in range(0, count, most):
+        row = slice(first, first + most)
+
+        def take(a: Any, row: slice = row) -> Any:
+            return a[row] if isinstance(a, np.ndarray) and a.shape[0] > 1 else a
+
+        labels = {q: take(nodes) for q, nodes in case.labels.items()}
+        yield Case(labels, case.probability[row], tuple(part.taken(take) for part in case.parts))
+
+
 def smooth_parts(
-    piece: Piece, q: Symbol, nodes: Array, values: dict[Symbol, float], cold: bool = False
+    piece: Piece, at: dict[Symbol, Array], values: dict[Symbol, float], cold: bool = False, channel: bool = False
 ) -> list[Part] | None:
-    """Parts of a weight that depends smoothly on a label: arrays over its nodes, None where that does not suffice."""
+    """Parts of a weight that depends smoothly on labels: arrays over their values, None where that does not suffice."""
+    nodes, columns = list(at.values()), [u[:, None] for u in at.values()]
+    ones = np.ones_like(columns[0])
     if piece.value is not None:
         exponent = -piece.energy if cold else log(piece.weight)
         with np.errstate(divide="ignore"):
-            size = lambdify(q, exponent.xreplace(values), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1))
-        at = float(piece.value.xreplace(values))
-        return [Part(at, at, (size, 0.0, 0.0))]
+            size = lambdify(list(at), exponent.xreplace(values), "numpy")(*columns) * ones
+        where = float(piece.value.xreplace(values))
+        return [Part(where, where, (size, 0.0, 0.0))]
     roots_of: list[Expr] = []
     for argument in arguments(piece.weight) | arguments(piece.energy):
         if not argument.has(X):
@@ -221,25 +277,37 @@ def smooth_parts(
         if poly is None or poly.degree() != 1:
             return None
         roots_of.append(-poly.coeff_monomial(1) / poly.coeff_monomial(X))
-    ends = [lambdify(q, e, "numpy")(nodes) + np.zeros(len(nodes)) for e in dict.fromkeys(roots_of)]
-    at_middle = len(nodes) // 2
-    ends = sorted(ends, key=lambda e: float(e[at_middle]))
+    ends = [lambdify(list(at), e, "numpy")(*nodes) + np.zeros(len(ones)) for e in dict.fromkeys(roots_of)]
+    middle = _middle(np.asarray(nodes[0]))
+    ends = sorted(ends, key=lambda e: float(e[middle]))
     if len(ends) > 1 and (np.diff(np.stack(ends), axis=0) < 0).any():
         return None
-    edges = [np.full(len(nodes), -np.inf), *ends, np.full(len(nodes), np.inf)]
+    edges = [np.full(len(ones), -np.inf), *ends, np.full(len(ones), np.inf)]
     out: list[Part] = []
     for lo, hi in pairwise(edges):
-        at_here = {q: float(nodes[at_middle]), X: middle_of(lo[at_middle], hi[at_middle])}
-        inside = resolve(piece.weight, at_here)
+        here = {q: float(u[middle]) for q, u in at.items()} | {X: middle_of(lo[middle], hi[middle])}
+        inside = resolve(piece.weight, here)
         if inside == 0:
             continue
-        exponent = -resolve(piece.energy, at_here) if cold else expand_log(log(inside), force=True)
-        exponent = exponent.expand()
-        if not exponent.is_polynomial(X) or Poly(exponent, X).degree() > 2:
+        exponent = -resolve(piece.energy, here) if cold else expand_log(log(inside), force=True)
+        part = _part(exponent.expand(), at, lo, hi, channel and not cold)
+        if part is None:
             return None
-        c = [lambdify(q, exponent.coeff(X, k), "numpy")(nodes[:, None]) + np.zeros((len(nodes), 1)) for k in range(3)]
-        out.append(Part(lo[:, None], hi[:, None], (c[0], c[1], 2 * c[2])))
+        out.append(part)
     return out
+
+
+def _part(exponent: Expr, at: dict[Symbol, Array], lo: Array, hi: Array, integrated: bool) -> Part | None:
+    """One part of a log density in `X` and in labels, on an interval for each of their values."""
+    columns = [u[:, None] for u in at.values()]
+    none = np.zeros_like(columns[0])
+    if exponent.is_polynomial(X) and Poly(exponent, X).degree() <= 2:
+        c = [lambdify(list(at), exponent.coeff(X, k), "numpy")(*columns) + none for k in range(3)]
+        return Part(lo[:, None], hi[:, None], (c[0], c[1], 2 * c[2]))
+    if not integrated:
+        return None
+    ends = [float(e[0]) if np.all(e == e[0]) else e[:, None] for e in (lo, hi)]
+    return Part(ends[0], ends[1], None, LabelledDensity(log_density([X, *at], exponent), tuple(at.values())))
 
 
 def _drawn(case: Case, labels: tuple[FreeLabel, ...], count: int) -> Case:
@@ -257,23 +325,17 @@ def _enlarged(case: Case, q: Symbol, nodes: Array, p: Array) -> Case:
     n, more = len(case.probability), len(nodes)
 
     def spread(value: Any) -> Any:
-        if isinstance(value, LabelledDensity):
-            return LabelledDensity(value.function, tuple(map(spread, value.labels)))
         return np.repeat(value, more, axis=0) if isinstance(value, np.ndarray) else value
 
     labels = {s: spread(a) for s, a in case.labels.items()} | {q: np.tile(nodes, n)[:, None]}
     probability = spread(case.probability) * np.tile(p, n)[:, None]
     if n == 1:
         return Case(labels, probability, case.parts)
-    parts = tuple(
-        Part(spread(a.lo), spread(a.hi), None if a.c is None else tuple(spread(c) for c in a.c), spread(a.smooth))
-        for a in case.parts
-    )
-    return Case(labels, probability, parts)
+    return Case(labels, probability, tuple(part.taken(spread) for part in case.parts))
 
 
 def label_nodes(
-    q: Symbol, atoms: Any, density: Expr, values: dict[Symbol, float], corners: list[float]
+    q: Symbol, atoms: Any, density: Expr, values: dict[Symbol, float], corners: list[float], fine: float = 1.0
 ) -> tuple[Array, Array]:
     """Values of a label with their probabilities: atoms, or nodes of a quadrature split at the corners."""
     if atoms:
@@ -285,11 +347,11 @@ def label_nodes(
         lo, hi = _reach(part)
         cut = [c for c in corners if lo < c < hi]
         if not cut and part.c is not None and not np.isfinite([part.lo, part.hi]).any():
-            u = np.linspace(lo, hi, 61)
-            w = np.full(61, u[1] - u[0])
+            u = np.linspace(lo, hi, int(60 * fine) | 1)
+            w = np.full(len(u), u[1] - u[0])
         else:
             edges = _graded([lo, *cut, hi], cut)
-            x, weight = legendre(10 if cut else 80)
+            x, weight = legendre(ceil(fine * (10 if cut else 80)))
             half = np.diff(edges) / 2
             u = ((edges[:-1] + half)[:, None] + half[:, None] * x).ravel()
             w = (half[:, None] * weight).ravel()

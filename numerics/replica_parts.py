@@ -33,6 +33,7 @@ from sympy import (
 from quenched.theory.errors import NotCovered
 from quenched.theory.problem_replicas import X
 
+from .replica_smooth import LabelledDensity
 from .types import Array
 
 
@@ -49,6 +50,12 @@ class Part:
     c: tuple[Any, Any, Any] | None
     smooth: Callable[[Array], Array] | None = None
     slopes: tuple[Callable[[Array], Array], ...] = ()
+
+    def taken(self, take: Callable[[Any], Any]) -> Part:
+        """The same for other labels, such as a part of these."""
+        smooth = self.smooth.taken(take) if isinstance(self.smooth, LabelledDensity) else self.smooth
+        c = None if self.c is None else (take(self.c[0]), take(self.c[1]), take(self.c[2]))
+        return Part(take(self.lo), take(self.hi), c, smooth, self.slopes)
 
 
 def parts_of(weight: Expr) -> list[Part]:

@@ -28,6 +28,8 @@ from .types import Array
 #: Logarithm of what is left out of integrals up to infinity, and cells of the grid that tells where they are large.
 DEPTH, CELLS = 40.0, 256
 LOG2PI = float(np.log(2 * np.pi))
+#: Nodes of the integral over a weight that has no closed form.
+SMOOTH = 160
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,15 @@ class Site:
     name: str
     cold: bool = False
     free: tuple[FreeLabel, ...] = ()
+    fine: float = 1.0
+
+    @property
+    def work(self) -> int:
+        """How many functions of one field have to be evaluated, relative to one closed form."""
+        if self.cold:
+            return 0
+        cost = (SMOOTH if any(p.c is None for p in case.parts) else 1 for case in self.cases)
+        return sum(c * len(case.probability) for c, case in zip(cost, self.cases, strict=True))
 
     def edges(self, case: int) -> tuple[float, ...]:
         """Finite ends of the pieces of a weight."""
@@ -66,7 +77,8 @@ class Site:
 
     def logs(self, case: int, b: Array, v: Any) -> tuple[Array, Array, Array]:
         """(L, ∂_b L, ∂_b² L) at fields b and coefficient V."""
-        return (channel if self.kind == "channel" else state)(self.cases[case].parts, b, v, self.name)
+        rule = legendre(int(SMOOTH * self.fine))
+        return (channel if self.kind == "channel" else state)(self.cases[case].parts, b, v, self.name, rule)
 
 
 # -- truncated Gaussians -------------------------------------------------------------------------------------------
@@ -130,7 +142,9 @@ def _scaled(end: Any, centre: Any, width: Any) -> Any:
     return end if np.ndim(end) == 0 and abs(end) == np.inf else (end - centre) / width
 
 
-def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:
+def channel(
+    parts: tuple[Part, ...], b: Array, v: Any, name: str, rule: tuple[Array, Array]
+) -> tuple[Array, Array, Array]:
     """L = ln ∫Dy f(b + √V y) with derivatives in b."""
     if np.ndim(v) == 0 and -1e-11 < v <= 0:
         v = 1e-15  # rounding of overlaps next to 1
@@ -144,7 +158,7 @@ def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array
         lo, hi = _scaled(part.lo, b, root), _scaled(part.hi, b, root)
         if part.c is None:
             assert part.smooth is not None
-            found = _integrated(part.smooth, b, root, lo, hi)
+            found = _integrated(part.smooth, b, root, lo, hi, rule)
         else:
             c0, c1, c2 = part.c
             if np.ndim(c1) == np.ndim(c2) == 0 and c1 == c2 == 0 and np.ndim(lo) + np.ndim(hi):
@@ -169,12 +183,12 @@ def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array
 
 
 def _integrated(
-    smooth: Callable[[Array], Array], b: Array, root: Any, lo: Array, hi: Array
+    smooth: Callable[[Array], Array], b: Array, root: Any, lo: Array, hi: Array, rule: tuple[Array, Array]
 ) -> tuple[Array, Array, Array]:
     """The same for a weight that is only known as a function."""
     if np.ndim(lo) == np.ndim(hi) == 0 and (lo, hi) == (-np.inf, np.inf) and (found := convolved(smooth, b, root)):
         return found
-    x, w = legendre(160)
+    x, w = rule
     lo, hi = np.clip(lo, -9.5, 9.5), np.clip(hi, -9.5, 9.5)
     half = (hi - lo) / 2
     y = (lo + half)[..., None] + half[..., None] * x
@@ -183,12 +197,14 @@ def _integrated(
     with np.errstate(divide="ignore"):
         exponent = exponent + np.log(w * half[..., None])
     total = logsumexp(exponent, axis=-1)
-    p = np.exp(exponent - total[..., None])
+    p = np.exp(exponent - np.where(np.isfinite(total), total, 0.0)[..., None])
     mean = np.sum(p * y, axis=-1)
     return total, mean, np.sum(p * (y - mean[..., None]) ** 2, axis=-1) - 1
 
 
-def state(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:
+def state(
+    parts: tuple[Part, ...], b: Array, v: Any, name: str, rule: tuple[Array, Array]
+) -> tuple[Array, Array, Array]:
     """L = ln ∫dμ(s) exp(b s + V s²/2) with derivatives in b."""
     logs: list[Array] = []
     means: list[Array] = []
@@ -207,20 +223,21 @@ def state(parts: tuple[Part, ...], b: Array, v: Any, name: str) -> tuple[Array, 
             value = c0 + a * centre**2 / 2 + 0.5 * (LOG2PI - np.log(a)) + mass
             found = value, centre + width * mean, width**2 * (1 + more) - 1 + zero
         else:
-            found = _over_interval(part, b, v, name)
+            found = _over_interval(part, b, v, name, rule)
         for target, array in zip((logs, means, excess), found, strict=True):
             target.append(array)
     total, mean, more = mixture(logs, means, excess)
     return total, mean, more + 1
 
 
-def _over_interval(part: Part, b: Array, v: Any, name: str) -> tuple[Array, Array, Array]:
-    if not (np.isfinite(part.lo) and np.isfinite(part.hi)):
+def _over_interval(part: Part, b: Array, v: Any, name: str, rule: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    if not (np.all(np.isfinite(part.lo)) and np.all(np.isfinite(part.hi))):
         return _unbounded(part, b, v, name)
-    x, w = legendre(160)
-    half = (part.hi - part.lo) / 2
-    s = part.lo + half * (1 + x)
-    c0, c1, c2 = part.c if part.c is not None else (0.0, 0.0, 0.0)
+    x, w = rule
+    lo, hi = (np.asarray(end)[..., None] for end in (part.lo, part.hi))
+    half = (hi - lo) / 2
+    s = lo + half * (1 + x)
+    c0, c1, c2 = (np.asarray(c)[..., None] for c in part.c) if part.c is not None else (0.0, 0.0, 0.0)
     base = c0 + c1 * s + c2 * s * s / 2 if part.smooth is None else part.smooth(s)
     return _summed(base + np.asarray(v)[..., None] * s * s / 2 + np.log(w * half) + b[..., None] * s, s)
 

@@ -34,6 +34,10 @@ class LabelledDensity:
         own = [q.reshape(-1, *[1] * (u.ndim - 1)) for q in self.labels]
         return np.asarray(self.function(u, *own)) + np.zeros(np.broadcast_shapes(u.shape, own[0].shape))
 
+    def taken(self, take: Callable[[Array], Array]) -> LabelledDensity:
+        """The same for other labels, such as some of these."""
+        return LabelledDensity(self.function, tuple(map(take, self.labels)))
+
     def at_row(self, row: int) -> Callable[[Array], Array]:
         """The log density at one set of values."""
         own = [float(q[row]) for q in self.labels]

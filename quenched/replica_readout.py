@@ -155,7 +155,7 @@ class Readout:
 
         expr = self.theory.growth_expression()
         numbers = []
-        for fine in (1.0, 0.7):
+        for fine in (self.branch.fine, 0.7 * self.branch.fine):
             ev = Evaluator(self.theory.problem, self.values, fine)
             at = ev.point(np.array([self.branch.values[s.name].value for s in ev.unknowns]))
             numbers.append(ev.number(expr, at))
@@ -195,7 +195,7 @@ class Readout:
 
         from quenched.numerics.replica_evaluator import Evaluator
 
-        ev = Evaluator(problem, self.values | {SOURCE: step})
+        ev = Evaluator(problem, self.values | {SOURCE: step}, self.branch.fine)
         here = {name: q.value for name, q in self.branch.values.items()}
         unknown = [s.name for s in ev.unknowns if s.name not in here]
         if unknown and f"{unknown[0]}_0" in here:
