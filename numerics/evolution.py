@@ -8,7 +8,7 @@ from sympy import Symbol
 from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem_replicas import ReplicaProblem, SiteAverage
 
-from .replica_evaluator import Evaluator
+from .replica_evaluator import quick_evaluator
 from .types import Array
 
 #: Start of overlaps and of means: nothing is known.
@@ -43,7 +43,7 @@ def trajectory(
     -------
     dict name → array (sweeps + 1,)
     """
-    ev = Evaluator(problem, values)
+    ev = quick_evaluator(problem, values)
     channels = {s.name for s in problem.sites if s.kind == "channel"}
     first = np.array([{a.site for a in rhs.atoms(SiteAverage)} <= channels for _, rhs in problem.equations])
     x = np.array([_START[kind] for kind in problem.kinds])

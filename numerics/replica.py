@@ -7,6 +7,7 @@ refined towards the kinks of a weight where its width is small. Errors are the c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from sympy import Expr, Symbol
 from quenched.theory.errors import ConvergenceError, QuenchedError, nearest
 from quenched.theory.problem_replicas import ReplicaProblem
 
-from .replica_evaluator import Evaluator
+from .replica_evaluator import Evaluator, quick_evaluator
 from .replica_iterate import NEAR, iterate, relative
 from .replica_slopes import jacobian
 from .types import Array, Number
@@ -27,8 +28,8 @@ STARTS = (0.02, 0.5, 0.95)
 FROZEN = (0.999, 0.99999)
 #: Residual of a solution, and change between grids below which no finer one is needed.
 TOL, SAME = 1e-11, 1e-7
-#: Work of a site above which saddles are searched for with few nodes; how few; more, until nothing changes.
-COSTLY, ROUGH, LEVELS = 60, 0.25, (0.35, 0.5, 0.7, 1.0)
+#: Numbers of nodes with which a costly saddle is refined until nothing changes.
+LEVELS = (0.35, 0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,14 @@ def reach(ev: Evaluator, x: Array) -> tuple[Array, float, int, Array]:
         return newton(ev, root(residual, x / unit, jac=slope, method="hybr").x * unit)
 
 
-def polished(ev: Evaluator, x: Array, slope: Array, steps: int = 12) -> tuple[Array, float, int]:
+def polished(ev: Evaluator, x: Array, slope: Array) -> tuple[Array, float, int]:
     """Steps from a solution of nearby equations with the Jacobian of those: (x, residual, steps)."""
+    with suppress(ConvergenceError, ValueError):
+        return _chords(ev, x, slope)
+    return newton(ev, x)[:3]
+
+
+def _chords(ev: Evaluator, x: Array, slope: Array, steps: int = 12) -> tuple[Array, float, int]:
     size, unit = np.inf, 1 + np.abs(x)
     scaled = (slope - np.eye(len(x))) * unit / unit[:, None]
     for k in range(steps):
@@ -127,7 +134,7 @@ def polished(ev: Evaluator, x: Array, slope: Array, steps: int = 12) -> tuple[Ar
         if size < TOL or (size < 1e-9 and size > last / 2):
             return x, size, k
         x = x + unit * np.linalg.lstsq(scaled, (x - value) / unit, rcond=None)[0]
-    return newton(ev, x)[:3]
+    raise ConvergenceError("the Jacobian of nearby equations does not lead to a solution")
 
 
 def starts(problem: ReplicaProblem, levels: tuple[float, ...] = STARTS) -> Iterator[Array]:
@@ -202,11 +209,9 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             "at zero temperature without an energy solutions have no theory but where their volume shrinks to a point: "
             "use capacity(parameter, bracket=…)"
         )
-    search = Evaluator(problem, values)
-    grids = [Evaluator(problem, values, 0.7), search]
-    if search.work > COSTLY:
-        search = Evaluator(problem, values, ROUGH)
-        grids = [Evaluator(problem, values, level) for level in LEVELS]
+    search = quick_evaluator(problem, values)
+    finer = (0.7, 1.0) if search.fine == 1 else LEVELS
+    grids = [search if level == search.fine else Evaluator(problem, values, level) for level in finer]
     found: list[tuple[Array, float, int, Array]] = []
     failures: list[ConvergenceError] = []
     first = _first(problem) if guess is None else [guess]
@@ -233,7 +238,14 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             f"no replica-symmetric saddle found at {at} (beyond a capacity there is none): {failures[0]}",
             failures[0].residuals,
         )
-    branches = [_branch(problem, grids, x, count, slope) for x, _, count, slope in found]
+    branches: list[ReplicaBranch] = []
+    for x, _, count, slope in found:
+        try:
+            branches.append(_branch(problem, grids, x, count, slope))
+        except ConvergenceError as stop:  # a saddle of few nodes only
+            failures.append(stop)
+    if not branches:
+        raise failures[-1]
     if guess is None and problem.start:
         return ReplicaSolution(tuple(_numbered(branches)), 0)
     rank = [(b.attracting, b.stable, b.values["free_entropy"].value) for b in branches]

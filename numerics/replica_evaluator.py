@@ -22,6 +22,9 @@ from .replica_sites import Site
 from .replica_tree import Tree, label_sites
 from .types import Array
 
+#: Work of a site above which searches take few nodes, and how few.
+COSTLY, ROUGH = 60, 0.25
+
 
 class Evaluator:
     """Numbers of a problem at given parameters: site averages, residuals, observables."""
@@ -251,6 +254,12 @@ class Evaluator:
         at = self.point(x)
         out = {s.name: at[s] for s in [*self.unknowns, *self.multipliers]}
         return out | {name: self.number(expr, at) for name, expr in self.problem.observables}
+
+
+def quick_evaluator(problem: ReplicaProblem, values: dict[Symbol, float]) -> Evaluator:
+    """With few nodes where a site is costly: for searches, whose results are refined."""
+    full = Evaluator(problem, values)
+    return full if full.work <= COSTLY else Evaluator(problem, values, ROUGH)
 
 
 def _scalar(value: Any) -> Any:

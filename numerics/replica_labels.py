@@ -164,7 +164,9 @@ class _Cases:
             return None
         weight = pieces[0].weight
         exponent = expand_log(log(weight), force=True)
-        if arguments(weight) or not weight.has(X) or exponent.expand().is_polynomial(X):
+        if arguments(weight) or not weight.has(X):
+            return None
+        if exponent.expand().is_polynomial(X) and Poly(exponent.expand(), X).degree() <= 2:
             return None
         grids = [label_nodes(q, atoms, density, self.values, [], self.fine) for q, atoms, density in labels]
         if np.prod([float(len(u)) for u, _ in grids]) > MOST_TOGETHER:

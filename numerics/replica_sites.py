@@ -77,8 +77,8 @@ class Site:
 
     def logs(self, case: int, b: Array, v: Any) -> tuple[Array, Array, Array]:
         """(L, ∂_b L, ∂_b² L) at fields b and coefficient V."""
-        rule = legendre(int(SMOOTH * self.fine))
-        return (channel if self.kind == "channel" else state)(self.cases[case].parts, b, v, self.name, rule)
+        nodes = int(SMOOTH * self.fine)
+        return (channel if self.kind == "channel" else state)(self.cases[case].parts, b, v, self.name, nodes)
 
 
 # -- truncated Gaussians -------------------------------------------------------------------------------------------
@@ -142,9 +142,7 @@ def _scaled(end: Any, centre: Any, width: Any) -> Any:
     return end if np.ndim(end) == 0 and abs(end) == np.inf else (end - centre) / width
 
 
-def channel(
-    parts: tuple[Part, ...], b: Array, v: Any, name: str, rule: tuple[Array, Array]
-) -> tuple[Array, Array, Array]:
+def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str, nodes: int) -> tuple[Array, Array, Array]:
     """L = ln ∫Dy f(b + √V y) with derivatives in b."""
     if np.ndim(v) == 0 and -1e-11 < v <= 0:
         v = 1e-15  # rounding of overlaps next to 1
@@ -158,7 +156,7 @@ def channel(
         lo, hi = _scaled(part.lo, b, root), _scaled(part.hi, b, root)
         if part.c is None:
             assert part.smooth is not None
-            found = _integrated(part.smooth, b, root, lo, hi, rule)
+            found = _integrated(part.smooth, b, root, lo, hi, nodes)
         else:
             c0, c1, c2 = part.c
             if np.ndim(c1) == np.ndim(c2) == 0 and c1 == c2 == 0 and np.ndim(lo) + np.ndim(hi):
@@ -183,12 +181,12 @@ def channel(
 
 
 def _integrated(
-    smooth: Callable[[Array], Array], b: Array, root: Any, lo: Array, hi: Array, rule: tuple[Array, Array]
+    smooth: Callable[[Array], Array], b: Array, root: Any, lo: Array, hi: Array, nodes: int
 ) -> tuple[Array, Array, Array]:
     """The same for a weight that is only known as a function."""
     if np.ndim(lo) == np.ndim(hi) == 0 and (lo, hi) == (-np.inf, np.inf) and (found := convolved(smooth, b, root)):
         return found
-    x, w = rule
+    x, w = legendre(nodes)
     lo, hi = np.clip(lo, -9.5, 9.5), np.clip(hi, -9.5, 9.5)
     half = (hi - lo) / 2
     y = (lo + half)[..., None] + half[..., None] * x
@@ -202,9 +200,7 @@ def _integrated(
     return total, mean, np.sum(p * (y - mean[..., None]) ** 2, axis=-1) - 1
 
 
-def state(
-    parts: tuple[Part, ...], b: Array, v: Any, name: str, rule: tuple[Array, Array]
-) -> tuple[Array, Array, Array]:
+def state(parts: tuple[Part, ...], b: Array, v: Any, name: str, nodes: int) -> tuple[Array, Array, Array]:
     """L = ln ∫dμ(s) exp(b s + V s²/2) with derivatives in b."""
     logs: list[Array] = []
     means: list[Array] = []
@@ -223,17 +219,17 @@ def state(
             value = c0 + a * centre**2 / 2 + 0.5 * (LOG2PI - np.log(a)) + mass
             found = value, centre + width * mean, width**2 * (1 + more) - 1 + zero
         else:
-            found = _over_interval(part, b, v, name, rule)
+            found = _over_interval(part, b, v, name, nodes)
         for target, array in zip((logs, means, excess), found, strict=True):
             target.append(array)
     total, mean, more = mixture(logs, means, excess)
     return total, mean, more + 1
 
 
-def _over_interval(part: Part, b: Array, v: Any, name: str, rule: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+def _over_interval(part: Part, b: Array, v: Any, name: str, nodes: int) -> tuple[Array, Array, Array]:
     if not (np.all(np.isfinite(part.lo)) and np.all(np.isfinite(part.hi))):
         return _unbounded(part, b, v, name)
-    x, w = rule
+    x, w = legendre(nodes)
     lo, hi = (np.asarray(end)[..., None] for end in (part.lo, part.hi))
     half = (hi - lo) / 2
     s = lo + half * (1 + x)
