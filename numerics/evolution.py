@@ -15,6 +15,8 @@ from .types import Array
 _START = {"mean": 0.0, "overlap": 1e-6, "norm": 1.0, "response": 0.0}
 
 
+#: Work of a site above which sweeps are taken on fewer nodes, and on how many.
+VERY_COSTLY = (5000, 0.5)
 #: Share of a state's second moment that is unknown where everything is known.
 NOTHING_LEFT = 1e-6
 
@@ -43,7 +45,7 @@ def trajectory(
     -------
     dict name → array (sweeps + 1,)
     """
-    ev = quick_evaluator(problem, values)
+    ev = quick_evaluator(problem, values, *VERY_COSTLY)
     channels = {s.name for s in problem.sites if s.kind == "channel"}
     first = np.array([{a.site for a in rhs.atoms(SiteAverage)} <= channels for _, rhs in problem.equations])
     x = np.array([_START[kind] for kind in problem.kinds])

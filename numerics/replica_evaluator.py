@@ -256,10 +256,12 @@ class Evaluator:
         return out | {name: self.number(expr, at) for name, expr in self.problem.observables}
 
 
-def quick_evaluator(problem: ReplicaProblem, values: dict[Symbol, float]) -> Evaluator:
-    """With few nodes where a site is costly: for searches, whose results are refined."""
+def quick_evaluator(
+    problem: ReplicaProblem, values: dict[Symbol, float], costly: int = COSTLY, few: float = ROUGH
+) -> Evaluator:
+    """With few nodes where a site is costly: for searches, whose results are refined, and for courses."""
     full = Evaluator(problem, values)
-    return full if full.work <= COSTLY else Evaluator(problem, values, ROUGH)
+    return full if full.work <= costly else Evaluator(problem, values, few)
 
 
 def _scalar(value: Any) -> Any:

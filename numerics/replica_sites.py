@@ -142,7 +142,7 @@ def _scaled(end: Any, centre: Any, width: Any) -> Any:
     return end if np.ndim(end) == 0 and abs(end) == np.inf else (end - centre) / width
 
 
-def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str, nodes: int) -> tuple[Array, Array, Array]:
+def channel(parts: tuple[Part, ...], b: Array, v: Any, name: str, nodes: int = SMOOTH) -> tuple[Array, Array, Array]:
     """L = ln ∫Dy f(b + √V y) with derivatives in b."""
     if np.ndim(v) == 0 and -1e-11 < v <= 0:
         v = 1e-15  # rounding of overlaps next to 1
@@ -200,7 +200,7 @@ def _integrated(
     return total, mean, np.sum(p * (y - mean[..., None]) ** 2, axis=-1) - 1
 
 
-def state(parts: tuple[Part, ...], b: Array, v: Any, name: str, nodes: int) -> tuple[Array, Array, Array]:
+def state(parts: tuple[Part, ...], b: Array, v: Any, name: str, nodes: int = SMOOTH) -> tuple[Array, Array, Array]:
     """L = ln ∫dμ(s) exp(b s + V s²/2) with derivatives in b."""
     logs: list[Array] = []
     means: list[Array] = []
