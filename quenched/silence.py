@@ -43,7 +43,8 @@ class SilentReader:
             return Quantity(found.value, found.error)
         assert isinstance(expr, Critical)
         name = str(expr.parameter)
-        low, high = bracket(self._growth_at(name), self._values[name], expr)
+        lost = "the silent state does not change its stability"
+        low, high = bracket(self._growth_at(name), self._values[name], expr, lost)
         found = stability.critical(name, low, high, self._values)
         return Quantity(found.value, found.error)
 
@@ -79,7 +80,9 @@ def silent_solution(theory: Theory, values: Mapping[Any, float]) -> Solution:
     return Solution([branch.reading(observed, reader)], 0, given, Solution.provenance_of(theory))
 
 
-def bracket(growth: Callable[[float], float], start: float, expr: Expr) -> tuple[float, float]:
+def bracket(
+    growth: Callable[[float], float], start: float, expr: Expr, lost: str = "its condition does not change sign"
+) -> tuple[float, float]:
     """Two neighbouring values of a parameter between which the growth rate changes its sign."""
     if start == 0:
         raise NotCovered(f"{expr}: give a value of the parameter that is not zero, to search from")
@@ -94,7 +97,7 @@ def bracket(growth: Callable[[float], float], start: float, expr: Expr) -> tuple
             return min(above, upper), max(above, upper)
         lower, low = (below, down) if down is not None else (lower, low)
         upper, high = (above, up) if up is not None else (upper, high)
-    raise NotCovered(f"{expr}: its condition does not change sign within a factor of 800 of {start:g}")
+    raise NotCovered(f"{expr}: {lost} within a factor of 800 of {start:g}")
 
 
 def _try(growth: Callable[[float], float], value: float) -> float | None:

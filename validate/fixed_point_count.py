@@ -183,8 +183,8 @@ class Rest:
             x, force, matrices, size = x[~rest], force[~rest], matrices[~rest], size[~rest]
             target = np.zeros((*matrices.shape[:2], 1))
             target[:, : self.units, 0] = -force
-            ridge = 1e-13 * np.abs(matrices).max(initial=1.0) * np.eye(matrices.shape[1])
-            step = np.linalg.solve(matrices + ridge, target)[:, : self.units, 0]
+            nudge = 1e-13 * np.abs(matrices).max(initial=1.0) * np.eye(matrices.shape[1])
+            step = np.linalg.solve(matrices + nudge, target)[:, : self.units, 0]
             step *= np.minimum(1, size / np.maximum(np.abs(step).max(axis=1), 1e-300))[:, None]
             x = x + step
             x = x[np.isfinite(x).all(axis=1)]
