@@ -209,9 +209,18 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             "at zero temperature without an energy solutions have no theory but where their volume shrinks to a point: "
             "use capacity(parameter, bracket=…)"
         )
-    search = quick_evaluator(problem, values)
-    finer = (0.7, 1.0) if search.fine == 1 else LEVELS
-    grids = [search if level == search.fine else Evaluator(problem, values, level) for level in finer]
+    quick = quick_evaluator(problem, values)
+    if quick.fine == 1:
+        return _searched(quick, (1.0, 0.7), guess)
+    with suppress(ConvergenceError):
+        return _searched(quick, LEVELS, guess)
+    return _searched(Evaluator(problem, values), (1.0, 0.7), guess)
+
+
+def _searched(search: Evaluator, levels: tuple[float, ...], guess: Array | None) -> ReplicaSolution:
+    """The saddles that a search finds, on grids of these numbers of nodes."""
+    problem, values = search.problem, search.base
+    grids = [search if level == search.fine else Evaluator(problem, values, level) for level in levels]
     found: list[tuple[Array, float, int, Array]] = []
     failures: list[ConvergenceError] = []
     first = _first(problem) if guess is None else [guess]
@@ -238,14 +247,7 @@ def solve_replica(problem: ReplicaProblem, values: dict[Symbol, float], guess: A
             f"no replica-symmetric saddle found at {at} (beyond a capacity there is none): {failures[0]}",
             failures[0].residuals,
         )
-    branches: list[ReplicaBranch] = []
-    for x, _, count, slope in found:
-        try:
-            branches.append(_branch(problem, grids, x, count, slope))
-        except ConvergenceError as stop:  # a saddle of few nodes only
-            failures.append(stop)
-    if not branches:
-        raise failures[-1]
+    branches = [_branch(problem, grids, x, count, slope) for x, _, count, slope in found]
     if guess is None and problem.start:
         return ReplicaSolution(tuple(_numbered(branches)), 0)
     rank = [(b.attracting, b.stable, b.values["free_entropy"].value) for b in branches]
@@ -266,13 +268,14 @@ def _ordered(problem: ReplicaProblem, x: Array) -> bool:
 
 
 def _branch(problem: ReplicaProblem, grids: list[Evaluator], x: Array, count: int, slope: Array) -> ReplicaBranch:
-    """A saddle on finer and finer grids, until its numbers no longer change; errors are the last change."""
-    here: dict[str, float] = {}
+    """A saddle on one grid after the other, until its numbers no longer change; errors are the last change."""
+    seen: list[tuple[float, dict[str, float], Array, float]] = []
     for ev in grids:
         x, residual, more = polished(ev, x, slope)
-        there, here, count = here, ev.observe(x), count + more
-        if there and all(abs(v - there[k]) < SAME * (1 + abs(v)) for k, v in here.items() if np.isfinite(v)):
+        seen, count = [*seen[-1:], (ev.fine, ev.observe(x), x, residual)], count + more
+        if len(seen) == 2 and _same(seen[1][1], seen[0][1]):
             break
+    (_, there, _, _), (fine, here, x, residual) = sorted(seen, key=lambda item: item[0])
     values = {
         k: Number(v, abs(v - there[k]) + residual * (1 + abs(v)) if np.isfinite(v) else 0.0) for k, v in here.items()
     }
@@ -280,7 +283,11 @@ def _branch(problem: ReplicaProblem, grids: list[Evaluator], x: Array, count: in
     label = "ordered" if _ordered(problem, x) else "overlap" if max(overlaps, default=0.0) > 1e-6 else "zero"
     radius = max(np.abs(np.linalg.eigvals((slope + np.eye(len(x))) / 2)), default=0.0)
     stable, at = values["replicon"].value < 1, tuple(map(float, x))
-    return ReplicaBranch(label, values, stable, bool(radius < 1), residual, count, at, ev.fine)
+    return ReplicaBranch(label, values, stable, bool(radius < 1), residual, count, at, fine)
+
+
+def _same(here: dict[str, float], there: dict[str, float]) -> bool:
+    return all(abs(v - there[k]) < SAME * (1 + abs(v)) for k, v in here.items() if np.isfinite(v))
 
 
 def _numbered(branches: list[ReplicaBranch]) -> list[ReplicaBranch]:

@@ -23,7 +23,7 @@ from .replica_tree import Tree, label_sites
 from .types import Array
 
 #: Work of a site above which searches take few nodes, and how few.
-COSTLY, ROUGH = 60, 0.25
+COSTLY, ROUGH = 200, 0.25
 
 
 class Evaluator:

@@ -51,6 +51,8 @@ COUNT_QUICK: dict[str, Any] = {"sizes": (5, 6, 8), "trials": 320}
 COUNT_FULL: dict[str, Any] = {"sizes": (6, 8, 10), "trials": 400}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
 BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 160, "trajectories": 1}
+#: With an exponent, which follows 1/N in larger networks only.
+GROWING_BONDS: dict[str, Any] = {"sizes": (250, 400, 640), "trials": 170, "trajectories": 1}
 #: Where eigenvalues of the Jacobian are observed: each realisation costs all eigenvalues of one matrix, which with
 #: dynamic couplings has a row for every sum that they make besides those of the units.
 JACOBIAN_QUICK: dict[str, Any] = {"sizes": (100, 200, 400), "trials": 112, "trajectories": 4}
@@ -298,7 +300,7 @@ def plan(
         return driven.design(sizes, trials, trajectories, duration, burn)
     crossed = bool(observed_between_units(model.observables))
     tier: dict[str, Any] = (CROSSED_QUICK if quick else CROSSED_FULL) if crossed else QUICK if quick else FULL
-    tier = tier | (BONDS if model.bonds else {})
+    tier = tier | ((GROWING_BONDS if grows(model) else BONDS) if model.bonds else {})
     if any(e.atoms(OfEigenvalues) for e in model.observables.values()):
         tier = JACOBIAN_QUICK if quick else JACOBIAN_FULL
     fast, slow = relaxation(model, dict(values))
