@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sympy import Expr, Symbol, diff
+from sympy import Symbol
 
 from quenched.theory.errors import QuenchedError
 from quenched.theory.problem import PotentialProblem, StationaryGaussian
 
 from .codegen import generate, switching
 from .delays import modes
-from .labels import condensed, label_nodes, polynomial_degrees
+from .labels import condensed, grouped, label_nodes, once_linear, polynomial_degrees
 from .planes import (
     kinked_covariance,
     line_average,
@@ -36,6 +36,8 @@ from .types import Array, Number
 _EPS = float(np.finfo(float).eps)
 #: Nodes that stand for the product grid of many labels where only one mixture of them is read.
 _CONDENSED = 128
+#: Means at which averages over them are compared with those over the grid, and how well they have to agree.
+_PROBES, _FAITHFUL = (-1.3, 0.0, 0.7), 1e-9
 
 
 class Averages:
@@ -85,13 +87,28 @@ class Averages:
             return [(0, float(self.weights[0]))]
         symbols = [label.symbol for label in self.problem.labels]
         functions = [self.generated.sites[k].expr for k in sites]
-        if len({*arguments}) == 1 and arguments[0] in self._condensed and _once_linear(functions, symbols):
-            return self._condensed[arguments[0]]
+        if len({*arguments}) == 1 and arguments[0] in self._condensed and once_linear(functions, symbols):
+            few = self._condensed[arguments[0]]
+            if self._faithful(sites, arguments[0], few):
+                return few
         read = set().union(*(f.free_symbols for f in functions))
         used = [len(self.p[0]) - len(symbols) + i for i, s in enumerate(symbols) if s in read]
         count = len(self.weights)
         key = np.column_stack([self._offsets[:count, list(arguments)], np.array(self.p[:count])[:, used]])
-        return _grouped(key, self.weights)
+        return grouped(key, self.weights)
+
+    def _faithful(self, sites: Sequence[int], a: int, few: list[tuple[int, float]]) -> bool:
+        """Whether these nodes give the averages of a product of functions even where no variance smooths them."""
+        start = len(self.p[0]) - len(self.problem.labels)
+
+        def averages(nodes: list[tuple[int, float]]) -> Array:
+            rows, share = np.array([l for l, _ in nodes]), np.array([w for _, w in nodes])
+            columns = np.array(self.p)[rows][:, start:].T
+            u = self._offsets[rows, a][:, None] + np.array(_PROBES)
+            return share @ np.prod([self._stack(k, self.p[0][:start], columns).raw(u) + 0 * u for k in sites], axis=0)
+
+        whole = averages(list(enumerate(map(float, self.weights))))
+        return bool(np.all(np.abs(averages(few) - whole) < _FAITHFUL * (1 + np.abs(whole))))
 
     def _condense(self, a: int) -> None:
         """Append nodes of the offset of one argument that stand for the product grid of many labels."""
@@ -461,24 +478,6 @@ class Averages:
                     f"the closed form of <{source.f.name} {source.g.name}> gives {given:.9g}, quadrature {summed:.9g}"
                 )
         return closed_form
-
-
-def _once_linear(functions: Sequence[Expr], labels: Sequence[Symbol]) -> bool:
-    """Whether a product of functions is of first degree in all labels together."""
-    reading = [f for f in functions if f.free_symbols & {*labels}]
-    if len(reading) > 1:
-        return False
-    slopes = [diff(f, s) for f in reading for s in labels]
-    return not any(slope.free_symbols & {*labels} for slope in slopes)
-
-
-def _grouped(key: Array, weights: Array) -> list[tuple[int, float]]:
-    """First node and total weight of every group of equal rows."""
-    if not key.shape[1]:
-        return [(0, float(weights.sum()))]
-    _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    total = np.bincount(group.ravel(), weights=weights)
-    return [(int(first[i]), float(total[i])) for i in np.argsort(first)]
 
 
 def _product(

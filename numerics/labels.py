@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
-from sympy import DiracDelta, Expr, Interval, Symbol, degree, lambdify, sympify
+from sympy import DiracDelta, Expr, Interval, Symbol, degree, diff, lambdify, sympify
 
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import Label
@@ -144,3 +144,21 @@ def _panels(density: object, edges: Array) -> list[tuple[float, float]]:
         mass = np.broadcast_to(density(u), u.shape) * w * (b - a) / 2  # type: ignore[operator]
         found += [(float(p), float(q)) for p, q in zip(u, mass, strict=True) if q > 1e-16]
     return found
+
+
+def once_linear(functions: Sequence[Expr], labels: Sequence[Symbol]) -> bool:
+    """Whether a product of functions is of first degree in all labels together."""
+    reading = [f for f in functions if f.free_symbols & {*labels}]
+    if len(reading) > 1:
+        return False
+    slopes = [diff(f, s) for f in reading for s in labels]
+    return not any(slope.free_symbols & {*labels} for slope in slopes)
+
+
+def grouped(key: Array, weights: Array) -> list[tuple[int, float]]:
+    """First node and total weight of every group of equal rows."""
+    if not key.shape[1]:
+        return [(0, float(weights.sum()))]
+    _, first, group = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    total = np.bincount(group.ravel(), weights=weights)
+    return [(int(first[i]), float(total[i])) for i in np.argsort(first)]

@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quenched.theory.errors import NotCovered, QuenchedError, nearest
+from quenched.derived_form import DerivedForm
+from quenched.theory.counting import ORDER, CountStable, RestUnits, StableCount
+from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
     from quenched.numerics.counting import Count
     from quenched.numerics.types import Number
-    from quenched.theory.counting import StableCount
-    from quenched.theory.derivation import Derivation
     from quenched.theory.model import Model
 
 Params = Mapping[Any, Any] | None
 
 
-@dataclass(frozen=True)
-class StableFixedPoints:
-    """(1/N) ln of the mean number of stable fixed points, derived step by step.
+class StableFixedPoints(DerivedForm[StableCount]):
+    """(1/N) ln of the mean number of stable fixed points, an extremum over an integral of one unit."""
 
-    Attributes
-    ----------
-    derivation : Derivation
-        The steps from the declaration to the count.
-    """
-
-    derivation: Derivation
-
-    @property
-    def model(self) -> Model:
-        """The declaration."""
-        return self.derivation.model
-
-    @property
-    def form(self) -> StableCount:
-        """The count as an extremum over an integral of one unit."""
-        from quenched.theory.counting import StableCount
-
-        found = self.derivation.find(StableCount)
-        assert found is not None
-        return found
+    kind = StableCount
 
     def solve(self, params: Params = None, **keywords: float) -> Count:
         """Complexity Σ and the average C of most fixed points; −inf where none can be stable.
@@ -76,9 +54,7 @@ class StableFixedPoints:
 
         from quenched.numerics.types import Number
 
-        name, names = str(parameter), [s.name for s in self.model.parameters]
-        if name not in names:
-            raise QuenchedError(f"no parameter {name!r}: {nearest(name, names)}")
+        name = self.named(parameter)
         given = {**{str(k): v for k, v in (params or {}).items()}, **keywords}
 
         def height(value: float) -> float:
@@ -101,8 +77,6 @@ class StableFixedPoints:
         """A compiler of expressions of a unit into functions of (state, C)."""
         import numpy as np
         from sympy import lambdify
-
-        from quenched.theory.counting import ORDER
 
         state = self.form.units.state
 
@@ -142,7 +116,6 @@ def complexity(model: Model) -> StableFixedPoints:
     NotCovered
         A declaration whose count is not derived: the message names the term.
     """
-    from quenched.theory.counting import CountStable, RestUnits
     from quenched.theory.derivation import start
 
     return StableFixedPoints(start(model).average().apply(RestUnits()).apply(CountStable()))

@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quenched.theory.errors import QuenchedError, nearest
+from quenched.derived_form import DerivedForm
+from quenched.theory.counting import RestUnits
+from quenched.theory.errors import QuenchedError
+from quenched.theory.onset import ExpandActivity, WeakActivity
 
 if TYPE_CHECKING:
-    from quenched.theory.derivation import Derivation
     from quenched.theory.model import Model
-    from quenched.theory.onset import WeakActivity
 
 Params = Mapping[Any, Any] | None
 
 
-@dataclass(frozen=True)
-class Onset:
-    """C = L C + Q C² of weak activity, derived step by step.
+class Onset(DerivedForm[WeakActivity]):
+    """C = L C + Q C² of weak activity."""
 
-    Attributes
-    ----------
-    derivation : Derivation
-        The steps from the declaration to the expansion.
-    """
-
-    derivation: Derivation
-
-    @property
-    def model(self) -> Model:
-        """The declaration."""
-        return self.derivation.model
-
-    @property
-    def form(self) -> WeakActivity:
-        """The expansion."""
-        from quenched.theory.onset import WeakActivity
-
-        found = self.derivation.find(WeakActivity)
-        assert found is not None
-        return found
+    kind = WeakActivity
 
     def coefficients(self, params: Params = None, **keywords: float) -> tuple[float, float]:
         """L and Q."""
@@ -70,11 +49,7 @@ class Onset:
         import numpy as np
         from scipy.optimize import root
 
-        names = [s.name for s in self.model.parameters]
-        pair = [str(first), str(second)]
-        for name in pair:
-            if name not in names:
-                raise QuenchedError(f"no parameter {name!r}: {nearest(name, names)}")
+        pair = [self.named(first), self.named(second)]
         given = {str(k): v for k, v in (params or {}).items()}
 
         def apart(at: Any) -> list[float]:
@@ -95,8 +70,6 @@ def onset(model: Model) -> Onset:
     NotCovered
         A declaration whose units at rest are not derived, or for which silence is no state.
     """
-    from quenched.theory.counting import RestUnits
     from quenched.theory.derivation import start
-    from quenched.theory.onset import ExpandActivity
 
     return Onset(start(model).average().apply(RestUnits()).apply(ExpandActivity()))

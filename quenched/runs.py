@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from quenched.design import Design, StaticDesign
     from quenched.validate.estimators import Run
 
+#: What is as small in every realisation is zero but for rounding.
+VANISHING = 1e-9
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -66,6 +69,16 @@ class Samples:
         estimators = {called.format(name): e for name, e in other.estimators.items()}
         meaning = {called.format(name): name for name in other.estimators}
         return replace(self, values=values, estimators=self.estimators | estimators, meaning=self.meaning | meaning)
+
+    def symmetric(self, predicted: Mapping[str, Any]) -> tuple[str, ...]:
+        """Observables that a symmetry of small systems makes vanish, while the state of the theory has broken it."""
+        told = "{} vanishes in every realisation by a symmetry, which the theory's state has broken: declare a start"
+        runs = {name: [np.abs(row[name]).max() for row in self.values.values() if name in row] for name in predicted}
+        return tuple(
+            told.format(name)
+            for name, largest in runs.items()
+            if max(largest, default=1.0) < VANISHING < VANISHING**0.5 < np.abs(predicted[name]).max()
+        )
 
     def staying(self) -> Samples:
         """Only realisations that stay in the state of their start, equally many at every size."""

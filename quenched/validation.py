@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Looks at growing data: the quick tier has one, the full tier extends its runs towards its target.
 FULL_LOOKS = 3
-#: What is as small in every realisation is zero but for rounding.
-VANISHING = 1e-9
 #: A value this many errors from zero has a sign.
 _CLEAR = 20.0
 
@@ -332,6 +330,7 @@ def _case(theory: Theory, target: Target) -> Case:
             predicted[name] = _predicted(solution.quantity(known), samples.lags)
         except NotCovered:
             uncovered.append(name)
+    broken = samples.symmetric({name: value for name, (value, _) in predicted.items()})
     scales = _scales(theory, target, predicted)
     samples = _from_own_size(target.sized, predicted, samples, scales)
     case = Case(
@@ -342,7 +341,7 @@ def _case(theory: Theory, target: Target) -> Case:
         scales=scales,
         uncovered=tuple(uncovered),
         doubts=(solution.main.doubt,) if solution.main.doubt else (),
-        unreliable=(*samples.doubts(), *_undetermined(theory, solution), *_symmetric(samples.values, predicted)),
+        unreliable=(*samples.doubts(), *_undetermined(theory, solution), *broken),
         conditions=told(samples.left),
     )
     if samples.lags is None or not isinstance(target.design, Design):
@@ -363,17 +362,6 @@ def _undetermined(theory: Theory, solution: Solution) -> list[str]:
     """Why networks may be in another state; no excuse for a deliberate mistake, which may be to choose that state."""
     reason = getattr(solution.main, "undetermined", "")
     return [reason] if reason and theory.mutant is None else []
-
-
-def _symmetric(values: Mapping[int, Mapping[str, Any]], predicted: Mapping[str, Any]) -> list[str]:
-    """Observables that a symmetry of small systems makes vanish, while the state of the theory has broken it."""
-    told = "{} vanishes in every realisation by a symmetry, which the theory's state has broken: declare a start"
-    runs = {name: [np.abs(row[name]).max() for row in values.values() if name in row] for name in predicted}
-    return [
-        told.format(name)
-        for name, largest in runs.items()
-        if max(largest, default=1.0) < VANISHING < VANISHING**0.5 < np.abs(predicted[name][0]).max()
-    ]
 
 
 def _from_own_size(

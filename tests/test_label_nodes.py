@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from sympy import Symbol, exp, symbols, tanh
+from sympy import Max, Symbol, exp, symbols, tanh
 
 from quenched import Dynamics, Field, Gaussian, Normal, Quenched, Uniform, derive, mean, outer
 from quenched.numerics import averages as averages_module
@@ -49,15 +51,20 @@ def test_a_condensed_law_keeps_moments_and_carried_numbers() -> None:
             assert share @ (means[:, k] * f(found)) == pytest.approx(weights @ (labels[:, k] * f(x)), rel=1e-9)
 
 
-def test_condensed_averages_are_those_of_the_product_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+def mixed(f: Any) -> tuple[Any, dict[Any, float]]:
+    """The problem of a network of rank two with an output f, and values."""
     x, J = Field("x"), Gaussian("J", variance=1)
     a, b = Quenched("a", Normal(0, 1)), Quenched("b", Uniform(-1, 2))
     low = (outer(a, a + b / 2) + outer(b, b)) / N
-    net = Dynamics({x: -x + (J + low) @ tanh(x) + a / 2}).observe(overlap=mean(a * tanh(x)))
+    net = Dynamics({x: -x + (J + low) @ f(x) + a / 2}).observe(overlap=mean(a * f(x)))
     problem = derive(net).derivation.problem
     assert problem is not None
     values = {Symbol(name): 0.3 + 0.2 * k for k, name in enumerate(("h_a", "h_b", "h_a1", "h_b1"))}
-    values |= {symbol: 0.3 + 0.2 * k for k, (symbol, _) in enumerate(problem.closing)}
+    return problem, values | {symbol: 0.3 + 0.2 * k for k, (symbol, _) in enumerate(problem.closing)}
+
+
+def test_condensed_averages_are_those_of_the_product_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, values = mixed(tanh)
 
     def numbers() -> list[float]:
         found = Averages(problem, None, values)
@@ -69,3 +76,14 @@ def test_condensed_averages_are_those_of_the_product_grid(monkeypatch: pytest.Mo
     full = numbers()
     assert short[-1] > 0 == full[-1]
     assert short[:-1] == pytest.approx(full[:-1], rel=1e-9)
+
+
+@pytest.mark.parametrize("f", [lambda u: tanh(20 * u), lambda u: Max(u, 0)], ids=["steep", "kinked"])
+def test_functions_that_a_condensed_law_does_not_resolve_keep_the_grid(f: Any) -> None:
+    """With hardly any variance nothing smooths them."""
+    problem, values = mixed(f)
+    found = Averages(problem, None, values)
+    few = len(found.p) - len(found.weights)
+    assert few > 0
+    for one in problem.one_points:
+        assert len(found.nodes((found.generated.site(one.f),), (one.a,))) > few

@@ -187,6 +187,13 @@ class Model:
         """
         return self.rewritten(dict(self._assignment({**(values or {}), **named}, "parameter")))
 
+    def unobserved(self) -> Model:
+        """The same equations without observables."""
+        bare = self.rewritten({})
+        bare.observables = {}
+        bare._collect()
+        return bare
+
     def rewritten(self, chosen: Mapping[Basic, Any]) -> Model:
         """The model with parts (parameters, matrices, …) replaced everywhere by others."""
         memo: dict[Basic, Basic] = {}

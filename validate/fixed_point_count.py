@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from quenched.theory.errors import QuenchedError
 from quenched.validate.experiment import Arrays
 from quenched.validate.linearised import Sum, Tangents
 from quenched.validate.program import load
-from quenched.validate.realise import Network, Task
+from quenched.validate.realise import Network, OfTask
 
 Array = NDArray[np.float64]
 #: Up to this many units every pattern of signs is a start of a round.
@@ -244,22 +244,10 @@ def starts(units: int, rng: np.random.Generator) -> Array:
 
 
 @dataclass(frozen=True)
-class CountExperiment:
+class CountExperiment(OfTask):
     """The number of stable fixed points of one drawn network, under these names of observables."""
 
-    task: Task
     names: tuple[str, ...] = ()
-
-    @property
-    def seed(self) -> int:
-        return self.task.seed
-
-    @property
-    def N(self) -> int:
-        return self.task.N
-
-    def number(self, realisation: int) -> CountExperiment:
-        return replace(self, task=self.task.number(realisation))
 
     def memory(self) -> float:
         return self.task.memory() + 100.0 * _ROWS * sum(self.task.sizes)

@@ -26,8 +26,8 @@ from quenched.theory.replica_lower import COLD
 from quenched.theory.replica_pair import TwoStatesForm
 from quenched.theory.saddle import OrderParameter
 from quenched.validate.meaning import draw_parameters, number, relative
+from quenched.validate.meaning_replica_place import place
 from quenched.validate.meaning_replica_sites import Direct, every_label
-from quenched.validate.meaning_replica_steps import place
 from quenched.validate.meaning_site import site_exponent
 
 Array = NDArray[Any]

@@ -20,11 +20,12 @@ from quenched.theory.replica_state import ReplicaState
 from quenched.theory.saddle import OrderParameter
 from quenched.validate.meaning import number, relative
 from quenched.validate.meaning_products import contract
+from quenched.validate.meaning_replica_place import place
 from quenched.validate.meaning_replica_sites import (
     PANELS,
     site_mean,
 )
-from quenched.validate.meaning_replica_steps import Array, Rng, Values, evaluator, parameter_array, place
+from quenched.validate.meaning_replica_steps import Array, Rng, Values, evaluator, parameter_array
 
 
 def replicon_deviation(state: SaddleEquations, after: RepliconForm, values: Values, rng: Rng) -> float:

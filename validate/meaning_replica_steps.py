@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from sympy import Expr, Float, Mul, Symbol, exp
 
 from quenched.numerics.replica_evaluator import Evaluator
-from quenched.numerics.replica_labels import make_site
 from quenched.theory.couplings import Apply
-from quenched.theory.errors import ConvergenceError
 from quenched.theory.fields import Field, unbind
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.lower import CopiedAction
@@ -35,6 +33,7 @@ from quenched.validate.meaning import draw_parameters, number, relative
 from quenched.validate.meaning_action import laws_deviation
 from quenched.validate.meaning_modes import in_waves
 from quenched.validate.meaning_products import contract
+from quenched.validate.meaning_replica_place import place
 from quenched.validate.meaning_replica_sites import (
     PANELS,
     Direct,
@@ -44,7 +43,7 @@ from quenched.validate.meaning_replica_sites import (
     site_mean,
     some_labels,
 )
-from quenched.validate.meaning_replicas import at_labels, copies_free_entropy
+from quenched.validate.meaning_replicas import copies_free_entropy
 from quenched.validate.meaning_site import site_exponent
 from quenched.validate.spins import Counted, Instance
 
@@ -162,66 +161,6 @@ def _matrix(drawn: Instance, action: CopiedAction, name: str) -> Array:
     law = next(law for law in action.laws if law.name == name)
     declared = drawn.numbers.size(law.cols)[0]
     return np.full((_size(drawn, law.rows), _size(drawn, law.cols)), 1 / declared)
-
-
-# -- random order parameters -----------------------------------------------------------------------------------------
-def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
-    """Parameters, and order parameters at which every Gaussian field has a positive variance."""
-    at = {COLD: 0.8, **values}
-    spans = {(False, 1, 1): (0.2, 0.6), (False, 2, 2): (0.2, 0.5), (False, 2, 1): (0.9, 1.3)}
-    spans |= {(True, 1, 1): (0.1, 0.3), (True, 2, 2): (0.5, 0.9), (True, 2, 1): (0.1, 0.3)}
-    fields = action.problem.action.fields
-    for orbit, value in action.values.items():
-        if isinstance(value, Symbol):
-            moving = [c for a, c in orbit.atoms if not fields[a].single]
-            hat = any(fields[a].role == "hat" for a, _ in orbit.atoms if not fields[a].single)
-            at[value] = float(rng.uniform(*spans.get((hat, len(moving), len(set(moving))), (0.2, 0.4))))
-    _narrower(action, at)
-    _closer(action, at)
-    for lam in action.multipliers.values():
-        at[lam] = float(rng.uniform(1.2, 1.9))
-    for s in action.sites:
-        if s.variable.population in action.multipliers and s.v.has(*s.variable.weight.labels):
-            top = s.v + 2 * s.k  # two replicas are normalisable below 0
-            most = max(number(top, {**at, **labels}).real for labels, _ in every_label(s, at))
-            at[action.multipliers[s.variable.population]] += max(0.0, most + 0.5)
-    return at
-
-
-def _narrower(action: RSAction, at: dict[Symbol, float]) -> None:
-    """Shrink means, overlaps with a teacher among them, until fields have a variance beside what they explain."""
-    fields = action.problem.action.fields
-    single = [
-        v
-        for o, v in action.values.items()
-        if isinstance(v, Symbol) and sum(not fields[a].single for a, _ in o.atoms) == 1
-    ]
-    for _ in range(8):
-        left = [s.k.subs(at) for s in action.sites]
-        if all(float(k) > 0.03 for k in left if k.is_number):
-            return
-        for v in single:
-            at[v] *= 0.8
-
-
-def _closer(action: RSAction, at: dict[Symbol, float]) -> None:
-    """Move overlaps of replicas towards their norms until no Gaussian weight comes close to outgrowing its field."""
-    free = [s for s in action.sites if s.variable.kind == "channel" and s.variable.weight.factor == 1]
-    pairs = {v: o for o, v in action.values.items() if isinstance(v, Symbol) and o.copies == len(o.atoms) == 2}
-    fields = action.problem.action.fields
-    for _ in range(8):
-        try:
-            for s in free:
-                site = make_site(s.variable.measure, at)
-                for k, case in enumerate(site.cases):
-                    v = at_labels(s.v.subs(at), case.labels)
-                    site.logs(k, np.zeros_like(case.probability), 1.5 * v)
-            return
-        except ConvergenceError:
-            for symbol, orbit in pairs.items():
-                if not any(fields[a].role == "hat" or fields[a].single for a, _ in orbit.atoms):
-                    same = action.values.get(orbit_of(orbit.population, tuple((a, 0) for a, _ in orbit.atoms)))
-                    at[symbol] += 0.5 * (number(same, at).real - at[symbol]) if same is not None else 0.0
 
 
 def evaluator(action: RSAction, at: Values) -> Evaluator:

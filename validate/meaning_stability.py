@@ -29,8 +29,8 @@ from quenched.theory.spaces import N, t
 from quenched.theory.terms import Factor
 from quenched.validate.meaning import SIZE, Array, Values, evaluate, number, relative
 from quenched.validate.meaning_products import contract
+from quenched.validate.meaning_replica_place import place
 from quenched.validate.meaning_replica_state import replicon_deviation
-from quenched.validate.meaning_replica_steps import place
 from quenched.validate.meaning_resolvent import Labelled, scalars_at, upper_slopes
 from quenched.validate.meaning_units import numeric_unit, quenched_of
 from quenched.validate.witness_types import Scene

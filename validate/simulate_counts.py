@@ -36,9 +36,7 @@ def prepare_counts(model: Model, N: int, seed: int, params: Mapping[Any, Any] | 
     others = [name for name, expr in model.observables.items() if not is_counted(expr)]
     if others:
         raise NotCovered(f"{others[0]} is an average over time, beside a number of fixed points: declare it apart")
-    bare = model.rewritten({})
-    bare.observables = {}
-    bare._collect()
+    bare = model.unobserved()
     values = {s: v for s, v in model.values(params).items() if s in bare.parameters}
     ready = prepare(bare, N, seed, values)
     task = ready.task

@@ -23,13 +23,13 @@ from quenched.validate.generate import Tables, recorded
 from quenched.validate.integrators import SCHEMES, Scratch
 from quenched.validate.program import load
 from quenched.validate.quantities import Numbers
-from quenched.validate.realise import Network, Noise, Task, check_finite, initial_state
+from quenched.validate.realise import Network, Noise, OfTask, Task, check_finite, initial_state
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class TransientExperiment:
+class TransientExperiment(OfTask):
     """One way from the start.
 
     Attributes
@@ -40,27 +40,9 @@ class TransientExperiment:
     steps : number of time steps
     """
 
-    task: Task
     source: str
     slots: tuple[tuple[str, float], ...]
     steps: int
-
-    @property
-    def seed(self) -> int:
-        return self.task.seed
-
-    @property
-    def N(self) -> int:
-        return self.task.N
-
-    def number(self, realisation: int) -> TransientExperiment:
-        return replace(self, task=self.task.number(realisation))
-
-    def memory(self) -> float:
-        return self.task.memory()
-
-    def work(self) -> float:
-        return self.task.work()
 
     def realise(self) -> Arrays:
         began = time.perf_counter()
@@ -122,9 +104,7 @@ def prepare_transient(
     others = [name for name, expr in model.observables.items() if not is_transient(expr)]
     if others:
         raise NotCovered(f"{others[0]} is an average over time, beside observables at given times: declare it apart")
-    bare = model.rewritten({})
-    bare.observables = {}
-    bare._collect()
+    bare = model.unobserved()
     values = {s: v for s, v in model.values(params).items() if s in bare.parameters}
     parts = transients_of(model.observables)
     numbers = Numbers(model.values(params), N)
