@@ -171,3 +171,23 @@ def test_enumeration_of_students() -> None:
     error = np.std(counts, ddof=1) / np.sqrt(len(counts))
     assert np.mean(counts) == pytest.approx(theory, abs=3 * error + 0.01)
     assert error < 0.012
+
+
+def test_weights_of_two_populations_learn_as_those_of_one() -> None:
+    """A logistic student of a sign teacher: where the priors are the same, dividing the weights changes nothing."""
+
+    def overlaps(shares: list[Rational]) -> list[float]:
+        samples = Population("sample", fraction=symbols("alpha", positive=True))
+        parts = [Population(f"part_{k}", fraction=share) for k, share in enumerate(shares)]
+        weights = [Field(f"w_{k}", p) for k, p in enumerate(parts)]
+        teachers = [Quenched(f"t_{k}", Normal(0, 1), over=p) for k, p in enumerate(parts)]
+        inputs = [Iid(f"x_{k}", Normal(0, 1), over=(samples, p)) for k, p in enumerate(parts)]
+        label = sign(sum(x @ v for x, v in zip(inputs, teachers, strict=True)))
+        field = sum(x @ w for x, w in zip(inputs, weights, strict=True))
+        model = Gibbs({w: Normal(0, 1) for w in weights}, weight=1 / (1 + exp(-4 * label * field)))
+        pairs = enumerate(zip(weights, teachers, strict=True))
+        solution = derive(model.observe(**{f"m_{k}": mean(w * v) for k, (w, v) in pairs})).solve(alpha=1)
+        return [float(solution[f"m_{k}"]) for k in range(len(shares))]
+
+    (whole,) = overlaps([Rational(1)])
+    assert overlaps([Rational(1, 4), Rational(3, 4)]) == pytest.approx([whole, whole], abs=1e-9)

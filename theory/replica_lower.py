@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sympy import Add, Dummy, Expr, I, Mul, Poly, S, Symbol, cancel, pi, re
+from sympy.logic.boolalg import Boolean
 
 from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.distributions import Law, Normal, Uniform
 from quenched.theory.errors import NotCovered
-from quenched.theory.fields import Field, Quenched, population_of, unbind
+from quenched.theory.fields import Field, Quenched, UnitSymbol, population_of, unbind
 from quenched.theory.landscape import Height
 from quenched.theory.laws import FunctionLaw, averaging_law, covariance, law_of
 from quenched.theory.lower import CopiedAction, SiteField, Use
@@ -394,8 +395,8 @@ def _ratio(weight: Sequence[Expr], node: Expr, first: Expr) -> Expr | None:
 
 
 def _expanded(expr: Expr) -> Expr:
-    """An expression with the arguments of its functions multiplied out, too."""
-    if not expr.args:
+    """An expression with the arguments of its functions multiplied out, too; quantities of units are left whole."""
+    if not expr.args or not isinstance(expr, Expr | Boolean) or isinstance(expr, Apply | UnitSymbol):
         return expr
     return expr.func(*(_expanded(a) for a in expr.args)).expand() if not expr.is_Boolean else expr
 
