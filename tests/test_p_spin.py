@@ -171,6 +171,14 @@ def test_every_step_is_checked(cold: bool) -> None:
     assert [m for m in survey_mutants(derivation) if not m.caught and m.label not in same] == []
 
 
+@pytest.mark.parametrize("prior", [Spherical(), Ising()])
+def test_every_step_is_checked_for_pairs(prior: object) -> None:
+    """Where the field of a site grows linearly in the overlap, a free norm needs the largest multiplier."""
+    derivation = derive(catalogue["p-spin"](p=2, prior=prior)).derivation
+    assert [(t.title, t.detail) for t in verify(derivation) if t.passed is not True] == []
+    assert [m.label for m in survey_mutants(derivation) if not m.caught] == []
+
+
 def test_what_random_functions_need() -> None:
     with pytest.raises(QuenchedError, match="no largest value"):
         Gibbs({s: Normal(0, 1)}, energy=V(s))

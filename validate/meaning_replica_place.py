@@ -36,7 +36,7 @@ def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
     for lam in action.multipliers.values():
         at[lam] = float(rng.uniform(1.2, 1.9))
     for s in action.sites:
-        if s.variable.population in action.multipliers and s.v.has(*s.variable.weight.labels):
+        if s.variable.population in action.multipliers:
             top = s.v + 2 * s.k  # two replicas are normalisable below 0
             most = max(number(top, {**at, **labels}).real for labels, _ in every_label(s, at))
             at[action.multipliers[s.variable.population]] += max(0.0, most + 0.5)
