@@ -31,6 +31,8 @@ MEMORY = 20000
 INSIDE = 1e-7
 #: A relative Newton step below this means that a point is solved.
 SOLVED = 1e-7
+#: The gain of what vanishes outside is 1 on the boundary, up to the square of `INSIDE`.
+MARGIN = 1e-9
 #: Height (relative) at which the real axis counts as approached from above.
 FLOOR = 1e-12
 
@@ -128,11 +130,13 @@ class Dyson(DysonEquation):
 
     def _accept_doubled(self, t: Complex, z: Complex) -> NDArray[np.bool_]:
         """Whether 𝒢 is positive, or vanishes stably off the diagonal; clears what vanishes outside the support."""
-        inside = np.abs(t[:, self.vanishing]).max(axis=1, initial=0.0) > INSIDE
+        size = np.abs(t[:, self.vanishing]).max(axis=1, initial=0.0)
+        inside = size > INSIDE
         t[np.ix_(~inside, self.vanishing)] = 0.0
-        good = ~inside | np.all(self.signed(t) > 0, axis=1)
+        # A block that no eigenvector reaches has a scalar that vanishes inside, too: 0 up to rounding.
+        good = ~inside | np.all(self.signed(t) > -1e-14 * size[:, None], axis=1)
         outside = np.flatnonzero(~inside)
-        good[outside] = self.gain(t[outside], z[outside]) < 1
+        good[outside] = self.gain(t[outside], z[outside]) < 1 + MARGIN
         return np.asarray(good)
 
     def _accept_above(self, t: Complex, z: Complex) -> NDArray[np.bool_]:
@@ -147,12 +151,17 @@ class Dyson(DysonEquation):
         return np.asarray(np.where(ratio > INSIDE, expansion < 1 + 1e-6, (ratio > -INSIDE) & (expansion < 1)))
 
     # -- from afar -------------------------------------------------------------------------------------------------
-    def follow_eta(self, z: Complex, ratio: float = 0.2) -> tuple[Complex, Array, NDArray[np.bool_]]:
-        """The same as `follow`, each point from large η, where the damped fixed point contracts."""
+    def follow_eta(
+        self, z: Complex, ratio: float = 0.2, floor: float = 1e-4
+    ) -> tuple[Complex, Array, NDArray[np.bool_]]:
+        """The same as `follow`, each point from large η, where the damped fixed point contracts.
+
+        Close to atoms, where the averages follow η down to the distance from them, in finer steps and further down.
+        """
         z = np.asarray(z, complex)
         eta = self.scale
         t = self.iterate(self.start(len(z)), z, eta, 12)
-        while eta > 1e-4 * self.scale:
+        while eta > floor * self.scale:
             new, error = self.newton(t, z, eta, tol=1e-4)
             wrong = ~(error < 1e-3) | ~np.all(self.signed(new) > 0, axis=1)
             if wrong.any():
@@ -160,19 +169,13 @@ class Dyson(DysonEquation):
             t = new
             eta *= ratio
         t, error = self.newton(t, z, 0.0, steps=40)
-        size = np.abs(t[:, self.vanishing]).max(axis=1, initial=0.0)
-        inside = size > INSIDE
-        t[np.ix_(~inside, self.vanishing)] = 0.0
-        wrong = ~(error < 1e-7) | (inside & ~np.all(self.signed(t) > 0, axis=1))
+        wrong = ~(error < SOLVED) | ~self._accept_doubled(t, z)
+        inside = np.abs(t[:, self.vanishing]).max(axis=1, initial=0.0) > INSIDE
         if wrong.any() and ratio < 0.8:
-            t[wrong], error[wrong], inside[wrong] = self.follow_eta(z[wrong], ratio**0.4)
+            t[wrong], error[wrong], inside[wrong] = self.follow_eta(z[wrong], ratio**0.4, floor / 100)
+        else:
+            error[wrong] = np.inf
         return t, error, inside
-
-    def _positive(self, t: Complex) -> NDArray[np.bool_]:
-        """Whether the diagonal scalars have the sign that a positive 𝒢 gives them."""
-        keep = [k for k, u in enumerate(self.problem.unknowns) if u.sector != "analytic" and u.j == u.k]
-        signs = [np.sign(w.sum().real) for k in keep for s in self.spaces for u, _, _, w in s.rows if u == k]
-        return np.all(t[:, keep].imag * np.array(signs) > 0, axis=1) if keep else np.ones(len(t), bool)
 
     def follow_from_infinity(self, z: Complex, ratio: float = 0.4, floor: float = FLOOR) -> tuple[Complex, Array]:
         """The analytic solution at z, followed from infinity along z + i·y (Im z ≥ 0) or z − i·y.
