@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from quenched.derived_form import DerivedForm
-from quenched.theory.counting import ORDER, CountStable, RestUnits, StableCount
+from quenched.theory.counted import counted
+from quenched.theory.counting import ORDER, StableCount, derive_count
 from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
@@ -108,6 +109,14 @@ class StableFixedPoints(DerivedForm[StableCount]):
         return bool(np.any(slope(np.linspace(-5, 5, 101), order) < -1e-12))
 
 
+def observed_counts(model: Any) -> tuple[StableFixedPoints, ...]:
+    """What is derived for an observed number of stable fixed points; nothing where none is observed or derived."""
+    try:
+        return (complexity(model),) if counted(model) else ()
+    except NotCovered:
+        return ()
+
+
 def complexity(model: Model) -> StableFixedPoints:
     """Derive the number of stable fixed points of a declared flow.
 
@@ -116,6 +125,4 @@ def complexity(model: Model) -> StableFixedPoints:
     NotCovered
         A declaration whose count is not derived: the message names the term.
     """
-    from quenched.theory.derivation import start
-
-    return StableFixedPoints(start(model).average().apply(RestUnits()).apply(CountStable()))
+    return StableFixedPoints(derive_count(model))

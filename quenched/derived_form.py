@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from quenched.rendering import Lines, derivation_rich
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.record import Form
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Form)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DerivedForm(Generic[F]):
     """A derivation that ends in one form.
 
@@ -39,6 +40,17 @@ class DerivedForm(Generic[F]):
         found: F | None = self.derivation.find(self.kind)
         assert found is not None
         return found
+
+    @property
+    def agreement(self) -> Lines:
+        """What this and the theory of the declaration have to agree in: nothing, by default."""
+        return Lines(())
+
+    def __repr__(self) -> str:
+        return f"{self.form.name} of {self.model.name or 'the model'}\n{self.derivation.text()}"
+
+    def __rich__(self) -> Any:
+        return derivation_rich(self.derivation)
 
     def named(self, parameter: Any) -> str:
         """The name of a parameter of the declaration; another one is an error."""

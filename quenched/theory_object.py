@@ -95,8 +95,10 @@ class Theory:
 
     @property
     def companions(self) -> tuple[Any, ...]:
-        """Theories of the same declaration in other readings, derived apart from this one."""
-        return ()
+        """Theories of the same declaration that are derived apart from this one: other readings, observed counts."""
+        from quenched.complexity import observed_counts
+
+        return observed_counts(self.model)
 
     @property
     def agreement(self) -> Lines:

@@ -23,6 +23,7 @@ from quenched import (
     units,
     validate,
 )
+from quenched.cli import main
 from quenched.theory.counting import ORDER, UnitsAtRest
 from quenched.theory.errors import NotCovered
 from quenched.validate.realise import Network
@@ -222,6 +223,29 @@ def test_witnesses_tick_the_steps_of_counting_and_catch_their_mutants(phi: Calla
     ours = [m for m in survey_mutants(steps) if "at rest" in m.step or "number of stable" in m.step]
     assert len(ours) >= 7
     assert [m for m in ours if not m.caught] == []
+
+
+def test_the_command_line_ticks_the_steps_of_counting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["derive", "neuronal-synaptic", "--verify"]) == 0
+    shown = capsys.readouterr().out
+    assert "✓ Units at rest in the field of given states" in shown
+    assert "✓ Mean number of stable fixed points" in shown
+
+
+def test_an_observed_number_is_derived_beside_the_theory() -> None:
+    (count,) = derive(plastic_count()).companions
+    assert "Σ = max_C" in str(count)
+    assert derive(catalogue["scs"]()).companions == ()
+
+
+def test_a_number_that_is_not_derived_is_named_where_steps_are_checked() -> None:
+    g, eta = symbols("g eta", positive=True)
+    x = Field("x")
+    net = Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ tanh(x)}).observe(S=Complexity())
+    ticks = verify(derive(net).derivation, simulate=False, stability=True)
+    (missing,) = [t for t in ticks if t.passed is None]
+    assert missing.title == "Mean number of stable fixed points"
+    assert "symmetry" in missing.detail
 
 
 @pytest.mark.parametrize(("k", "exist"), [(0, False), (-2, False), (1, False), (3, True)])

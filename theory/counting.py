@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sympy import Add, Expr, I, Mul, Rational, S, Symbol
 
@@ -20,6 +20,10 @@ from quenched.theory.plastic import BondMemory, IntegratedAction
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
 from quenched.theory.terms import PAST, Term
+
+if TYPE_CHECKING:
+    from quenched.theory.derivation import Derivation
+    from quenched.theory.model import Model
 
 #: The average over units that the fields hang on, as a number.
 ORDER = Symbol("C", positive=True)
@@ -139,6 +143,19 @@ class CountStable(Rule):
         return StableCount(before, -before.slope, before.spread / before.slope**2)
 
 
+def derive_count(model: Model) -> Derivation:
+    """The steps from a declared flow to the number of its stable fixed points.
+
+    Raises
+    ------
+    NotCovered
+        A declaration whose count is not derived: the message names the term.
+    """
+    from quenched.theory.derivation import start
+
+    return start(model).average().apply(RestUnits()).apply(CountStable())
+
+
 def units_at_rest(functional: Functional) -> UnitsAtRest:
     """What a unit feels at rest, from the averaged exponent.
 
@@ -225,4 +242,4 @@ def _remembered(term: Term, action: CopiedAction) -> Expr:
     return out
 
 
-__all__ = ["ORDER", "CountStable", "RestUnits", "StableCount", "UnitsAtRest", "units_at_rest"]
+__all__ = ["ORDER", "CountStable", "RestUnits", "StableCount", "UnitsAtRest", "derive_count", "units_at_rest"]

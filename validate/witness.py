@@ -127,7 +127,8 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True, stability: boo
     simulate : bool
         Also compare small networks with the effective process over a few steps (about a second).
     stability : bool
-        Also check the steps of ``derivation.stability()``, and P''Σ against every other route to the same condition.
+        Also check the steps of ``derivation.stability()``, P''Σ against every other route to the same condition, and
+        the steps to the number of stable fixed points, where these are derived.
 
     Returns
     -------
@@ -146,6 +147,8 @@ def verify(derivation: Any, seed: int = 0, simulate: bool = True, stability: boo
     if stability:
         ticks += [_somewhere(step, derivation, seed) for step in witnesses_stability.stability_steps(derivation)]
         ticks += witnesses_stability.identity_ticks(derivation)
+        ticks += [_somewhere(step, derivation, seed) for step in witnesses_counting.count_steps(derivation)]
+        ticks += witnesses_counting.missing_ticks(derivation)
     process = derivation.find(EffectiveProcess)
     if simulate and getattr(derivation, "layered", None) is not None:
         ticks.append(

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sympy import Expr, lambdify
 
-from quenched.theory.counting import ORDER, CountStable, RestUnits, StableCount, UnitsAtRest
-from quenched.theory.errors import NotCovered
-from quenched.theory.record import Rule
+from quenched.theory.counted import counted
+from quenched.theory.counting import ORDER, CountStable, RestUnits, StableCount, UnitsAtRest, derive_count
+from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.theory.record import Rule, Step
 from quenched.validate.fixed_point_count import Rest
 from quenched.validate.program import load
 from quenched.validate.realise import Network, Task
-from quenched.validate.witness_types import EXACT, Scene, Witness
+from quenched.validate.witness_types import EXACT, Scene, Tick, Witness
 
 Array = NDArray[np.float64]
 #: Units of a network at rest; of a matrix; how many matrices.
@@ -64,7 +65,7 @@ def _deviation(task: Task, which: int) -> float:
     return float(np.sqrt(spec.variance))
 
 
-def counted(before: UnitsAtRest, after: StableCount, scene: Scene) -> float | None:
+def determinants(before: UnitsAtRest, after: StableCount, scene: Scene) -> float | None:
     """Determinants of sampled matrices by the product of weights, and the size of their inverses by the edge."""
     rng = scene.rng()
     grid = np.linspace(-6, 6, 601)
@@ -99,7 +100,29 @@ def _relative(a: Array, b: Array) -> float:
     return float(np.max(np.abs(a - b)) / np.max(np.abs(b)))
 
 
+def count_steps(derivation: Any) -> tuple[Step, ...]:
+    """The steps that count stable fixed points, from the average over couplings on; none where they are not derived."""
+    if not hasattr(derivation.model, "eqs") or derivation.find(StableCount) is not None:
+        return ()
+    try:
+        steps = derive_count(derivation.model).steps
+    except QuenchedError:
+        return ()
+    return tuple(s for s in steps if isinstance(s.rule, RestUnits | CountStable))
+
+
+def missing_ticks(derivation: Any) -> list[Tick]:
+    """Why an observed number of stable fixed points has no steps."""
+    if not counted(derivation.model) or derivation.find(StableCount) is not None:
+        return []
+    try:
+        derive_count(derivation.model)
+    except QuenchedError as stop:
+        return [Tick(CountStable.title, None, 0.0, 0.0, f"not derived: {stop}", 0.0)]
+    return []
+
+
 WITNESSES: dict[type[Rule], Witness] = {
     RestUnits: Witness(f"right-hand side of {_FEW} units at rest, coupling by coupling", EXACT, at_rest),
-    CountStable: Witness(f"determinants and inverses of {_DRAWS} matrices of {_MANY} units", _SAMPLED, counted),
+    CountStable: Witness(f"determinants and inverses of {_DRAWS} matrices of {_MANY} units", _SAMPLED, determinants),
 }
