@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sympy import Max, Symbol, exp, symbols, tanh
 
-from quenched import Dynamics, Field, Gaussian, Normal, Quenched, Uniform, derive, mean, outer
+from quenched import Dynamics, Field, Gaussian, Laplace, Normal, Quenched, Uniform, derive, mean, outer
 from quenched.numerics import averages as averages_module
 from quenched.numerics.averages import Averages
 from quenched.numerics.labels import condensed, label_nodes, polynomial_degrees
@@ -54,7 +54,7 @@ def test_a_condensed_law_keeps_moments_and_carried_numbers() -> None:
 def mixed(f: Any) -> tuple[Any, dict[Any, float]]:
     """The problem of a network of rank two with an output f, and values."""
     x, J = Field("x"), Gaussian("J", variance=1)
-    a, b = Quenched("a", Normal(0, 1)), Quenched("b", Uniform(-1, 2))
+    a, b = Quenched("a", Laplace()), Quenched("b", Uniform(-1, 2))
     low = (outer(a, a + b / 2) + outer(b, b)) / N
     net = Dynamics({x: -x + (J + low) @ f(x) + a / 2}).observe(overlap=mean(a * f(x)))
     problem = derive(net).derivation.problem

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sympy import I, Rational, Symbol, cos, exp, lambdify, pi, symbols, tanh
+from sympy import Expr, I, Rational, Symbol, cos, exp, lambdify, pi, symbols, tanh
 
 from quenched import (
     Dynamics,
@@ -268,3 +268,19 @@ def test_overlaps_obey_steins_lemma() -> None:
     assert solution.main.kind == "dynamic"
     assert solution.main.growth.value > 0
     assert sorted(b.stable for b in solution.branches if b.kind == "dynamic") == [False, True, True]
+
+
+def test_a_direction_that_overlaps_only_in_part() -> None:
+    """Of what an output is multiplied by, only the part along the direction that moves units counts, whatever rest."""
+    g, x = symbols("g", positive=True), Field("x")
+    m, n = Quenched("m", Normal(0, 1)), Quenched("n", Normal(0, 3))
+    K = Gaussian("J", variance=g**2)
+
+    def stored(read: Expr) -> Any:
+        return derive(Dynamics({x: -x + K @ tanh(x) + 2 * outer(m, read) @ tanh(x) / N})).problem
+
+    (plain,), (mixed,) = stored(m).closing, stored(m + n).closing
+    assert not stored(m + n).labels
+    assert plain[1] == mixed[1]
+    assert stored(m).static == stored(m + n).static
+    assert stored(n).closing[0][1] == ()  # nothing along m: no overlap forms

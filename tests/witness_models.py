@@ -131,6 +131,15 @@ def overlaps() -> Model:
     return Dynamics({x: -x + (J + c * stored) @ tanh(x + theta) + delta * p + sqrt(2 * s2) * WhiteNoise("xi")})
 
 
+def sums_of_gaussians() -> Model:
+    """Outputs that several Gaussian numbers multiply, each its own function, read beside another field."""
+    x, y = Field("x"), Field("y")
+    p, q, r = Quenched("p", Normal(a, b**2)), Quenched("q", Normal(0, c)), Quenched("r", Uniform(0, 1))
+    J, seen = Gaussian("J", variance=g**2), x - c * y
+    stored = outer(p, p) @ tanh(seen) + outer(q, b * p - q + r) @ (tanh(seen) + erf(seen))
+    return Dynamics({x: -x + J @ tanh(x) + stored / N + delta * q, y: -b * y + x})
+
+
 def few_patterns() -> Model:
     """Three stored patterns on a cycle and nothing random besides: overlaps move the units, started at a pattern."""
     few = Population("P", size=3)
@@ -155,6 +164,7 @@ MODELS: dict[str, Callable[[], Model]] = {
         plastic,
         ring_of_patterns,
         overlaps,
+        sums_of_gaussians,
         few_patterns,
     )
 }

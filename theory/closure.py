@@ -154,12 +154,11 @@ class _Closure:
         self.action: CopiedAction = units.process.action
         self.units: dict[str, LinearUnit] = {u.population: u for u in units.units}
         self.arguments: list[_Argument] = []
-        self.functions: dict[str, tuple[SiteFunction, int]] = {}
+        self.parts: dict[str, list[tuple[Quenched | None, SiteFunction, int]]] = {}
         self.delays: dict[str, Expr] = {}
         self.labels: dict[Quenched, Symbol] = {}
         self.ones: list[OnePoint] = []
         self.twos: list[TwoPoint] = []
-        self.factors: dict[str, Quenched] = {}
         self.closing: dict[Symbol, tuple[tuple[Expr, int], ...]] = {}
 
     def run(self) -> StationaryGaussian:
@@ -201,7 +200,7 @@ class _Closure:
         """Responses of Gaussian units as filters: G = ⟨ψ'⟩·(transfer of the argument of ψ)."""
         swap: dict[Symbol, Expr] = {}
         for o in self.process.operators:
-            f, a = self.functions[o.output]
+            f, a = self._function(o.output)
             slope = Symbol(f"a_{o.output}", real=True)
             self.closing[slope] = ((S.One, _index(self.ones, OnePoint(f.diff(), a))),)
             transfer = self._transfer(self.arguments[a], o.field) * self.delays[o.output]
@@ -224,24 +223,18 @@ class _Closure:
     # -- labels ---------------------------------------------------------------------------------------------
     def _find_labels(self) -> None:
         """Quenched numbers stay labels unless they are Gaussian and enter units only additively, outputs linearly."""
-        inside = {q for o in self.action.of_role("output") if o.definition for q in o.definition.atoms(Quenched)}
-        added = {q for u in self.units.values() for e in u.drive.values() for q in e.atoms(Quenched)}
+        bodies = {o.name: o.definition for o in self.action.of_role("output") if o.definition is not None}
+        drives = [e for u in self.units.values() for e in u.drive.values()]
         read = {a for cs in self.process.covariance.values() for c in cs if c.op for a, _ in c.op.atoms}
-        for q in sorted(inside | added, key=unit_name):
-            additive = all(not e.diff(q).atoms(Quenched) for u in self.units.values() for e in u.drive.values())
-            outside = all(
-                o.name not in read and self._factor(o.definition, q) is not None
-                for o in self.action.of_role("output")
-                if o.definition is not None and o.definition.has(q)
-            )
-            if not isinstance(q.law, Normal) or not additive or not outside:
-                self.labels[q] = Symbol(unit_name(q), real=True)
-
-    @staticmethod
-    def _factor(body: Expr, q: Quenched) -> Expr | None:
-        """f where the body is q·f without further quenched numbers, else None."""
-        f = body.diff(q)
-        return f if not f.atoms(Quenched) and (body - q * f).expand() == 0 else None
+        read |= {o.output for o in self.process.operators}
+        found = {q for e in (*bodies.values(), *drives) for q in e.atoms(Quenched)}
+        held = set().union(*(bodies[name].atoms(Quenched) for name in read & set(bodies)))
+        free = {
+            q for q in found - held if isinstance(q.law, Normal) and all(not e.diff(q).atoms(Quenched) for e in drives)
+        }
+        while bent := {q for q in free for e in bodies.values() if e.diff(q).atoms(Quenched) & free}:
+            free -= bent
+        self.labels = {q: Symbol(unit_name(q), real=True) for q in sorted(found - free, key=unit_name)}
 
     def _additive(self) -> set[Quenched]:
         """Gaussian quenched numbers that are no labels."""
@@ -263,14 +256,26 @@ class _Closure:
             assert out.definition is not None
             body, delay = undelayed(out.definition, moving)
             self.delays[out.name] = delay_operator(delay, self.action.clock, self.action.advance)
-            for q in body.atoms(Quenched) - set(self.labels):
-                self.factors[out.name], factor = q, self._factor(body, q)
-                assert factor is not None
-                body = factor
-            function, argument = self._reduce(out.name, body, out.population.name)
-            self.functions[out.name] = (function, self._argument(argument))
+            self.parts[out.name] = self._in_parts(out.name, body, out.population.name)
         for state in self.action.of_role("state"):
             self._argument(_Argument(state.population.name, ((state.name, S.One),)))
+
+    def _in_parts(self, name: str, body: Expr, population: str) -> list[tuple[Quenched | None, SiteFunction, int]]:
+        """The site functions of an output, and the Gaussian number that multiplies each."""
+        factors = list(self._in_factors(body))
+        named = [name if q is None or len(factors) == 1 else f"{name}_{unit_name(q)}" for q, _ in factors]
+        reduced = [self._reduce(n, f, population) for n, (_, f) in zip(named, factors, strict=True)]
+        if len({argument for _, argument in reduced}) > 1:
+            raise NeedsTrajectories(f"the output {name} = {body} depends on several fields of a unit separately")
+        return [(q, f, self._argument(a)) for (q, _), (f, a) in zip(factors, reduced, strict=True)]
+
+    def _in_factors(self, body: Expr) -> Iterator[tuple[Quenched | None, Expr]]:
+        """f₀ and the f_q of a body f₀ + Σ_q q·f_q, q the Gaussian numbers that are no labels."""
+        carried = sorted(body.atoms(Quenched) - set(self.labels), key=unit_name)
+        rest = body.xreplace(dict.fromkeys(carried, S.Zero)) if carried else body
+        if rest != 0 or not carried:
+            yield None, rest
+        yield from ((q, body.diff(q)) for q in carried)
 
     def _argument(self, argument: _Argument) -> int:
         if argument not in self.arguments:
@@ -296,20 +301,26 @@ class _Closure:
         """⟨ψ⟩ as a combination of averages of site functions; a Gaussian factor q by Stein's lemma."""
         assert c.op is not None
         ((psi, _),) = c.op.atoms
-        f, a = self.functions[psi]
-        if psi not in self.factors:
-            return [(S.One, _index(self.ones, OnePoint(f, a)))]
-        q = self.factors[psi]
-        slope = self._drive(self.arguments[a]).diff(q) * q.law.variance_()
-        parts = [(q.law.mean_(), OnePoint(f, a)), (slope, OnePoint(f.diff(), a))]
-        return [(w, _index(self.ones, one)) for w, one in parts if w != 0]
+        found: dict[int, Expr] = {}
+        for q, f, a in self.parts[psi]:
+            slope = S.Zero if q is None else self._drive(self.arguments[a]).diff(q) * q.law.variance_()
+            for w, one in ((S.One if q is None else q.law.mean_(), f), (slope, f.diff() if slope != 0 else f)):
+                if w != 0:
+                    k = _index(self.ones, OnePoint(one, a))
+                    found[k] = found.get(k, S.Zero) + w
+        return [(w, k) for k, w in found.items()]
+
+    def _function(self, psi: str) -> tuple[SiteFunction, int]:
+        """The site function and argument of an output that no Gaussian number multiplies."""
+        ((_, f, a),) = self.parts[psi]
+        return f, a
 
     def _two(self, c: Contribution, flip: bool = False) -> int:
         """Index of ⟨ψ(t) ψ'(s)⟩ for a contribution to Cov(h_u(t), h_v(s)); `flip` swaps the times."""
         assert c.op is not None
         if c.kernels:
             raise NotCovered("couplings that are redrawn between steps: their closure is not built yet")
-        (f, a), (g, b) = (self.functions[psi] for psi in _read(c, flip))
+        (f, a), (g, b) = (self._function(psi) for psi in _read(c, flip))
         return _index(self.twos, TwoPoint(f, a, g, b))
 
     def _delay(self, c: Contribution, flip: bool) -> Expr:

@@ -53,24 +53,24 @@ class GaussianLaws:
         assert definition is not None
         loose = [q for q in self.covariance if definition.has(q)]
         if not loose:
-            return self._plain(name, self.mean[a] + shift, self.variance[a], {})
-        (q,) = loose
-        mean, size = number(q.law.mean_(), self.values).real, number(q.law.variance_(), self.values).real
-        slope = self.covariance[q][a] / size
-        rest = self.variance[a] - slope**2 * size
-        draws = [(mean + np.sqrt(size) * z, w) for z, w in zip(_Z[::10], 10 * _W[::10], strict=True)]
-        return float(
-            sum(w * self._plain(name, self.mean[a] + shift + slope * (x - mean), rest, {q: x}) for x, w in draws)
-        )
+            return float(self._plain(name, self.mean[a] + shift, self.variance[a], {}))
+        size = np.array([number(q.law.variance_(), self.values).real for q in loose])
+        slope = np.array([self.covariance[q][a] for q in loose]) / size
+        rest = self.variance[a] - slope**2 @ size
+        z, w = np.polynomial.hermite_e.hermegauss(40 if len(loose) == 1 else 16)
+        away = np.sqrt(size)[:, None] * np.stack(np.meshgrid(*[z] * len(loose), indexing="ij")).reshape(len(loose), -1)
+        share = np.prod(np.meshgrid(*[w / w.sum()] * len(loose), indexing="ij"), axis=0).ravel()
+        given = {q: number(q.law.mean_(), self.values).real + x[:, None] for q, x in zip(loose, away, strict=True)}
+        return float(share @ self._plain(name, self.mean[a] + shift + (slope @ away)[:, None], rest, given))
 
-    def _plain(self, name: str, mean: float, variance: float, given: Mapping[Basic, Any]) -> float:
+    def _plain(self, name: str, mean: float | Array, variance: float, given: Mapping[Basic, Any]) -> Any:
         fields = self.process.action.fields
         u = mean + np.sqrt(variance) * _Z
         own = {fields[f].symbol: np.zeros_like(u) for f in fields if fields[f].role in ("state", "local")}
         first, weight = next(iter(self.weights[self.argument[name]].items()))
         own[fields[first].symbol] = u / weight.real
         found = evaluate(fields[name].definition, {**self.values, **own, **given})
-        return float(np.broadcast_to(found, u.shape) @ _W)
+        return np.broadcast_to(found, u.shape) @ _W
 
     def site(self, expr: Basic, a: int) -> float:
         """⟨f(u_a)⟩ of a site function."""

@@ -282,7 +282,9 @@ def read_arguments(p: StationaryGaussian, action: CopiedAction, values: Values, 
         if argument.name in action.fields:
             choices = [{argument.name: 1.0 + 0j}]
         else:
-            choices = _gradient(action, functions[0].name, values, rng)
+            read = {f.name.rstrip("'") for f, b in readings if b == a}
+            factored = sorted(o for o in apart if any(r == o or r.startswith(f"{o}_") for r in read))
+            choices = _gradient(action, functions[0].name if functions else factored[0], values, rng)
         found = [(max((_misread(f, w, action, values, rng) for f in functions), default=0.0), w) for w in choices]
         deviation, best = min(found, key=lambda item: item[0])
         worst = max(worst, deviation)
