@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 from quenched.readout import Quantity
 from quenched.silence import bracket
 from quenched.theory.counted import counts, is_counted
-from quenched.theory.errors import NotCovered
+from quenched.theory.errors import NotCovered, QuenchedError
 
 if TYPE_CHECKING:
     from sympy import Expr
 
-    from quenched.solution import Solution
+    from quenched.solution import Branch, Solution
     from quenched.theory_object import Theory
+
+
+#: What is told where the exponent is not positive.
+_NONE = (
+    "the theory expects no stable fixed point besides the silent one ({} = {:.4g} ≤ 0): nothing grows with N "
+    "that small networks could show, they could only contradict it"
+)
 
 
 class CountReader:
@@ -56,7 +63,21 @@ def counted_solution(theory: Theory, values: Mapping[Any, float]) -> Solution:
     none = Quantity(0.0, 0.0)  # where perturbations of a point neither grow nor fade, it becomes unstable
     branch = Branch("stable fixed points", "static", True, none, list(observed), lambda name: none, shared)
     given = {str(k): float(v) for k, v in values.items()}
-    return Solution([branch.reading(observed, reader)], 0, given, Solution.provenance_of(theory))
+    branch.reading(observed, reader)
+    branch.doubt = _none_expected(branch, [n for n, e in observed.items() if counts(e)])
+    return Solution([branch], 0, given, Solution.provenance_of(theory))
+
+
+def _none_expected(branch: Branch, names: list[str]) -> str:
+    """Why small networks can only contradict the theory where it expects no stable fixed point; "" where it does."""
+    for name in names:
+        try:
+            value = branch.quantity(name).value
+        except QuenchedError:  # told where the observable is asked for
+            continue
+        if value <= 0:
+            return _NONE.format(name, value)
+    return ""
 
 
 __all__ = ["CountReader", "counted_solution"]

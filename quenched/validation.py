@@ -15,7 +15,8 @@ from quenched.design import Design, StaticDesign, at_size, design_of, tier_sizes
 from quenched.parameters import points
 from quenched.paths_in_time import march_of_tier, time_axis
 from quenched.runs import Samples, given_samples, simulated_samples
-from quenched.theory.errors import ConvergenceError, NotCovered, QuenchedError, check_keywords, nearest
+from quenched.theory.counted import counted
+from quenched.theory.errors import ConvergenceError, NoneFound, NotCovered, QuenchedError, check_keywords, nearest
 from quenched.theory_object import Theory
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def validate(
         if not told:
             raise
         return _inconclusive(theory, told)
-    rule = Rule(quick, ci, 1 if quick or trials is not None or data is not None else FULL_LOOKS, powers or {})
+    none = counted(model) and any(t.solution.main.doubt for t in targets)
+    once = quick or none or trials is not None or data is not None
+    rule = Rule(quick, ci, 1 if once else FULL_LOOKS, powers or {})
     if data is not None:
         targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, _sources(data, len(at)), strict=True)]
         agreement = _judged(theory, targets, rule)
@@ -115,7 +118,10 @@ def validate(
     targets = [part for target in targets for part in target.parts()]
     settings: dict[str, Any] = {"seed": seed, "store": store, "fresh": fresh, "progress": progress}
     settings |= {"executor": executor, "scheduler": scheduler, "workers": workers}
-    agreement, targets = _looked(model, theory, targets, settings, rule)
+    try:
+        agreement, targets = _looked(model, theory, targets, settings, rule)
+    except NoneFound as stop:
+        return _inconclusive(theory, "; ".join(filter(None, [str(stop), *(t.solution.main.doubt for t in targets)])))
     return agreement.with_context(**_context(theory), settings={"seed": seed, **targets[0].settings()})
 
 

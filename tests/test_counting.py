@@ -256,6 +256,26 @@ def test_whether_points_exist_is_a_clear_statement(k: float, exist: bool) -> Non
     assert ("no stable fixed point" in str(found)) is not exist
 
 
+@pytest.mark.parametrize(("g", "told"), [(1.5, "not rejected"), (0.5, "at most one of the drawn networks")])
+def test_where_none_is_expected_the_verdict_says_so(g: float, told: str) -> None:
+    """Bonds that nothing drives: few points of small networks, or none, against an exponent that is not positive."""
+    report = validate(plastic_count(), g=g, k=0, sizes=(4, 5, 6), trials=16, seed=4, workers=1)
+    assert report.verdict == "inconclusive"
+    assert "expects no stable fixed point" in report.reason
+    assert told in report.reason
+
+
+def test_networks_with_many_points_contradict_a_theory_that_expects_none() -> None:
+    net = plastic_count()
+    runs = [simulate(net, N=n, trials=24, seed=3, workers=1) for n in (4, 5, 6)]
+    assert validate(net, theory=derive(plastic_count(0.1)), data=runs, quick=True).verdict == "disagree"
+
+
+def test_bonds_that_nothing_drives_are_derived() -> None:
+    fixed = derive(catalogue["neuronal-synaptic"](), {"k": 0}).derivation
+    assert [t.title for t in verify(fixed, simulate=False, stability=True) if t.passed is False] == []
+
+
 def test_strong_bonds_hold_every_pattern_of_signs() -> None:
     found = PLASTIC.solve(g=0.8, k=8)
     assert found.complexity.value == pytest.approx(np.log(2), abs=1e-6)

@@ -30,7 +30,7 @@ from quenched.theory.linear import LinearUnits, NeedsTrajectories, SolveUnits, w
 from quenched.theory.lower import CopiedAction, Declaration, Lower
 from quenched.theory.members import WriteMembers, members_of
 from quenched.theory.modes import FourierModes
-from quenched.theory.plastic import IntegrateBonds
+from quenched.theory.plastic import IntegrateBonds, IntegratedAction
 from quenched.theory.points import FollowPaths, PointEquations, follows_paths
 from quenched.theory.potential import ConservativeForm, IntegrateOnce
 from quenched.theory.problem import PotentialProblem, SiteProcess, StationaryGaussian
@@ -148,7 +148,7 @@ class Derivation(Steps):
 
     def average(self) -> Derivation:
         action = self._need(CopiedAction, "average")
-        if action.bonds and not action.terms:
+        if action.bonds and not isinstance(action, IntegratedAction):
             return self.integrate_bonds().average()
         return self.apply(Average(), action)
 

@@ -18,6 +18,10 @@ class NotCovered(QuenchedError):
     """A declaration that no reading covers: says at which step and term the derivation stopped."""
 
 
+class NoneFound(QuenchedError):
+    """Runs found nothing of what they count, so that the logarithm of its mean number is not defined."""
+
+
 class ConvergenceError(QuenchedError):
     """A solver did not converge. Carries the history of residuals.
 

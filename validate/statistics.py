@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from quenched.theory.errors import QuenchedError
+from quenched.theory.errors import NoneFound, QuenchedError
 
 Array = NDArray[np.float64]
 
@@ -337,7 +337,10 @@ def log_of_mean(parts: Array) -> Array:
     """(1/N) ln of the mean of numbers: realisations (R, ..., 2) of a number and N, shape (...)."""
     mean = parts.mean(axis=0)
     if not np.all(mean[..., 0] > 0):
-        raise QuenchedError(f"the logarithm of a mean needs more realisations: at most one of {len(parts)} is not zero")
+        raise NoneFound(
+            f"at most one of the drawn networks of N = {mean.flat[1]:.0f} has any of what is counted: the logarithm of "
+            "its mean number is not defined"
+        )
     return np.asarray(np.log(mean[..., 0]) / mean[..., 1])
 
 
