@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq, root
@@ -200,15 +201,20 @@ def _polish_symmetric(particle: Particle, low: float, high: float) -> State:
 # -- non-odd site functions, input, means -------------------------------------------------------------------------
 
 
-def _hermite_coefficients(particle: Particle, m: Array, v: Array) -> Array:
-    """Σ_k w_k a_n b_n of the sources' normalised Hermite coefficients, (states, orders): ⟨fg⟩ = Σ a_n b_n ρⁿ."""
+@lru_cache(maxsize=1)
+def _hermite_basis() -> tuple[Array, Array]:
+    """Nodes, and normalised Hermite polynomials times the normal density on them, (orders, nodes)."""
     z = np.linspace(-9.5, 9.5, 401)
-    weight = np.exp(-0.5 * z * z) * ((z[1] - z[0]) / np.sqrt(2 * np.pi))
     basis = np.empty((_HERMITE, len(z)))
     basis[0], basis[1] = 1.0, z
     for n in range(1, _HERMITE - 1):
         basis[n + 1] = (z * basis[n] - np.sqrt(n) * basis[n - 1]) / np.sqrt(n + 1)
-    basis = basis * weight
+    return z, basis * np.exp(-0.5 * z * z) * ((z[1] - z[0]) / np.sqrt(2 * np.pi))
+
+
+def _hermite_coefficients(particle: Particle, m: Array, v: Array) -> Array:
+    """Σ_k w_k a_n b_n of the sources' normalised Hermite coefficients, (states, orders): ⟨fg⟩ = Σ a_n b_n ρⁿ."""
+    z, basis = _hermite_basis()
     offsets = particle.averages.offsets()[:, 0]
     total = np.zeros((len(m), _HERMITE))
     for w, (k, j) in zip(particle.weights, particle.sites, strict=True):
