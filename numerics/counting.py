@@ -201,3 +201,26 @@ def _crowded(a: float, b: float, points: int) -> tuple[Array, Array]:
     w = (b - a) * (u[1] - u[0]) * np.pi / 4 * np.cosh(u) / np.cosh(s) ** 2
     kept = (b - a) * near > _NEAREST
     return x[kept], w[kept]
+
+
+def answers_slowly(inner: Array, driven: int, read: int) -> bool:
+    """Whether units are stable and answer no oscillating drive more than a constant one.
+
+    The response is analytic where growth rates are positive, so that it is nowhere larger there: then no slower
+    feedback that supports a unit, and no bulk of a Jacobian, reaches a growth rate or an oscillation before zero.
+
+    Parameters
+    ----------
+    inner : array (states, fields, fields)
+        Derivatives of a unit's equations.
+    driven, read : int
+        The equation that is driven and the field that is read.
+    """
+    rates = np.linalg.eigvals(inner)
+    if np.any(rates.real >= 0):
+        return False
+    size = np.abs(rates)
+    ring = np.concatenate([[0.0], np.geomspace(1e-3 * size.min(), 1e3 * size.max(), 241)])
+    shifted = 1j * ring[:, None, None, None] * np.eye(inner.shape[1]) - inner
+    response = np.linalg.inv(shifted)[:, :, read, driven]
+    return bool(np.all(response[0].real > 0) and np.all(np.abs(response) <= response[0].real * (1 + 1e-9)))

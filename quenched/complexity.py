@@ -29,16 +29,16 @@ class StableFixedPoints(DerivedForm[StableCount]):
         Raises
         ------
         NotCovered
-            Bonds that oppose what drives them do not lose stability at a growth rate of zero; the count is then an
-            upper bound, which is given where it says that there are none.
+            Bonds or further fields of a unit that oppose what drives them do not lose stability at a growth rate of
+            zero; the count is then an upper bound, which is given where it says that there are none.
         """
         from quenched.numerics.counting import count
 
         values = self.model.values(params, **keywords)
         found = count(self._site(values))
-        if found.complexity.value > 0 and self._opposes(values, found.order):
+        if found.complexity.value > 0 and (who := self._opposing(values, found.order)):
             raise NotCovered(
-                "bonds that oppose what drives them may lose stability by an oscillation: only a bound "
+                f"{who} that oppose what drives them may lose stability by an oscillation: only a bound "
                 f"Σ ≤ {found.complexity.value:.4g} is derived"
             )
         return found
@@ -101,12 +101,22 @@ class StableFixedPoints(DerivedForm[StableCount]):
             make(form.edge),
         )
 
-    def _opposes(self, values: Mapping[Any, float], order: float) -> bool:
-        """Whether dynamic couplings push a unit back where it came from."""
+    def _opposing(self, values: Mapping[Any, float], order: float) -> str:
+        """What pushes a unit back where it came from, later: dynamic couplings, other fields; "" for nothing."""
         import numpy as np
+        from sympy import lambdify
 
-        slope = self._functions(values)(self.form.units.feedback.diff(self.form.units.state))
-        return bool(np.any(slope(np.linspace(-5, 5, 101), order) < -1e-12))
+        from quenched.numerics.counting import answers_slowly
+
+        units, make, x = self.form.units, self._functions(values), np.linspace(-5, 5, 101)
+        if np.any(make(units.feedback.diff(units.state))(x, order) < -1e-12):
+            return "bonds"
+        if not units.followers or units.inner is None:
+            return ""
+        x = x[make(self.form.weight)(x, order) > 0]
+        raw = lambdify([units.state], units.inner.xreplace(dict(values)), modules=["scipy", "numpy"])
+        inner = np.array([raw(value) for value in x], float)
+        return "" if answers_slowly(inner, *units.ends) else f"fields ({', '.join(str(f) for f, _ in units.followers)})"
 
 
 def observed_counts(model: Any) -> tuple[StableFixedPoints, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from sympy import Expr, asinh, atan, erf, pi, sqrt, symbols, tanh
+from sympy import Expr, Rational, asinh, atan, erf, pi, sqrt, symbols, tanh
 
 from quenched import (
     Complexity,
@@ -15,6 +15,7 @@ from quenched import (
     Field,
     Gaussian,
     N,
+    Population,
     catalogue,
     derive,
     mean,
@@ -274,6 +275,83 @@ def test_networks_with_many_points_contradict_a_theory_that_expects_none() -> No
 def test_bonds_that_nothing_drives_are_derived() -> None:
     fixed = derive(catalogue["neuronal-synaptic"](), {"k": 0}).derivation
     assert [t.title for t in verify(fixed, simulate=False, stability=True) if t.passed is False] == []
+
+
+def followed() -> dict[str, Dynamics]:
+    """Plastic networks whose units have further fields."""
+    g, k = symbols("g k", positive=True)
+    x, a, A, J = Field("x"), Field("a"), Field("A", over=(units, units)), Gaussian("J", variance=g**2)
+    phi, b = tanh(x), Rational(1, 2)
+    learn = {A: -A + k / N * outer(phi, phi)}
+    bonds = (J + A) @ phi
+    equations = {
+        "filter": {x: -x + a, a: (-a + bonds) / 3, **learn},
+        "facilitation": {x: -x + b * a + bonds, a: (x / 2 - a) / 3, **learn},
+        "adaptation": {x: -x - b * a + bonds, a: (phi - a) / 3, **learn},
+        "cubic": {x: -x - b * a + bonds, a: (x - a**3) / 3, **learn},
+        "growing": {x: -x - b * a + bonds, a: (x + a) / 3, **learn},
+        "two driven": {x: -x + a + bonds, a: (-a + bonds) / 3, **learn},
+        "two read": {x: -x - b * a + bonds + J @ tanh(a), a: (x - a) / 3, **learn},
+    }
+    return {name: Dynamics(e, defaults={g: 0.8, k: 3}).observe(S=Complexity()) for name, e in equations.items()}
+
+
+FOLLOWED = followed()
+
+
+def test_a_filter_does_not_change_the_number() -> None:
+    plain = PLASTIC.solve(g=0.8, k=3).complexity.value
+    assert derive(FOLLOWED["filter"]).stable_fixed_points().solve().complexity.value == pytest.approx(plain, abs=1e-9)
+
+
+def test_slow_support_is_a_weaker_leak() -> None:
+    """x' = −x + b a with a = x/2 at rest is a leak of 1 − b/2, which scales fields and bonds."""
+    found = derive(FOLLOWED["facilitation"]).stable_fixed_points().solve()
+    same = PLASTIC.solve(g=0.8 / 0.75, k=3 / 0.75)
+    assert found.complexity.value == pytest.approx(same.complexity.value, abs=1e-8)
+    assert found.order == pytest.approx(same.order, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("adaptation", r"fields \(a\) that oppose what drives them"),
+        ("cubic", "rest at one value, not a"),
+        ("growing", "a need -1/3 > 0"),
+        ("two driven", "these drive: x, a"),
+        ("two read", "these read: x, a"),
+    ],
+)
+def test_other_fields_that_are_not_counted_are_named(name: str, told: str) -> None:
+    with pytest.raises(NotCovered, match=told):
+        derive(FOLLOWED[name]).stable_fixed_points().solve()
+
+
+@pytest.mark.parametrize("name", ["filter", "facilitation", "adaptation"])
+def test_witnesses_tick_the_steps_with_other_fields(name: str) -> None:
+    steps = derive(FOLLOWED[name]).stable_fixed_points().derivation
+    assert [t.title for t in verify(steps, simulate=False) if not t.passed] == []
+    ours = [m for m in survey_mutants(steps) if "at rest" in m.step or "number of stable" in m.step]
+    assert any(m.label.startswith("a ×") for m in ours)
+    assert [m.label for m in ours if not m.caught] == []
+
+
+def test_several_populations_are_named() -> None:
+    half, g = Rational(1, 2), symbols("g", positive=True)
+    E, I = Population("E", half), Population("I", half)
+    x, y = Field("x", over=E), Field("y", over=I)
+    J, K = Gaussian("J", variance=g**2, over=(E, I)), Gaussian("K", variance=g**2, over=(I, E))
+    net = Dynamics({x: -x + J @ tanh(y), y: -y + K @ tanh(x)}, defaults={g: 1.5}).observe(S=Complexity())
+    with pytest.raises(NotCovered, match="one population so far, these are several: E, I"):
+        validate(net, quick=True)
+
+
+@pytest.mark.slow
+def test_networks_with_slow_support_have_as_many_stable_points() -> None:
+    net = FOLLOWED["facilitation"]
+    runs = [simulate(net, N=n, trials=40, seed=3, workers=1) for n in (4, 5, 6)]
+    report = validate(net, data=runs, quick=True)
+    assert report.p_value > report.level
 
 
 def test_strong_bonds_hold_every_pattern_of_signs() -> None:

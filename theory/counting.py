@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from sympy import Add, Expr, I, Mul, Rational, S, Symbol
+from sympy import Add, Expr, I, ImmutableMatrix, Mul, Rational, S, Symbol, linear_eq_to_matrix
+from sympy.solvers.solveset import NonlinearError
 
 from quenched.theory.average import Functional
 from quenched.theory.errors import NotCovered
-from quenched.theory.lower import CopiedAction
+from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.plastic import BondMemory, IntegratedAction
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
@@ -44,6 +45,9 @@ class UnitsAtRest(Form):
     spread : variance that the couplings give to the slope, of which `variance` has the value
     feedback : the part of the drift that dynamic couplings give
     parameters : of the declaration
+    followers : (field, its value at rest) of the other fields of a unit
+    inner : derivatives of a unit's equations by its fields, the couplings' part apart, in the state
+    ends : the equation that couplings enter, and the field that they read, as row and column of `inner`
     """
 
     name: ClassVar[str] = "units at rest"
@@ -54,6 +58,9 @@ class UnitsAtRest(Form):
     spread: Expr
     feedback: Expr
     parameters: tuple[Symbol, ...]
+    followers: tuple[tuple[Symbol, Expr], ...] = ()
+    inner: ImmutableMatrix | None = None
+    ends: tuple[int, int] = (0, 0)
 
     @property
     def slope(self) -> Expr:
@@ -70,6 +77,7 @@ class UnitsAtRest(Form):
                 "over the couplings, at given states",
             ),
             Line(f"C = ⟨{c}⟩", rf"C = \langle {latex(self.average)} \rangle", f"over units, of {x}"),
+            *(Line(f"{text(f)} = {text(e)}", f"{latex(f)} = {latex(e)}", "at rest") for f, e in self.followers),
         ]
 
     def mutants(self) -> Iterator[tuple[str, Form]]:
@@ -77,6 +85,9 @@ class UnitsAtRest(Form):
             yield f"term {k + 1} of the drift dropped", replace(self, drift=self.drift - piece)
             yield f"term {k + 1} of the drift × 1.1", replace(self, drift=self.drift + piece / 10)
         yield "variance × 1.1", replace(self, variance=self.variance * Rational(11, 10))
+        for k, (follower, value) in enumerate(self.followers):
+            more = (*self.followers[:k], (follower, value * Rational(11, 10)), *self.followers[k + 1 :])
+            yield f"{follower} × 1.1", replace(self, followers=more)
 
 
 @dataclass(frozen=True)
@@ -162,48 +173,134 @@ def units_at_rest(functional: Functional) -> UnitsAtRest:
     Raises
     ------
     NotCovered
-        Anything but a flow of one field of one population, affine in what couplings bring, without time, noise, unit
-        disorder, or correlated couplings.
+        Anything but a flow of one population whose units are affine in what couplings bring, without time, noise, unit
+        disorder, or correlated couplings, and whose other fields follow the one that couplings read.
     """
     action = functional.action
-    state, rest, factors = _affine(action)
+    unit = _unit(action)
     variance: Expr = S.Zero
     feedback: Expr = S.Zero
     spread: Expr = S.Zero
     averages: list[Expr] = []
     for term in functional.terms:
         hats, own, others = _split(term, action)
-        scale, average = Mul(*outputs(others, action)).as_independent(state, as_Add=False)
+        scale, average = Mul(*outputs(others, action)).as_independent(STATE, as_Add=False)
         averages.append(average)
         size = term.coef * _remembered(term, action)
         for hat in hats:
-            size = size * factors[hat]
+            size = size * unit.factors[hat]
         if len(hats) == 2:
             variance += -2 * size * scale * ORDER
-            spread += -2 * size * Mul(*(o.diff(state) for o in outputs(others, action)))
+            spread += -2 * size * Mul(*(o.diff(STATE) for o in outputs(others, action)))
         else:
             feedback += I * size * scale * Mul(*outputs(own, action)) * ORDER
     if len(set(averages)) != 1:
         shown = ", ".join(dict.fromkeys(map(str, averages))) or "none"
         raise NotCovered(f"counting fixed points is derived for one average over units, these couplings make: {shown}")
-    return UnitsAtRest(state, rest + feedback, variance, averages[0], spread, feedback, tuple(action.parameters))
+    drift, parameters = unit.rest + feedback, tuple(action.parameters)
+    said = drift, variance, averages[0], spread, feedback, parameters
+    return UnitsAtRest(STATE, *said, unit.followers, unit.inner, unit.ends)
 
 
-def _affine(action: CopiedAction) -> tuple[Symbol, Expr, dict[str, Expr]]:
-    """The state, the right-hand side without couplings, and the factor of each conjugate field."""
-    if action.clock != "flow" or len(action.equations) != 1:
-        raise NotCovered("fixed points are counted in a flow of one field of one population so far")
-    ((name, rhs),) = action.equations
-    plain = STATE
-    fields = action.fields
+@dataclass(frozen=True)
+class _Unit:
+    """The equations of a unit at rest: one of its state is left, with the factor of each conjugate field."""
+
+    rest: Expr
+    factors: dict[str, Expr]
+    followers: tuple[tuple[Symbol, Expr], ...]
+    inner: ImmutableMatrix
+    ends: tuple[int, int]
+
+
+def _unit(action: CopiedAction) -> _Unit:
+    """Let the fields that no coupling reads follow the one that couplings read.
+
+    That is sound where the determinant of all of a unit's equations is that of the one left times a positive constant.
+    """
+    if action.clock != "flow":
+        raise NotCovered("fixed points are counted in a flow so far")
+    if len(action.populations) != 1:
+        shown = ", ".join(p.name for p in action.populations)
+        raise NotCovered(f"fixed points are counted in a flow of one population so far, these are several: {shown}")
     locals_ = {f"hat_{f.name}": f.symbol for f in action.of_role("local")}
-    zero = dict.fromkeys(locals_.values(), S.Zero)
-    factors = {hat: rhs.diff(symbol) for hat, symbol in locals_.items()}
-    rest = rhs.xreplace(zero).xreplace({fields[name].symbol: plain})
-    allowed = {plain, *action.parameters}
-    if any(not f.free_symbols <= {*action.parameters} for f in factors.values()) or not rest.free_symbols <= allowed:
-        raise NotCovered(f"fixed points are counted where a unit is affine in its inputs, without noise, got {rhs}")
-    return plain, rest, factors
+    symbols = [action.fields[name].symbol for name, _ in action.equations]
+    column = symbols.index(_read(action).symbol)
+    row = _driven(action, set(locals_.values()))
+    rows = [rhs.xreplace({symbols[column]: STATE}) for _, rhs in action.equations]
+    _check_affine(rows, symbols, action, locals_)
+    rates = [[rhs.diff(s if k != column else STATE) for k, s in enumerate(symbols)] for rhs in rows]
+    followers = _followers(rows, symbols, row, column, action)
+    values = dict(followers)
+    kept = rows[row].xreplace(values)
+    rest = kept.xreplace(dict.fromkeys(locals_.values(), S.Zero))
+    factors = {hat: rows[row].diff(symbol) for hat, symbol in locals_.items()}
+    inner = ImmutableMatrix(rates).xreplace(values)
+    return _Unit(rest, factors, followers, inner, (row, column))
+
+
+def _read(action: CopiedAction) -> SiteField:
+    """The one field that couplings read."""
+    states = action.of_role("state")
+    bodies = [f.definition for f in action.of_role("output") if f.definition is not None]
+    used = {name for use in action.uses for name, _ in (*use.row, *use.col)}
+    used |= {name for term in action.terms for f in term.factors for name, _ in f.atoms}
+    found = [f for f in states if f.name in used or any(f.symbol in body.free_symbols for body in bodies)]
+    if len(found) != 1:
+        shown = ", ".join(f.name for f in found) or "none"
+        raise NotCovered(f"fixed points are counted where couplings read one field of a unit, these read: {shown}")
+    return found[0]
+
+
+def _driven(action: CopiedAction, locals_: set[Symbol]) -> int:
+    """The equation that couplings enter."""
+    found = [k for k, (_, rhs) in enumerate(action.equations) if rhs.free_symbols & locals_]
+    if len(found) != 1:
+        shown = ", ".join(action.equations[k][0] for k in found) or "none"
+        raise NotCovered(f"fixed points are counted where couplings drive one field of a unit, these drive: {shown}")
+    return found[0]
+
+
+def _check_affine(rows: list[Expr], symbols: list[Symbol], action: CopiedAction, locals_: dict[str, Symbol]) -> None:
+    constants, inputs = {*action.parameters}, set(locals_.values())
+    for rhs in rows:
+        factors = [rhs.diff(symbol) for symbol in inputs]
+        if not all(f.free_symbols <= constants for f in factors) or not rhs.free_symbols <= {
+            *(constants | inputs),
+            *symbols,
+            STATE,
+        }:
+            raise NotCovered(f"fixed points are counted where a unit is affine in its inputs, without noise, got {rhs}")
+
+
+def _followers(
+    rows: list[Expr], symbols: list[Symbol], row: int, column: int, action: CopiedAction
+) -> tuple[tuple[Symbol, Expr], ...]:
+    """The other fields in terms of the state, from the other equations.
+
+    Raises
+    ------
+    NotCovered
+        Equations that are not linear in these fields, or that change the sign of the determinant.
+    """
+    others = [s for k, s in enumerate(symbols) if k != column]
+    left = [rhs for k, rhs in enumerate(rows) if k != row]
+    if not others:
+        return ()
+    names = ", ".join(map(str, others))
+    try:
+        matrix, values = linear_eq_to_matrix(left, others)
+    except NonlinearError:
+        raise NotCovered(
+            f"fixed points are counted where other fields of a unit rest at one value, not {names}"
+        ) from None
+    cofactor = (-1) ** (row + column) * (-matrix).det()
+    if not cofactor.free_symbols <= {*action.parameters} or not cofactor.is_positive:
+        raise NotCovered(
+            f"fixed points are counted where other fields of a unit decay to a value that the state gives; {names} "
+            f"need {cofactor} > 0"
+        )
+    return tuple(zip(others, matrix.LUsolve(values), strict=True))
 
 
 def _split(term: Term, action: CopiedAction) -> tuple[list[str], list[str], list[str]]:
@@ -224,7 +321,7 @@ def _split(term: Term, action: CopiedAction) -> tuple[list[str], list[str], list
 
 def outputs(names: list[str], action: CopiedAction) -> list[Expr]:
     """Outputs of a unit, in its state."""
-    (state,) = action.of_role("state")
+    state = _read(action)
     found = [action.fields[name] for name in names]
     bodies = [f.symbol if f.definition is None else f.definition for f in found]
     return [body.xreplace({state.symbol: STATE}) for body in bodies]

@@ -30,7 +30,7 @@ _SAMPLED = 0.025
 
 
 def at_rest(before: Any, after: UnitsAtRest, scene: Scene) -> float:
-    """Mean and variance over couplings of the right-hand side of a small network."""
+    """Mean and variance over couplings of the right-hand side of a small network; what its other fields rest at."""
     from quenched.validate.simulate_dynamics import prepare
 
     bare = scene.model.rewritten({})
@@ -44,17 +44,38 @@ def at_rest(before: Any, after: UnitsAtRest, scene: Scene) -> float:
     spread = [_deviation(task, k) for k in range(len(net.matrices))]
     for matrix, spec in zip(net.matrices, task.matrices, strict=True):
         matrix[:] = spec.mean
-    mean = rest.force(x)[0]
+    driven, read = (net.slices[k] for k in after.ends)
+    x = _followed(rest, x, np.r_[driven], np.r_[read])
+    mean = rest.force(x)[0, driven]
     variance = np.zeros_like(mean)
     for matrix, size in zip(net.matrices, spread, strict=True):
         for entry in np.ndindex(matrix.shape):
             plain = matrix[entry]
             matrix[entry] = plain + size
-            variance += (rest.force(x)[0] - mean) ** 2
+            variance += (rest.force(x)[0, driven] - mean) ** 2
             matrix[entry] = plain
-    order = float(np.mean(_function(after, after.average, scene)(x[0], 0.0)))
-    drift, told = (_function(after, e, scene)(x[0], order) for e in (after.drift, after.variance))
-    return float(max(_relative(drift, mean), _relative(told, variance)))
+    state = x[0, read]
+    order = float(np.mean(_function(after, after.average, scene)(state, 0.0)))
+    drift, told = (_function(after, e, scene)(state, order) for e in (after.drift, after.variance))
+    found = [x[0, where] for k, where in enumerate(net.slices) if k != after.ends[1]]
+    values = [_function(after, value, scene)(state, order) for _, value in after.followers]
+    pairs = [(drift, mean), (told, variance), *zip(values, found, strict=True)]
+    return float(max(_relative(a, b) for a, b in pairs))
+
+
+def _followed(rest: Rest, x: Array, driven: NDArray[np.intp], read: NDArray[np.intp]) -> Array:
+    """The state with all other fields where the equations that couplings do not enter vanish; these are linear."""
+    others = np.setdiff1d(np.arange(rest.units), read)
+    if not len(others):
+        return x
+    kept = np.setdiff1d(np.arange(rest.units), driven)
+    x = x.copy()
+    x[0, others] = 0.0
+    start = rest.force(x)[0, kept]
+    moved = np.repeat(x, len(others), axis=0)
+    moved[np.arange(len(others)), others] = 1.0
+    x[0, others] = np.linalg.solve((rest.force(moved)[:, kept] - start).T, -start)
+    return x
 
 
 def _deviation(task: Task, which: int) -> float:
