@@ -349,7 +349,7 @@ def test_several_populations_are_named() -> None:
 @pytest.mark.slow
 def test_networks_with_slow_support_have_as_many_stable_points() -> None:
     net = FOLLOWED["facilitation"]
-    runs = [simulate(net, N=n, trials=40, seed=3, workers=1) for n in (4, 5, 6)]
+    runs = [simulate(net, N=n, trials=60, seed=3, workers=1) for n in (3, 4, 5)]
     report = validate(net, data=runs, quick=True)
     assert report.p_value > report.level
 
