@@ -277,12 +277,12 @@ def test_bonds_that_nothing_drives_are_derived() -> None:
     assert [t.title for t in verify(fixed, simulate=False, stability=True) if t.passed is False] == []
 
 
-def followed() -> dict[str, Dynamics]:
+def followed(strength: float = 1.0) -> dict[str, Dynamics]:
     """Plastic networks whose units have further fields."""
     g, k = symbols("g k", positive=True)
     x, a, A, J = Field("x"), Field("a"), Field("A", over=(units, units)), Gaussian("J", variance=g**2)
     phi, b = tanh(x), Rational(1, 2)
-    learn = {A: -A + k / N * outer(phi, phi)}
+    learn = {A: -A + strength * k / N * outer(phi, phi)}
     bonds = (J + A) @ phi
     equations = {
         "filter": {x: -x + a, a: (-a + bonds) / 3, **learn},
@@ -349,9 +349,11 @@ def test_several_populations_are_named() -> None:
 @pytest.mark.slow
 def test_networks_with_slow_support_have_as_many_stable_points() -> None:
     net = FOLLOWED["facilitation"]
-    runs = [simulate(net, N=n, trials=60, seed=3, workers=1) for n in (3, 4, 5)]
+    runs = [simulate(net, N=n, trials=60, seed=3, workers=1) for n in (4, 5, 6)]
     report = validate(net, data=runs, quick=True)
     assert report.p_value > report.level
+    wrong = validate(net, theory=derive(followed(0.8)["facilitation"]), data=runs, quick=True)
+    assert wrong.verdict == "disagree"
 
 
 def test_strong_bonds_hold_every_pattern_of_signs() -> None:

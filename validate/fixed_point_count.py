@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from quenched.validate.realise import Network, OfTask
 Array = NDArray[np.float64]
 #: Up to this many units every pattern of signs is a start of a round.
 _PATTERNS = 12
+#: So many fields of a unit besides its first are started with either sign.
+_TURNED = 2
 #: Rounds: the fewest, the most; the share of points that may be missed (the count is corrected by it).
 _FEWEST, _MOST, MISSED = 2, 12, 0.02
 #: Steps of relaxation before Newton steps, and their length in units of the fastest rate; Newton steps.
@@ -163,6 +166,20 @@ class Rest:
             size = float(np.sqrt(np.mean(self._relaxed(4 * rng.standard_normal((64, self.units))) ** 2)))
         return size if 1e-3 < size < 1e3 else 1.0
 
+    def starts(self, rng: np.random.Generator) -> Array:
+        """Starts of a round: patterns of signs of the units; in further fields of a unit the same ones and opposite."""
+        task = self.net.task
+        edges = np.cumsum([0, *task.sizes])
+        held = [p for _, p in task.program.fields]
+        further = [k for k, p in enumerate(held) if p in held[:k]]
+        parts = []
+        for turns in product((1.0, -1.0), repeat=min(len(further), _TURNED)):
+            signs, sign = starts(int(edges[-1]), rng), dict(zip(further, turns, strict=False))
+            parts.append(
+                np.concatenate([sign.get(k, 1.0) * signs[:, edges[p] : edges[p + 1]] for k, p in enumerate(held)], 1)
+            )
+        return np.concatenate(parts)
+
     def _relaxed(self, x: Array) -> Array:
         """States after some steps downstream, with bonds that follow at once."""
         _, some = self.matrix(x[:16])
@@ -208,7 +225,7 @@ def number_of_points(rest: Rest, rng: np.random.Generator) -> float:
     first = second = np.zeros((0, rest.units))
     scale = rest.scale(rng)
     for k in range(_MOST):
-        points = rest.found(scale * starts(rest.units, rng), downstream=k % 2 == 0)
+        points = rest.found(scale * rest.starts(rng), downstream=k % 2 == 0)
         first, second = (_union(first, points), second) if k % 2 == 0 else (first, _union(second, points))
         if k + 1 < _FEWEST or k % 2 == 0:
             continue
