@@ -62,10 +62,12 @@ def count(site: Site) -> Count:
     Raises
     ------
     NotCovered
-        The order parameter has no largest value: outputs are not bounded.
+        The order parameter has no largest value: outputs are not bounded. Couplings bring no random field.
     """
     from scipy.optimize import minimize_scalar
 
+    if not site.variance(1.0) > 0:
+        raise NotCovered("fixed points are counted by the density of random fields, whose variance is zero here")
     top = largest_order(site)
 
     def order(level: float) -> float:

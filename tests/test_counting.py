@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from sympy import Expr, Rational, asinh, atan, erf, pi, sqrt, symbols, tanh
+from sympy import Expr, Max, Min, Rational, asinh, atan, erf, pi, sign, sqrt, symbols, tanh
 
 from quenched import (
     Complexity,
@@ -21,6 +21,7 @@ from quenched import (
     mean,
     outer,
     simulate,
+    t,
     units,
     validate,
 )
@@ -220,7 +221,7 @@ def test_the_number_of_small_networks_agrees_and_mistakes_are_rejected() -> None
 @pytest.mark.parametrize("phi", [tanh, lambda x: x / sqrt(1 + x**2)])
 def test_witnesses_tick_the_steps_of_counting_and_catch_their_mutants(phi: Callable[[Expr], Expr]) -> None:
     steps = derive(catalogue["neuronal-synaptic"](phi=phi)).stable_fixed_points().derivation
-    assert [t.title for t in verify(steps) if not t.passed] == []
+    assert [tick.title for tick in verify(steps) if not tick.passed] == []
     ours = [m for m in survey_mutants(steps) if "at rest" in m.step or "number of stable" in m.step]
     assert len(ours) >= 7
     assert [m for m in ours if not m.caught] == []
@@ -244,7 +245,7 @@ def test_a_number_that_is_not_derived_is_named_where_steps_are_checked() -> None
     x = Field("x")
     net = Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ tanh(x)}).observe(S=Complexity())
     ticks = verify(derive(net).derivation, simulate=False, stability=True)
-    (missing,) = [t for t in ticks if t.passed is None]
+    (missing,) = [tick for tick in ticks if tick.passed is None]
     assert missing.title == "Mean number of stable fixed points"
     assert "symmetry" in missing.detail
 
@@ -274,7 +275,7 @@ def test_networks_with_many_points_contradict_a_theory_that_expects_none() -> No
 
 def test_bonds_that_nothing_drives_are_derived() -> None:
     fixed = derive(catalogue["neuronal-synaptic"](), {"k": 0}).derivation
-    assert [t.title for t in verify(fixed, simulate=False, stability=True) if t.passed is False] == []
+    assert [tick.title for tick in verify(fixed, simulate=False, stability=True) if tick.passed is False] == []
 
 
 def followed(strength: float = 1.0) -> dict[str, Dynamics]:
@@ -330,10 +331,36 @@ def test_other_fields_that_are_not_counted_are_named(name: str, told: str) -> No
 @pytest.mark.parametrize("name", ["filter", "facilitation", "adaptation"])
 def test_witnesses_tick_the_steps_with_other_fields(name: str) -> None:
     steps = derive(FOLLOWED[name]).stable_fixed_points().derivation
-    assert [t.title for t in verify(steps, simulate=False) if not t.passed] == []
+    assert [tick.title for tick in verify(steps, simulate=False) if not tick.passed] == []
     ours = [m for m in survey_mutants(steps) if "at rest" in m.step or "number of stable" in m.step]
     assert any(m.label.startswith("a ×") for m in ours)
     assert [m.label for m in ours if not m.caught] == []
+
+
+@pytest.mark.parametrize(
+    ("phi", "told"),
+    [(lambda x: tanh(x(t - 1)), "without delays"), (sign, r"sign\(x\) jumps"), (None, "density of random fields")],
+)
+def test_what_has_no_density_or_slope_is_named(phi: Callable[[Expr], Expr] | None, told: str) -> None:
+    g, k, x, A = *symbols("g k", positive=True), Field("x"), Field("A", over=(units, units))
+    random = Gaussian("J", variance=g**2) @ phi(x) if phi else 0
+    net = Dynamics({x: -x + random + A @ tanh(x), A: -A + k / N * outer(tanh(x), tanh(x))})
+    with pytest.raises(NotCovered, match=told):
+        derive(net).stable_fixed_points()
+
+
+def test_couplings_of_no_strength_bring_no_density() -> None:
+    g, x = symbols("g", nonnegative=True), Field("x")
+    net = Dynamics({x: x - x**3 + Gaussian("J", variance=g**2) @ tanh(x)})
+    with pytest.raises(NotCovered, match="whose variance is zero"):
+        derive(net).stable_fixed_points().solve(g=0)
+
+
+@pytest.mark.parametrize("phi", [lambda x: Min(Max(x, 0), 1), lambda x: Max(x, 0), lambda x: x])
+def test_witnesses_take_slopes_that_are_constant_in_parts(phi: Callable[[Expr], Expr]) -> None:
+    ticks = verify(derive(catalogue["neuronal-synaptic"](phi=phi)).derivation, simulate=False, stability=True)
+    ours = [tick for tick in ticks if "at rest" in tick.title or "number of stable" in tick.title]
+    assert [tick.passed for tick in ours] == [True, True]
 
 
 def test_several_populations_are_named() -> None:

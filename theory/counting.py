@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from sympy import Add, Expr, I, ImmutableMatrix, Mul, Rational, S, Symbol, linear_eq_to_matrix
+from sympy import Add, DiracDelta, Expr, I, ImmutableMatrix, Mul, Rational, S, Symbol, linear_eq_to_matrix
 from sympy.solvers.solveset import NonlinearError
 
 from quenched.theory.average import Functional
 from quenched.theory.errors import NotCovered
+from quenched.theory.fields import At
 from quenched.theory.lower import CopiedAction, SiteField
 from quenched.theory.plastic import BondMemory, IntegratedAction
 from quenched.theory.record import Form, Line, Rule
@@ -197,6 +198,8 @@ def units_at_rest(functional: Functional) -> UnitsAtRest:
     if len(set(averages)) != 1:
         shown = ", ".join(dict.fromkeys(map(str, averages))) or "none"
         raise NotCovered(f"counting fixed points is derived for one average over units, these couplings make: {shown}")
+    if variance == 0:
+        raise NotCovered("fixed points are counted by the density of random fields, which these couplings do not bring")
     drift, parameters = unit.rest + feedback, tuple(action.parameters)
     said = drift, variance, averages[0], spread, feedback, parameters
     return UnitsAtRest(STATE, *said, unit.followers, unit.inner, unit.ends)
@@ -223,6 +226,7 @@ def _unit(action: CopiedAction) -> _Unit:
     if len(action.populations) != 1:
         shown = ", ".join(p.name for p in action.populations)
         raise NotCovered(f"fixed points are counted in a flow of one population so far, these are several: {shown}")
+    _check_smooth(action)
     locals_ = {f"hat_{f.name}": f.symbol for f in action.of_role("local")}
     symbols = [action.fields[name].symbol for name, _ in action.equations]
     column = symbols.index(_read(action).symbol)
@@ -237,6 +241,16 @@ def _unit(action: CopiedAction) -> _Unit:
     factors = {hat: rows[row].diff(symbol) for hat, symbol in locals_.items()}
     inner = ImmutableMatrix(rates).xreplace(values)
     return _Unit(rest, factors, followers, inner, (row, column))
+
+
+def _check_smooth(action: CopiedAction) -> None:
+    """Delays may lose stability by an oscillation; what jumps has no slope."""
+    outputs = [f.definition for f in action.of_role("output") if f.definition is not None]
+    for body in (*outputs, *(rhs for _, rhs in action.equations)):
+        if body.has(At):
+            raise NotCovered(f"fixed points are counted without delays, got {body}")
+        if any(body.diff(symbol).has(DiracDelta) for symbol in body.free_symbols):
+            raise NotCovered(f"fixed points are counted in smooth flows, {body} jumps")
 
 
 def _read(action: CopiedAction) -> SiteField:

@@ -95,10 +95,15 @@ def determinants(before: UnitsAtRest, after: StableCount, scene: Scene) -> float
         _function(before, e, scene)(grid, order) for e in (before.slope, before.spread, after.weight, after.edge)
     )
     ratio = spread / slope**2
-    good = (ratio < np.quantile(ratio, 0.9)) & (slope < 0)
+    spread_out = ratio > 0
+    if not spread_out.any():
+        return None
+    good = (ratio <= np.quantile(ratio[spread_out], 0.9)) & (slope < 0)
     if good.sum() < 10:
         return None
     k = rng.choice(np.flatnonzero(good), _MANY)
+    if not np.any(ratio[k]):
+        return None
     shrink = min(1.0, 0.5 / float(np.mean(ratio[k])))  # the same slopes among weaker couplings leave zero out
     logs, sizes = [], []
     for _ in range(_DRAWS):
