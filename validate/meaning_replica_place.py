@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from sympy import Symbol
@@ -10,10 +11,10 @@ from sympy import Symbol
 from quenched.numerics.replica_labels import make_site
 from quenched.theory.errors import ConvergenceError
 from quenched.theory.replica_ansatz import orbit_of
-from quenched.theory.replica_forms import RSAction
+from quenched.theory.replica_forms import RSAction, SiteInField
 from quenched.theory.replica_lower import COLD
 from quenched.validate.meaning import number
-from quenched.validate.meaning_replica_sites import every_label
+from quenched.validate.meaning_replica_sites import Direct, every_label, some_labels
 from quenched.validate.meaning_replicas import at_labels
 
 Rng = np.random.Generator
@@ -33,6 +34,7 @@ def place(action: RSAction, values: Values, rng: Rng) -> dict[Symbol, float]:
             at[value] = float(rng.uniform(*spans.get((hat, len(moving), len(set(moving))), (0.2, 0.4))))
     _narrower(action, at)
     _closer(action, at)
+    _confining(action, at)
     for lam in action.multipliers.values():
         at[lam] = float(rng.uniform(1.2, 1.9))
     for s in action.sites:
@@ -77,3 +79,28 @@ def _closer(action: RSAction, at: dict[Symbol, float]) -> None:
                 if not any(fields[a].role == "hat" or fields[a].single for a, _ in orbit.atoms):
                     same = action.values.get(orbit_of(orbit.population, tuple((a, 0) for a, _ in orbit.atoms)))
                     at[symbol] += 0.5 * (number(same, at).real - at[symbol]) if same is not None else 0.0
+
+
+def _confining(action: RSAction, at: dict[Symbol, float]) -> None:
+    """Lower what confines each replica alone until states of slowly falling priors keep two replicas within a grid."""
+    own = [v for o, v in action.values.items() if isinstance(v, Symbol) and _alone(action, o)]
+    free = [s for s in action.sites if s.variable.kind == "state" and s.variable.population not in action.multipliers]
+    for s in free:
+        lowered = [v for v in own if v in s.v.free_symbols]
+        for _ in range(8 if lowered else 0):
+            if all(_within(s, {**at, **labels}) for labels in some_labels(s, at)):
+                break
+            for v in lowered:
+                at[v] -= 0.3
+
+
+def _alone(action: RSAction, orbit: Any) -> bool:
+    """Whether an order parameter is the square of a conjugate in one replica."""
+    fields = action.problem.action.fields
+    copies = [c for a, c in orbit.atoms if fields[a].role == "hat" and not fields[a].single]
+    return len(copies) == len(orbit.atoms) == 2 and len(set(copies)) == 1
+
+
+def _within(site: SiteInField, numbers: Mapping[Symbol, float]) -> bool:
+    b, k, v = (number(e, numbers).real for e in (site.b, site.k, site.v))
+    return Direct(site, numbers).bounded(abs(b), v + 2 * k)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Expr, Mul, Symbol, lambdify
+from sympy import Expr, Mul, Symbol, lambdify, powsimp
 
 from quenched.numerics.quadrature import legendre, trapezoid
 from quenched.numerics.replica_labels import make_site
@@ -72,7 +72,8 @@ class Direct:
         prior = site.variable.weight.prior
         self.free = prior is None or fixed_norm(prior[1]) is None
         self.kind = measure.kind
-        weights = [(p.value, p.weight.xreplace(dict(numbers))) for p in measure.pieces]
+        # one exponent: factors that overflow and vanish have no product
+        weights = [(p.value, powsimp(p.weight, combine="exp").xreplace(dict(numbers))) for p in measure.pieces]
         edges = sorted({e for value, w in weights if value is None for e in kinks(w)})
         self.u, step = grid(edges, panels)
         total = np.zeros_like(self.u)
@@ -103,6 +104,14 @@ class Direct:
         z = w.sum(-1)
         return Moments(z, (w * y).sum(-1) / z, (w * (y**2 - 1 / v)).sum(-1) / z)
 
+    def bounded(self, b: float, v: float) -> bool:
+        """Whether a state in fields ±b with V = v has no weight to speak of where the grid ends."""
+        if not self.f.any():
+            return True
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.abs(self.f)) + b * np.abs(self.u) + v * self.u**2 / 2
+        return bool(max(logs[0], logs[-1]) < logs.max() - 30)
+
     def decoupled(self, b: float, k: float, v: float) -> float:
         """E_z Z(b + √k z; v)²."""
         z, w = trapezoid(601, 25.0)  # two replicas widen the field
@@ -113,6 +122,8 @@ class Direct:
         """Σ over both replicas of exp(b(x₁ + x₂) + ½K_aa(x₁² + x₂²) + K_ab x₁x₂); for local fields as Gaussians."""
         if self.kind == "state":
             w = self.mu * np.exp(b * self.x + diagonal * self.x**2 / 2)
+            if not self.bounded(abs(b), diagonal + off):
+                return float("nan")
             return float(w @ np.exp(off * np.outer(self.x, self.x)) @ w)
         rho = off / diagonal
         u = self.u - b
