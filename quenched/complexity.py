@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from quenched.derived_form import DerivedForm
@@ -58,6 +59,7 @@ class StableFixedPoints(DerivedForm[StableCount]):
         name = self.named(parameter)
         given = {**{str(k): v for k, v in (params or {}).items()}, **keywords}
 
+        @cache  # the ends are asked for again
         def height(value: float) -> float:
             return self.height(value, name, given)
 
