@@ -26,6 +26,8 @@ from .types import Array, Number
 STARTS = (0.02, 0.5, 0.95)
 #: Starts for measures that only exist near full overlap (low temperatures), tried where the others fail.
 FROZEN = (0.999, 0.99999)
+#: Responses of local fields that confine states, of other starts.
+CONFINED = (0.3, 1.0)
 #: Residual of a solution, and change between grids below which no finer one is needed.
 TOL, SAME = 1e-11, 1e-7
 #: Numbers of nodes with which a costly saddle is refined until nothing changes.
@@ -147,6 +149,12 @@ def starts(problem: ReplicaProblem, levels: tuple[float, ...] = STARTS) -> Itera
             yield np.array([_start(kind, level, 0.0) for kind in problem.kinds])
 
 
+def _confined(problem: ReplicaProblem) -> list[Array]:
+    """Starts for ground states whose own energy does not hold them against a field, which only responses confine."""
+    where = np.array([kind == "response" for kind in problem.kinds])
+    return [np.where(where, -size, x) for size in CONFINED for x in starts(problem)] if where.any() else []
+
+
 def _first(problem: ReplicaProblem) -> list[Array]:
     """Starting points; with a declared initial state that state, and states without means."""
     if not problem.start:
@@ -224,7 +232,7 @@ def _searched(search: Evaluator, levels: tuple[float, ...], guess: Array | None)
     found: list[tuple[Array, float, int, Array]] = []
     failures: list[ConvergenceError] = []
     first = _first(problem) if guess is None else [guess]
-    last = list(starts(problem, FROZEN)) if guess is None else []
+    last = [*starts(problem, FROZEN), *_confined(problem)] if guess is None else []
     for k, start in enumerate([*first, *last]):
         if found and k >= len(first):
             break

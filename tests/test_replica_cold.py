@@ -185,3 +185,24 @@ def test_what_has_no_ground_state_says_so() -> None:
         Box(1, -1)
     assert zero_temperature(PAIRS).key() != PAIRS.key()
     assert [p.name for p in zero_temperature(PAIRS).parameters] == ["h"]
+
+
+@pytest.mark.slow
+def test_sparse_regression() -> None:
+    """|w| alone holds no state against a field, responses do: soft thresholds, their noise iterated by hand."""
+    teacher = Quenched("w_0", Normal(0, 1))
+    sparse = Gibbs({w: Flat()}, energy=total((X @ w - X @ teacher) ** 2) / 2 + lam * total(Abs(w)), beta=1 / T)
+    load, strength, cold = 0.7, 0.5, zero_temperature(sparse.observe(q=mean(w[1] * w[2]), m=mean(w * teacher)))
+    found = numbers(cold, "q", "m", **{"alpha": load, "lambda": strength})
+    z, p = np.polynomial.hermite_e.hermegauss(121)
+    W, Z, P = *np.meshgrid(z, z), np.outer(p, p) / (2 * np.pi)
+
+    def states(noise: float, edge: float) -> np.ndarray:
+        return np.sign(W + noise * Z) * np.maximum(np.abs(W + noise * Z) - edge, 0)
+
+    noise, edge = 1.0, 1.0
+    for _ in range(300):
+        u = states(noise, edge)
+        noise = np.sqrt(np.sum(P * (u - W) ** 2) / load)
+        edge = strength / load + edge * erfc(edge / np.sqrt(2 * (1 + noise**2))) / load
+    assert found == pytest.approx([np.sum(P * u**2), np.sum(P * u * W)], abs=2e-3)

@@ -17,7 +17,7 @@ from sympy import Expr, Float, Symbol, lambdify
 
 from quenched.numerics.replica_evaluator import Evaluator
 from quenched.numerics.replica_labels import make_site
-from quenched.theory.errors import NotCovered
+from quenched.theory.errors import ConvergenceError, NotCovered
 from quenched.theory.gibbs import Gibbs
 from quenched.theory.instance import InstanceState, known_widths
 from quenched.theory.instance_evolution import EvolutionForm, FieldLaw, GrowthForm
@@ -232,18 +232,30 @@ def _mean(spec: Any) -> float:
 
 def evolution_deviation(model: Gibbs, form: EvolutionForm, values: Values, rng: Rng) -> float:
     """Fields in drawn matrices at random messages, and moments of their laws by quadrature, in units of 3 per cent."""
-    point = unknowns(form, rng)
+    point = unknowns(form, values, rng)
     drawn = Drawn(model, form.graph, values, rng)
     worst = max(_law_deviation(drawn, f, form, point) for f in form.laws) / 0.03
     return max(worst, _moments_deviation(form, values, point) / 1e-5)
 
 
-def unknowns(form: EvolutionForm, rng: Rng) -> dict[Symbol, float]:
+def unknowns(form: EvolutionForm, values: Values, rng: Rng) -> dict[Symbol, float]:
     """Random values of all unknowns; multipliers are large, so that every measure is normalisable."""
     point = {s: float(rng.uniform(0.1, 0.4)) for s in (*form.means.values(), *form.responses.values())}
     point |= {s: float(rng.uniform(0.3, 0.6)) for s in form.overlaps.values()}
     point |= {s: float(rng.uniform(0.2, 0.5)) for s in form.widths.values()}
-    return point | {lam: float(rng.uniform(2, 3)) for lam in form.constraints}
+    point |= {lam: float(rng.uniform(2, 3)) for lam in form.constraints}
+    try:
+        for f in form.laws:
+            average(f, values, point, X / X, _POWERS[3])
+    except ConvergenceError:  # slowly falling priors, that only local fields confine
+        return _confined(form, point)
+    return point
+
+
+def _confined(form: EvolutionForm, point: Mapping[Symbol, float]) -> dict[Symbol, float]:
+    """The same with widths of local fields that confine the units."""
+    local = {f.site.name for f in form.laws if f.measure.kind == "channel"}
+    return {**point, **{s: -point[s] for (site, _), s in form.widths.items() if site in local}}
 
 
 def _law_deviation(drawn: Drawn, f: FieldLaw, form: EvolutionForm, point: Mapping[Symbol, float]) -> float:
@@ -351,7 +363,7 @@ def average(
 def growth_deviation(model: Gibbs, form: GrowthForm, values: Values, rng: Rng) -> float:
     """Mean squares of a perturbation after one update: drawn couplings times E[L₂²] by differences, in units of 3 %."""
     evolution = form.evolution
-    point = unknowns(evolution, rng)
+    point = unknowns(evolution, values, rng)
     drawn = Drawn(model, evolution.graph, values, rng)
     ev = _evaluator(evolution, values, point)
     worst = 0.0
@@ -373,7 +385,7 @@ def growth_deviation(model: Gibbs, form: GrowthForm, values: Values, rng: Rng) -
 def observed_deviation(before: GrowthForm, after: InstanceState, values: Values, rng: Rng) -> float:
     """Equations and stability that the solvers get, against those of the steps before, at a consistent point."""
     form = before.evolution
-    point = unknowns(form, rng)
+    point = unknowns(form, values, rng)
     for width, known in known_widths(form).items():
         point[width] = float(known.subs(point))
     ev = _evaluator(form, values, point)
