@@ -52,7 +52,7 @@ COUNT_FULL: dict[str, Any] = {"sizes": (6, 8, 10), "trials": 400}
 #: Dynamic couplings cost a matrix a trajectory, which is read and written at every step.
 BONDS: dict[str, Any] = {"sizes": (150, 300, 600), "trials": 160, "trajectories": 1}
 #: With an exponent, which follows 1/N in larger networks only.
-GROWING_BONDS: dict[str, Any] = {"sizes": (250, 400, 640), "trials": 170, "trajectories": 1}
+GROWING_BONDS: dict[str, Any] = {"sizes": (250, 400, 640), "trials": 200, "trajectories": 1}
 #: Where eigenvalues of the Jacobian are observed: each realisation costs all eigenvalues of one matrix, which with
 #: dynamic couplings has a row for every sum that they make besides those of the units.
 JACOBIAN_QUICK: dict[str, Any] = {"sizes": (100, 200, 400), "trials": 112, "trajectories": 4}
