@@ -92,7 +92,7 @@ def _settled(problem: ReplicaProblem, values: dict[Symbol, float], start: Start 
         return newton(Evaluator(problem, values), from_means(problem, values, start))[0]
     names = [s.name for s, _ in problem.equations]
     overlaps = [n for n, k in zip(names, problem.kinds, strict=True) if k == "overlap"]
-    failure = ConvergenceError("no overlaps to solve for")
+    failure, alike = ConvergenceError("no overlaps to solve for"), None
     for low, high in PAIRS if start is None else (start,):
         hints = {n: high if n.rsplit("_", 1)[1] != "0" else low for n in overlaps}
         at = {"overlap": 0.0, "mean": 0.0, "norm": 1.0, "response": 0.0, "susceptibility": 0.2}
@@ -108,5 +108,12 @@ def _settled(problem: ReplicaProblem, values: dict[Symbol, float], start: Start 
         own = [v for v, k in zip(x, problem.kinds, strict=True) if k in ("overlap", "susceptibility")]
         if problem.cold or not own or (max(own) > 1e-4 and (len(own) == 1 or np.ptp(own) > 1e-4)):
             return x
-        failure = ConvergenceError("replicas of different blocks have the same overlap: their symmetry is not broken")
-    raise failure
+        alike = failure = ConvergenceError(
+            "replicas of different blocks have the same overlap: their symmetry is not broken"
+        )
+    failure = alike or failure
+    raise ConvergenceError(
+        "no saddle with different overlaps between and within blocks was found (where .solve() of the symmetric theory "
+        f"is stable there may be none): {failure}",
+        failure.residuals,
+    )

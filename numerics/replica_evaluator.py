@@ -228,6 +228,8 @@ class Evaluator:
             lo, hi = near - 0.5, near + 0.5
         elif scaled(lo) < 0:
             return self._negative(lam, excess, float(np.exp(lo)))
+        elif not scaled(lo) > 0 > scaled(hi):
+            raise ConvergenceError(f"no multiplier {lam} gives the norm that is asked for")
         found = float(brentq(scaled, lo, hi, xtol=1e-14, rtol=1e-14))
         self.guess[lam] = found
         return float(np.exp(found))

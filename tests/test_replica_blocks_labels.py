@@ -25,6 +25,7 @@ from quenched import (
     zero_temperature,
 )
 from quenched.numerics.replica_evaluator import Evaluator
+from quenched.theory.errors import ConvergenceError
 from quenched.theory.replica_blocks import Blocks
 from quenched.validate.witness import check, scene_of
 
@@ -123,3 +124,12 @@ def test_fewest_errors_above_capacity() -> None:
     assert float(broken["energy"]) == pytest.approx(-bound(load, *at), abs=3e-6)
     assert float(broken["energy"]) / load == pytest.approx(0.039098, abs=2e-6)
     assert float(broken["slope_y"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_constraints_that_symmetric_replicas_meet() -> None:
+    """Where nothing breaks the symmetry the reason is told, in words of the theory."""
+    with pytest.raises(ConvergenceError, match="no saddle with different overlaps"):
+        derive(LABELLED).broken().solve(alpha=1.5, kappa=-0.5, x=0.4)
+    evaluator = Evaluator(derive(LABELLED).broken().problem, derive(LABELLED).broken().values(AT, x=0.5))
+    with pytest.raises(ConvergenceError, match="no multiplier lambda"):
+        evaluator.update(np.array([-5.0 if u.name.startswith("r") else 0.4 for u in evaluator.unknowns]))
