@@ -5,7 +5,24 @@ from __future__ import annotations
 import pytest
 from sympy import Abs, Heaviside, Rational, exp, symbols
 
-from quenched import Exponential, Field, Gibbs, Iid, Ising, Laplace, Normal, Population, Quenched, derive, mean, units
+from quenched import (
+    Exponential,
+    Field,
+    Gibbs,
+    Iid,
+    Ising,
+    Laplace,
+    Normal,
+    Population,
+    Positive,
+    Quenched,
+    Spherical,
+    derive,
+    mean,
+    units,
+)
+from quenched.theory.instance import derive as instance_reading
+from quenched.theory.instance_evolution import EvolutionForm
 from quenched.validate.witness import check, scene_of, verify
 
 alpha, kappa = symbols("alpha", positive=True), symbols("kappa", real=True)
@@ -32,3 +49,11 @@ def test_mutants_with_slowly_falling_priors_are_caught() -> None:
     step = next(step for step in derivation.steps if step.title == "Replica symmetry")
     for name, wrong in step.after.mutants():
         assert check(step, scene_of(derivation), wrong).passed is False, name
+
+
+def test_messages_on_part_of_a_sphere() -> None:
+    """The norm of weights of one sign on a sphere is fixed, in replicas and in messages alike."""
+    model = Gibbs({s: Positive(Spherical())}, weight=Heaviside(y * (x @ s) - kappa))
+    evolution = instance_reading(model).find(EvolutionForm)
+    assert evolution is not None and len(evolution.constraints) == 1
+    assert [(t.title, t.detail) for t in verify(derive(model).derivation) if t.passed is not True] == []

@@ -17,7 +17,7 @@ from quenched.theory.circulant import Circulant
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Quenched
 from quenched.theory.laws import Law
-from quenched.theory.priors import Spherical, fixed_norm
+from quenched.theory.priors import fixed_norm, on_sphere
 from quenched.theory.problem_replicas import ReplicaSite
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import latex, text
@@ -252,7 +252,7 @@ def graph_site(action: ReplicatedAction, population: Population) -> GraphSite:
     bias, quadratic, norm, sphere = S.Zero, S.Zero, None, False
     if weight.prior:
         bias, quadratic, _ = polynomial(weight.exponent, weight.prior[0])
-        norm, sphere = fixed_norm(weight.prior[1]), isinstance(weight.prior[1], Spherical)
+        norm, sphere = fixed_norm(weight.prior[1]), on_sphere(weight.prior[1])
     return GraphSite(
         population.name,
         population.fraction,
