@@ -55,5 +55,6 @@ def test_messages_on_part_of_a_sphere() -> None:
     """The norm of weights of one sign on a sphere is fixed, in replicas and in messages alike."""
     model = Gibbs({s: Positive(Spherical())}, weight=Heaviside(y * (x @ s) - kappa))
     evolution = instance_reading(model).find(EvolutionForm)
-    assert evolution is not None and len(evolution.constraints) == 1
+    assert evolution is not None
+    assert len(evolution.constraints) == 1
     assert [(t.title, t.detail) for t in verify(derive(model).derivation) if t.passed is not True] == []
