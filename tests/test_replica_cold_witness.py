@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from sympy import Max, sign, symbols
 
-from quenched import catalogue, derive, zero_temperature
+from quenched import (
+    Field,
+    Flat,
+    Gibbs,
+    Iid,
+    Normal,
+    Population,
+    Quenched,
+    catalogue,
+    derive,
+    total,
+    units,
+    zero_temperature,
+)
+from quenched.theory.replica_cold import ZeroTemperature
 from quenched.validate.witness import check, mutants_of, scene_of, verify
 
 #: Where the replicon eigenvalue is infinite, its multiples are, too.
@@ -29,3 +44,15 @@ def test_steps_of_regression() -> None:
     assert [check(step, scene).passed for step in derivation.steps] == [True] * len(derivation.steps)
     cooled = derivation.steps[-2]
     assert not any(check(cooled, scene, form).passed for _, form in mutants_of(cooled))
+
+
+def test_steps_of_a_kink() -> None:
+    """A hinge next to a teacher is met slowly as β grows; every mistake in its limit is seen all the same."""
+    alpha, T = symbols("alpha T", positive=True)
+    w, X = Field("w"), Iid("X", Normal(0, 1), over=(Population("pattern", fraction=alpha), units))
+    kink = total(Max(0, 1 - (X @ w) * sign(X @ Quenched("w_0", Normal(0, 1))))) + total(w**2) / 4
+    derivation = derive(zero_temperature(Gibbs({w: Flat()}, energy=kink, beta=1 / T))).derivation
+    step = next(step for step in derivation.steps if isinstance(step.rule, ZeroTemperature))
+    assert check(step, scene_of(derivation)).passed is True
+    for name, wrong in step.after.mutants():
+        assert check(step, scene_of(derivation), wrong).passed is False, name

@@ -32,6 +32,8 @@ Rng = np.random.Generator
 Values = Mapping[Symbol, float]
 #: Inverse temperatures.
 BETAS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+#: Deviation from which on limits are taken at inverse temperatures that are larger by a factor.
+MET, COLDER = 1e-3, 32.0
 #: Inverse temperatures and panels of sums over finitely many states of a site.
 FEW_BETAS, FINE = (10.0, 20.0, 40.0, 80.0), 240
 #: Inverse temperatures of sums over other states, or where there are more labels than this.
@@ -179,8 +181,17 @@ def cooling_deviation(warm: RepliconForm, cold: ColdForm, values: Values, rng: R
         pairs.append((average, lambda b, e=at_beta: direct.value(e, b)))  # type: ignore[misc]
     worst = _fields_deviation(direct, cold, at)
     for left, right in pairs:
-        worst = max(worst, _apart(ev.number(left, at), direct.limit(right)))
+        worst = max(worst, _off_limit(ev.number(left, at), direct, right))
     return worst
+
+
+def _off_limit(found: float, direct: Warm, f: Callable[[float], float]) -> float:
+    """How far a number is off a limit, seen from colder where it is not met: kinks of an energy are met slowly."""
+    off = _apart(found, direct.limit(f))
+    if off < MET:
+        return off
+    colder = _apart(found, direct.limit(f, tuple(COLDER * b for b in BETAS)))
+    return colder if np.isfinite(colder) else off
 
 
 def _apart(found: float, limit: float) -> float:
