@@ -136,6 +136,19 @@ def given_samples(data: Any) -> Samples:
     raise QuenchedError(f"data: expected runs of simulate, or {{N: {{observable: values}}}}, got {kind}")
 
 
+def made_elsewhere(data: Any, point: Mapping[str, Any]) -> str:
+    """At which other parameters the user's own runs were made; empty where at those compared, or unknown."""
+    runs = list(data.values()) if isinstance(data, Mapping) else data if isinstance(data, (list, tuple)) else [data]
+    other: dict[str, Any] = {}
+    for run in runs:
+        for name, value in getattr(run, "parameters", {}).items():
+            known = isinstance(value, (int, float)) and isinstance(point.get(name), (int, float))
+            if known and not np.isclose(value, point[name], rtol=1e-12, atol=0.0):
+                other[name] = value
+    told = ", ".join(f"{name} = {value:g}, not {point[name]:g}" for name, value in other.items())
+    return f"the runs were made at {told}" if told else ""
+
+
 def _joined(runs: dict[int, Run]) -> Samples:
     first = next(iter(runs.values()))
     curves = {name: s.lags for name, s in first.observables.items() if s.lags is not None}

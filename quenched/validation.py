@@ -14,7 +14,7 @@ from quenched.deriving import derive_at
 from quenched.design import Design, StaticDesign, at_size, design_of, tier_sizes
 from quenched.parameters import points
 from quenched.paths_in_time import march_of_tier, time_axis
-from quenched.runs import Samples, given_samples, simulated_samples
+from quenched.runs import Samples, given_samples, made_elsewhere, simulated_samples
 from quenched.theory.counted import counted
 from quenched.theory.errors import ConvergenceError, NoneFound, NotCovered, QuenchedError, check_keywords, nearest
 from quenched.theory_object import Theory
@@ -112,9 +112,11 @@ def validate(
     once = quick or none or trials is not None or data is not None
     rule = Rule(quick, ci, 1 if once else FULL_LOOKS, powers or {})
     if data is not None:
-        targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, _sources(data, len(at)), strict=True)]
-        agreement = _judged(theory, targets, rule)
-        return agreement.with_context(**_context(theory), settings={"runs": "the user's own"})
+        sources = _sources(data, len(at))
+        targets = [t.with_samples(given_samples(d)) for t, d in zip(targets, sources, strict=True)]
+        judged = _judged(theory, targets, rule).with_context(**_context(theory), settings={"runs": "the user's own"})
+        reasons = dict.fromkeys([judged.reason, *map(made_elsewhere, sources, at)])
+        return replace(judged, reason="; ".join(filter(None, reasons)))
     targets = [part for target in targets for part in target.parts()]
     settings: dict[str, Any] = {"seed": seed, "store": store, "fresh": fresh, "progress": progress}
     settings |= {"executor": executor, "scheduler": scheduler, "workers": workers}

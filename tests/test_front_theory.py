@@ -24,6 +24,7 @@ from quenched import (
     derive,
     load,
     mean,
+    simulate,
     start,
     t,
     tau,
@@ -282,6 +283,15 @@ def test_own_runs_are_judged(linear: Any) -> None:
     assert validate(linear, data=wrong, g=0.5, s2=1, quick=True).verdict == "disagree"
     with pytest.raises(QuenchedError, match="expected runs"):
         validate(linear, data=3, g=0.5, s2=1)
+
+
+def test_runs_made_at_other_parameters_are_told(linear: Any) -> None:
+    how: Any = dict(trials=4, duration=5, burn=5, dt=0.1, lags=[0], lyapunov=False, store=False, workers=1, s2=1)
+    runs = [simulate(linear, N, g=0.5, **how) for N in (20, 40, 80)]
+    told = "the runs were made at g = 0.5, not 0.3"
+    assert told in validate(linear, data=runs, g=0.3, s2=1, quick=True).reason
+    assert told in validate(linear, data=[runs, runs], g=[0.5, 0.3], s2=1, quick=True).reason
+    assert "made at" not in validate(linear, data=runs, g=0.5, s2=1, quick=True).reason
 
 
 def test_parts_that_the_theory_does_not_cover_forbid_agreement() -> None:
