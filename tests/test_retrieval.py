@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sympy import Expr, I, Rational, Symbol, cos, exp, lambdify, pi, symbols, tanh
+from sympy import Expr, I, Rational, Symbol, cos, exp, lambdify, pi, sign, symbols, tanh
 
 from quenched import (
     Dynamics,
@@ -284,3 +284,11 @@ def test_a_direction_that_overlaps_only_in_part() -> None:
     assert plain[1] == mixed[1]
     assert stored(m).static == stored(m + n).static
     assert stored(n).closing[0][1] == ()  # nothing along m: no overlap forms
+
+
+def test_directions_read_by_outputs_that_jump() -> None:
+    """Signs have no slope that Stein's lemma could use: their numbers stay labels."""
+    x, m, n = Field("x"), Quenched("m", Normal(0, 1)), Quenched("n", Normal(0, 3))
+    theory = derive(Dynamics({x: -x + 3 * outer(m, m + n) @ sign(x) / N}))
+    assert {label.symbol.name for label in theory.problem.labels} == {"m", "n"}  # type: ignore[union-attr]
+    assert all(tick.passed is not False for tick in verify(theory.derivation))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sympy import Add, Expr, Rational, S, Symbol, cancel, together
+from sympy import Add, DiracDelta, Expr, Rational, S, Symbol, cancel, together
 
 from quenched.theory.closure_print import closing_line, has_mean, mean_line, two_time_line
 from quenched.theory.delays import delay_operator, longer, undelayed
@@ -232,6 +232,9 @@ class _Closure:
         free = {
             q for q in found - held if isinstance(q.law, Normal) and all(not e.diff(q).atoms(Quenched) for e in drives)
         }
+        # Where an output jumps, Stein's lemma has no slope.
+        moving = [f.symbol for f in self.action.fields.values() if f.role in ("state", "local")]
+        free -= {q for q in free for e in bodies.values() if any(e.diff(q).diff(s).has(DiracDelta) for s in moving)}
         while bent := {q for q in free for e in bodies.values() if e.diff(q).atoms(Quenched) & free}:
             free -= bent
         self.labels = {q: Symbol(unit_name(q), real=True) for q in sorted(found - free, key=unit_name)}

@@ -7,14 +7,17 @@ simulation stays in the parent and knows names, estimators and the content that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
 from quenched.validate.estimators import Estimator, Run, Sample
+
+if TYPE_CHECKING:
+    from quenched.validate.realise import Task
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -38,6 +41,33 @@ class Experiment(Protocol):
 
     def work(self) -> float:
         """Rough number of elementary operations of one realisation."""
+
+
+@dataclass(frozen=True)
+class OfTask:
+    """An experiment of its own on the network of a task."""
+
+    task: Task
+
+    @property
+    def seed(self) -> int:
+        return self.task.seed
+
+    @property
+    def N(self) -> int:
+        return self.task.N
+
+    def number(self, realisation: int) -> Self:
+        """The same for another realisation."""
+        return replace(self, task=self.task.number(realisation))
+
+    def memory(self) -> float:
+        """Bytes that one realisation takes."""
+        return self.task.memory()
+
+    def work(self) -> float:
+        """Rough number of elementary operations."""
+        return self.task.work()
 
 
 class Simulation(Protocol):

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quenched.theory.errors import QuenchedError
-from quenched.validate.experiment import Arrays
+from quenched.validate.experiment import Arrays, OfTask
 from quenched.validate.linearised import Sum, Tangents
 from quenched.validate.program import load
-from quenched.validate.realise import Network, OfTask
+from quenched.validate.realise import Network
 
 Array = NDArray[np.float64]
 #: Up to this many units every pattern of signs is a start of a round.

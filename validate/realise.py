@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,33 +119,6 @@ class Task:
         times, kept = self.kept_paths()
         eigenvalues = 30 * self.trajectories * self._linearised() ** 3
         return (steps + 20) * columns * (read + 30 * units + 20000) + times**2 * kept / 2 + eigenvalues
-
-
-@dataclass(frozen=True)
-class OfTask:
-    """An experiment of its own on the network of a task."""
-
-    task: Task
-
-    @property
-    def seed(self) -> int:
-        return self.task.seed
-
-    @property
-    def N(self) -> int:
-        return self.task.N
-
-    def number(self, realisation: int) -> Self:
-        """The same for another realisation."""
-        return replace(self, task=self.task.number(realisation))
-
-    def memory(self) -> float:
-        """Bytes that one realisation takes."""
-        return self.task.memory()
-
-    def work(self) -> float:
-        """Rough number of elementary operations."""
-        return self.task.work()
 
 
 class Network:

@@ -18,12 +18,12 @@ from quenched.theory.spaces import t
 from quenched.theory.transient import Transients, is_transient, transients_of
 from quenched.validate.emit import array_code
 from quenched.validate.estimators import Estimator
-from quenched.validate.experiment import Arrays, Prepared
+from quenched.validate.experiment import Arrays, OfTask, Prepared
 from quenched.validate.generate import Tables, recorded
 from quenched.validate.integrators import SCHEMES, Scratch
 from quenched.validate.program import load
 from quenched.validate.quantities import Numbers
-from quenched.validate.realise import Network, Noise, OfTask, Task, check_finite, initial_state
+from quenched.validate.realise import Network, Noise, Task, check_finite, initial_state
 
 Array = NDArray[Any]
 

@@ -33,9 +33,7 @@ def at_rest(before: Any, after: UnitsAtRest, scene: Scene) -> float:
     """Mean and variance over couplings of the right-hand side of a small network; what its other fields rest at."""
     from quenched.validate.simulate_dynamics import prepare
 
-    bare = scene.model.rewritten({})
-    bare.observables = {}
-    bare._collect()
+    bare = scene.model.unobserved()
     task = prepare(bare, _FEW, scene.seed, {s: v for s, v in scene.values.items() if s in bare.parameters}).task
     assert isinstance(task, Task)
     net = Network(task)
