@@ -74,7 +74,7 @@ def count(site: Site) -> Count:
         return -top * float(np.expm1(-level))
 
     grid = np.concatenate([np.linspace(_LEVELS[0], 3, 24), np.linspace(3, _LEVELS[1], 27)[1:]])
-    values = np.array([exponent(site, order(u)) for u in grid])
+    values = _raised(lambda u, free: exponent(site, order(u), free=free), grid)
     k = int(np.argmax(values))
     if not np.isfinite(values[k]):
         return Count(Number(-np.inf, 0.0), float("nan"))
@@ -83,8 +83,19 @@ def count(site: Site) -> Count:
     found = order(float(best.x))
     error = abs(exponent(site, found, _POINTS // 2) + float(best.fun))
     if k == len(grid) - 1:  # most points lie beyond the last order parameter that is told from the largest
-        error += abs(values[k] - values[k - 1])
+        error += abs(values[k] - exponent(site, order(grid[k - 1])))
     return Count(Number(-float(best.fun), error), found)
+
+
+def _raised(at: Callable[[float, bool], float], grid: Array) -> Array:
+    """Values where they may be the largest, −∞ elsewhere: without the multiplier of the edge they are no smaller."""
+    above = np.array([at(u, True) for u in grid])
+    values = np.full(len(grid), -np.inf)
+    for k in np.argsort(-above):
+        if above[k] <= values.max():
+            break
+        values[k] = at(grid[k], False)
+    return values
 
 
 def largest_order(site: Site) -> float:
@@ -96,8 +107,11 @@ def largest_order(site: Site) -> float:
     return float(values.max())
 
 
-def exponent(site: Site, order: float, points: int = _POINTS) -> float:
-    """min over a and b ≥ 0 of ln ∫dx w N(drift) exp(−a (average − C) − b (edge − 1)), over states with w > 0."""
+def exponent(site: Site, order: float, points: int = _POINTS, free: bool = False) -> float:
+    """min over a and b ≥ 0 of ln ∫dx w N(drift) exp(−a (average − C) − b (edge − 1)), over states with w > 0.
+
+    `free` leaves out b, which gives an upper bound.
+    """
     x, measure = nodes(site, order, points)
     if x.size == 0:
         return -np.inf
@@ -108,29 +122,30 @@ def exponent(site: Site, order: float, points: int = _POINTS) -> float:
         log = np.log(measure * weight) - drift**2 / (2 * variance) - np.log(2 * np.pi * variance) / 2
         excess, over = site.average(x, order) - order, site.edge(x, order) - 1
     good &= np.isfinite(log) & np.isfinite(over)
-    return dual(log[good], excess[good], over[good])
+    return dual(log[good], excess[good], over[good], free)
 
 
-def dual(log: Array, excess: Array, over: Array) -> float:
-    """The minimum over both multipliers; a convex function of them."""
+def dual(log: Array, excess: Array, over: Array, free: bool = False) -> float:
+    """The minimum over both multipliers, or over the first alone; a convex function of them."""
     from scipy.optimize import minimize_scalar
 
     if log.size == 0 or not excess.min() < 0 < excess.max() or over.min() >= 0:
         return -np.inf
 
+    plain, first = _over_one(log, excess)
+    if free or not _leans(log, excess, over, plain, first):
+        return plain
+
     def at(b: float) -> float:
-        return _over_one(log - b * over, excess)
+        return _over_one(log - b * over, excess, first)[0]
 
-    free = at(0.0)
-    if not _leans(log, excess, over):
-        return free
     found = minimize_scalar(lambda s: at(np.exp(s)), bounds=(np.log(_NO_MULTIPLIER), 8.0), method="bounded")
-    return float(min(free, found.fun))
+    return float(min(plain, found.fun))
 
 
-def _over_one(log: Array, excess: Array) -> float:
-    """min over a of ln Σ exp(log − a·excess), by safeguarded Newton steps."""
-    a = 0.0
+def _over_one(log: Array, excess: Array, first: float = 0.0) -> tuple[float, float]:
+    """min over a of ln Σ exp(log − a·excess), by safeguarded Newton steps from a first guess; and the a."""
+    a = first
 
     def value(a: float) -> tuple[float, float, float]:
         shown = log - a * excess
@@ -153,12 +168,12 @@ def _over_one(log: Array, excess: Array) -> float:
         a, (now, mean, spread) = a + step, then
         if abs(mean) < 1e-12:
             break
-    return now
+    return now, a
 
 
-def _leans(log: Array, excess: Array, over: Array) -> bool:
+def _leans(log: Array, excess: Array, over: Array, plain: float, first: float) -> bool:
     """Whether the edge would lie beyond zero without its multiplier."""
-    return _over_one(log - _NO_MULTIPLIER * over, excess) < _over_one(log, excess) + 1e-13
+    return _over_one(log - _NO_MULTIPLIER * over, excess, first)[0] < plain + 1e-13
 
 
 def nodes(site: Site, order: float, points: int) -> tuple[Array, Array]:
