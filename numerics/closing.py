@@ -19,6 +19,7 @@ from quenched.theory.errors import ConvergenceError, QuenchedError
 from quenched.theory.problem import PotentialProblem, StationaryGaussian
 
 from .averages import Averages
+from .closing_rates import coupled_rate
 from .types import Array, Branch, RawSolution
 
 #: A state at given parameters, without outer numbers: (problem, potential, values) → all its branches.
@@ -102,13 +103,20 @@ class _Outer:
 
     def image(self, x: Array, one_points: Array) -> Array:
         """F(x), from the one-point averages of the state at x."""
+        return np.asarray(self.coefficients(x) @ one_points)
+
+    def coefficients(self, x: Array) -> Array:
+        """Matrix (numbers, one-point averages) of F at given numbers."""
         by_name = {s.name: v for s, v in self.at(x).items()}
-        total = np.zeros(len(self.symbols))
+        out = np.zeros((len(self.symbols), len(self.problem.one_points)))
         for k, (_, terms) in enumerate(self.problem.closing):
             for coefficient, i in terms:
-                number = coefficient.subs({s: by_name[s.name] for s in coefficient.free_symbols})
-                total[k] += float(number) * one_points[i]
-        return total
+                out[k, i] += float(coefficient.subs({s: by_name[s.name] for s in coefficient.free_symbols}))
+        return out
+
+    def averages(self, x: Array) -> Averages:
+        """Averages of the inner problem at given numbers."""
+        return Averages(self.inner, None, self.at(x))
 
     def starts(self) -> Iterator[Array]:
         """Numbers in Gaussian trial states without input, and single numbers of either sign and order one."""
@@ -225,7 +233,15 @@ class _Outer:
         )
         doubt = np.abs(np.linalg.pinv(np.eye(len(x)) - slope)) @ np.abs(miss)
         numbers = {s.name: (float(v), float(e)) for s, v, e in zip(self.symbols, x, doubt, strict=True)}
-        return _with_doubt(self, replace(state, numbers=numbers, stable=state.stable and not held), x, doubt, kind)
+        state = replace(state, numbers=numbers, stable=state.stable and not held)
+        return _with_doubt(self, self.with_rate(state, x), x, doubt, kind)
+
+    def with_rate(self, state: Branch, x: Array) -> Branch:
+        """The state with the growth rate of the modes that carry the numbers, where they decay slowest."""
+        rate = coupled_rate(self.averages, self.coefficients, x, self.directions, state)
+        if rate is None or not rate.value > state.growth.value:
+            return state
+        return replace(state, growth=rate, stable=state.stable and rate.value < 0)
 
 
 def _same(x: Array, y: Array) -> bool:

@@ -59,7 +59,7 @@ from quenched.theory.problem_delays import Delay, as_exponentials
 
 from .cache import digest, load
 
-VERSION = "7"
+VERSION = "8"
 _SLOTS = {DT, DS, U, M1, M2, V1, V2, C12, LAMBDA}
 _D = Symbol("D")
 _SWITCHING = (Abs, sign, Heaviside, Max, Min, Piecewise, floor, ceiling)
@@ -350,8 +350,10 @@ class _Writer:
             f("noise", "D_t, D_s", self.flat(problem.noise), problem.noise, "White noise, filtered, for each pair."),
             f("static", "_", self.flat(problem.static), problem.static, "Constant covariance of each pair."),
         ]
-        poles = [self._pole_polynomial(e) for e in gains]
-        doc = "Denominators of the gains, row by row: coefficients in D_t, highest power first."
+        # Without couplings that vary, the units' own responses say how fast they are.
+        filters = gains if any(e != 0 for e in gains) else list(problem.responses.values())
+        poles = [self._pole_polynomial(e) for e in filters]
+        doc = "Denominators of the gains (else responses), row by row: coefficients in D_t, highest power first."
         body = "[" + ", ".join(self._terms(row) for row in poles) + "]"
         parts.append(f("gain_poles", "D_s", body, _scalars(poles), doc))
         transfer = list(problem.responses.values())

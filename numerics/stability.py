@@ -97,10 +97,8 @@ def random_rate(averages: Averages, slopes: Array) -> Number:
 
 def leading_rate(averages: Averages, m: Array, q: Array) -> tuple[Number, tuple[str, ...]]:
     """Rate of the leading eigenvalue of the network linearised at a fixed point, and notes on what is assumed."""
-    problem = averages.problem
     v = np.maximum(variances(averages, q), TINY)
-    covariance = {pair: q[p] for p, pair in enumerate(problem.pairs[: problem.closure])}
-    slopes = np.array([_slope(averages, s, m, v, covariance) for s in range(len(problem.two_points))])
+    slopes = equal_time_slopes(averages, m, v, q)
     rate = random_rate(averages, slopes)
     if not np.isfinite(rate.value):
         return rate, ()
@@ -109,6 +107,13 @@ def leading_rate(averages: Averages, m: Array, q: Array) -> tuple[Number, tuple[
         return rate, ()
     notes = ("the filter of the mean is taken from the gain, of which the mean equation gives the zero frequency only",)
     return (collective if collective.value > rate.value else rate), notes if np.any(averages.mean_gain()) else ()
+
+
+def equal_time_slopes(averages: Averages, m: Array, v: Array, q: Array) -> Array:
+    """⟨f'g'⟩ of every two-point source at a fixed point with covariances q of the closure's pairs."""
+    problem = averages.problem
+    covariance = {pair: q[p] for p, pair in enumerate(problem.pairs[: problem.closure])}
+    return np.array([_slope(averages, s, m, v, covariance) for s in range(len(problem.two_points))])
 
 
 def _slope(averages: Averages, s: int, m: Array, v: Array, covariance: dict[tuple[int, int], float]) -> float:
@@ -125,7 +130,7 @@ def collective_rate(averages: Averages, m: Array, v: Array, q: Array, slopes: Ar
     """Leading rate of modes of the mean and along the fixed point, by counting zeros of det(1 − M(z)); None if none."""
     if not np.any(q) and not np.any(averages.mean_gain()):
         return None
-    return _rightmost_zero(averages, _collective(averages, m, v, q, slopes))
+    return rightmost_zero(averages, _collective(averages, m, v, q, slopes))
 
 
 def oscillating_mean(averages: Averages, m: Array, v: Array) -> Number | None:
@@ -137,25 +142,37 @@ def oscillating_mean(averages: Averages, m: Array, v: Array) -> Number | None:
     still = determinant(_operators(averages, 0.0, np.zeros(1))[0])[0]
     if np.real(still) <= 0:  # a real mode grows: whether it does with the covariances is told by the state's equations
         return None
-    rate = _rightmost_zero(averages, determinant, 0.0)
+    rate = rightmost_zero(averages, determinant, 0.0)
     return rate if rate is not None and rate.value > 10 * rate.error else None
 
 
 def _collective(averages: Averages, m: Array, v: Array, q: Array, slopes: Array) -> Callable[[np.ndarray], np.ndarray]:
     """det(1 − M(z)) of perturbations of the means and, with static covariances q, along the fixed point."""
+    matrix = collective_matrix(averages, m, v, q, slopes)
+
+    def determinant(z: np.ndarray) -> np.ndarray:
+        values = matrix(z)
+        return np.asarray(np.linalg.det(np.eye(values.shape[1]) - values))
+
+    return determinant
+
+
+def collective_matrix(
+    averages: Averages, m: Array, v: Array, q: Array, slopes: Array
+) -> Callable[[np.ndarray], np.ndarray]:
+    """M(z) (n_z, k, k) on the means, then the covariances of ordered pairs (none where all q vanish)."""
     problem = averages.problem
     n, trivial = len(m), not np.any(q)
     ordered = [] if trivial else ordered_pairs(averages)
-    one, two = _derivatives(averages, m, v, q, slopes)
+    one, two = one_derivatives(averages, m, v), _two_derivatives(averages, m, v, q, slopes)
     dc = 0.0 if problem.clock == "flow" else 1.0
-    base = averages.gains(np.array([dc + 0j]), dc)[0]
 
-    def determinant(z: np.ndarray) -> np.ndarray:
+    def at(z: np.ndarray) -> np.ndarray:
         gains, swapped = averages.gains(z, dc), averages.gains(z, dc)
         matrix = np.zeros((len(z), n + len(ordered), n + len(ordered)), dtype=complex)
         mean_gain = averages.mean_gain()
         for a in range(n):
-            filter_ = _own_filter(averages, a, gains, base)
+            filter_ = own_filter(averages, a, z, gains)
             for k, o in enumerate(problem.one_points):
                 matrix[:, a, o.a] += filter_ * mean_gain[a, k] * one[k][0]
                 if (o.a, o.a) in ordered:
@@ -172,9 +189,9 @@ def _collective(averages: Averages, m: Array, v: Array, q: Array, slopes: Array)
                     matrix[:, n + i, n + ordered.index((source[0], source[0]))] += weight * by_variance
                 if source in ordered:
                     matrix[:, n + i, n + ordered.index(source)] += weight * by_cov
-        return np.asarray(np.linalg.det(np.eye(n + len(ordered)) - matrix))
+        return matrix
 
-    return determinant
+    return at
 
 
 def averages_gain(
@@ -187,35 +204,45 @@ def averages_gain(
     return np.broadcast_to(rows[p][s], z.shape)
 
 
-def _own_filter(averages: Averages, a: int, gains: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Frequency dependence of the response of argument a, relative to zero frequency, read from its own gain."""
-    pairs = list(averages.problem.pairs)
-    if (a, a) in pairs:
-        row = base[pairs.index((a, a))]
-        s = int(np.argmax(np.abs(row)))
-        if row[s] != 0:
-            return gains[:, pairs.index((a, a)), s] / row[s]
-    return np.ones(len(gains), dtype=complex)
-
-
-def _derivatives(averages: Averages, m: Array, v: Array, q: Array, slopes: Array) -> tuple[list, list]:
-    """(⟨f'⟩, ⟨f''⟩) of one-point sources; (∂m, 2·∂v, ∂c) of two-point sources for a change of either argument."""
+def own_filter(averages: Averages, a: int, z: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Response of argument a at z relative to that at zero frequency, read from its own gain, else from its field."""
     problem = averages.problem
+    dc = 0.0 if problem.clock == "flow" else 1.0
+    pairs, name = list(problem.pairs), f"R_{problem.arguments[a].name}"
+    if (a, a) in pairs:
+        row = averages.gains(np.array([dc + 0j]), dc)[0][pairs.index((a, a))]
+        s = int(np.argmax(np.abs(row))) if len(row) else 0
+        if len(row) and row[s] != 0:
+            return gains[:, pairs.index((a, a)), s] / row[s]
+    if name in problem.responses:
+        k = list(problem.responses).index(name)
+        return averages.code.responses(z, averages.p[0])[k] / averages.code.responses(dc, averages.p[0])[k] + 0 * z
+    return np.ones(len(z), dtype=complex)
+
+
+def one_derivatives(averages: Averages, m: Array, v: Array) -> list[tuple[float, float]]:
+    """(⟨f'⟩, ⟨f''⟩) of one-point sources."""
     one = []
-    for o in problem.one_points:
+    for o in averages.problem.one_points:
         k, x, y = averages.generated.site(o.f), float(m[o.a]), float(v[o.a])
         h = 1e-4 * max(np.sqrt(y), 1e-4)
         first = averages.site_mean(k, o.a, x, y, derivative=True).value
         ends = [averages.site_mean(k, o.a, x + e, y, derivative=True).value for e in (h, -h)]
         one.append((first, (ends[0] - ends[1]) / (2 * h)))
+    return one
+
+
+def _two_derivatives(averages: Averages, m: Array, v: Array, q: Array, slopes: Array) -> list:
+    """(∂m, 2·∂v, ∂c) of two-point sources for a change of either argument; none at a trivial point."""
     if not np.any(q):
-        return one, []
+        return []
+    problem = averages.problem
     covariance = {pair: q[p] for p, pair in enumerate(problem.pairs[: problem.closure])}
     two = []
     for s, t in enumerate(problem.two_points):
         c = v[t.a] if t.a == t.b else covariance.get((t.a, t.b), covariance.get((t.b, t.a), 0.0))
         two.append(tuple(_change(averages, s, m, v, float(c), slopes[s], second) for second in (False, True)))
-    return one, two
+    return two
 
 
 def _change(
@@ -240,7 +267,7 @@ def _change(
     return by_mean, 2 * by_variance, slope
 
 
-def _rightmost_zero(
+def rightmost_zero(
     averages: Averages, determinant: Callable[[np.ndarray], np.ndarray], above: float | None = None
 ) -> Number | None:
     """Largest Re z (flow) or log|z| (map), above a bound, of the zeros of a determinant that tends to 1 far out."""
