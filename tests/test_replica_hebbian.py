@@ -48,18 +48,21 @@ def numbers(model: Gibbs, *names: str, **at: float) -> list[float]:
 
 
 # -- references ----------------------------------------------------------------------------------------------------
-def test_retrieval_next_to_many_patterns() -> None:
-    model = catalogue["hebbian-length-correlations"]()
-    m0, m1, q, r = numbers(model, "m_0", "m_1", "q", "r", alpha=0.05, T=0.25, gamma=0.08)
-    assert [m0, m1, q] == pytest.approx([0.99446, 0.00309, 0.98960], abs=6e-6)
-    assert r * 0.25**2 == pytest.approx(1.09362, abs=6e-6)
-
-
-@pytest.mark.slow
-def test_windows_with_negative_neighbours() -> None:
-    model = catalogue["hebbian-length-correlations"](d=2)
-    m0, m1, q = numbers(model, "m_0", "m_1", "q", alpha=0.05, T=0.2, gamma=-0.08)
-    assert [m0, m1, q] == pytest.approx([0.99632, -0.00229, 0.99359], abs=6e-6)
+@pytest.mark.parametrize(
+    ("d", "at", "found"),
+    [
+        (1, (0.05, 0.25, 0.08), [0.99446, 0.00309, 0.98960, 1.09362, -0.49721]),
+        pytest.param(1, (0.09, 0.2, 0.04), [0.99181, 0.00255, 0.98761, 1.12691, -0.49817], marks=pytest.mark.slow),
+        pytest.param(2, (0.05, 0.2, -0.08), [0.99632, -0.00229, 0.99359, 1.09113, -0.49880], marks=pytest.mark.slow),
+        pytest.param(1, (0.02, 0.1, 0.2), [0.99980, 0.00020, 0.99963, 1.08873, -0.49996], marks=pytest.mark.slow),
+    ],
+)
+def test_retrieval_next_to_many_patterns(d: int, at: tuple[float, float, float], found: list[float]) -> None:
+    """Overlaps with the pattern and its neighbours, noise of the others, energy; neighbours of either sign."""
+    load, T, gamma = at
+    model = catalogue["hebbian-length-correlations"](d=d)
+    m0, m1, q, r, e = numbers(model, "m_0", "m_1", "q", "r", "e", alpha=load, T=T, gamma=gamma)
+    assert [m0, m1, q, r * T**2, e] == pytest.approx(found, abs=6e-6)
 
 
 def test_a_finite_cycle() -> None:

@@ -49,4 +49,4 @@ def hebbian_length_correlations(
     seen = {f"m_{k}": mean((xi[k] + xi[-k]) * s) / 2 for k in range(int(distances) + 1)} | {"q": mean(s[1] * s[2])}
     if other is not None:
         return copies(model, 2, initial=[xi[0], xi[int(other)]]).observe(**seen)
-    return model.observe(**seen, replicon=Replicon())
+    return model.observe(**seen, e=energy / N, replicon=Replicon())
