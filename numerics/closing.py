@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
 from scipy.optimize import root
-from sympy import Symbol
+from sympy import Symbol, lambdify
 
 from quenched.theory.errors import ConvergenceError, QuenchedError
-from quenched.theory.problem import PotentialProblem, StationaryGaussian
+from quenched.theory.problem import DS, DT, PotentialProblem, StationaryGaussian, U
 
 from .averages import Averages
+from .closing_joint import follow, joint, ones, vector_of
 from .closing_rates import coupled_rate
 from .types import Array, Branch, RawSolution
 
 #: A state at given parameters, without outer numbers: (problem, potential, values) → all its branches.
 Inner = Callable[[StationaryGaussian, PotentialProblem | None, dict[Symbol, float]], RawSolution]
+#: The same with the lags of the result, and with growth rates where the last argument says so.
+Final = Callable[[StationaryGaussian, PotentialProblem | None, dict[Symbol, float], bool], RawSolution]
 #: Variances of the trial states that the search starts from.
 _TRIALS = (0.0, 1.0, 0.3, 3.0, 10.0)
 _STEP, _CLOSE, _SOLVED = 1e-5, 1e-6, 1e-9
+#: Rates that are zero within rounding: along a line of states nothing grows.
+_MARGINAL = 1e-7
 #: Stands for the distance from a solution where there is no state.
 _NOWHERE = 1e3
 
@@ -51,7 +56,7 @@ def solve_closing(
     potential: PotentialProblem | None,
     values: dict[Symbol, float],
     inner: Inner,
-    final: Inner,
+    final: Final,
 ) -> RawSolution:
     """Every state that is consistent with its own numbers; `inner` searches, `final` evaluates what was found.
 
@@ -76,7 +81,7 @@ def solve_closing(
                 queue.append(x)
                 other = outer.mirrored(x, kind)
                 found += [] if other is None else [(other, kind)]
-    branches = [outer.branch(x, kind, final) for x, kind in found]
+    branches = [b for x, kind in found if (b := outer.branch(x, kind, final)) is not None]
     if not branches:
         raise ConvergenceError(f"no state is consistent with its own {', '.join(s.name for s in outer.symbols)}", ())
     ordered = sorted(branches, key=lambda b: (-float(b.variance[0]), [-v for v, _ in b.numbers.values()]))
@@ -97,6 +102,7 @@ class _Outer:
         self.inner, self.potential = at_numbers(problem, potential)
         self.symbols = [symbol for symbol, _ in problem.closing]
         self.known: dict[tuple[float, ...], RawSolution | None] = {}
+        self.evaluated: dict[tuple[float, ...], RawSolution] = {}
 
     def at(self, x: Array) -> dict[Symbol, float]:
         return self.values | {s: float(v) for s, v in zip(self.symbols, x, strict=True)}
@@ -116,7 +122,7 @@ class _Outer:
 
     def averages(self, x: Array) -> Averages:
         """Averages of the inner problem at given numbers."""
-        return Averages(self.inner, None, self.at(x))
+        return Averages(self.inner, self.potential, self.at(x))
 
     def starts(self) -> Iterator[Array]:
         """Numbers in Gaussian trial states without input, and single numbers of either sign and order one."""
@@ -140,13 +146,29 @@ class _Outer:
 
     def raw(self, x: Array) -> RawSolution | None:
         """All states at x, None where there is none (the linear part alone is unstable)."""
-        key = tuple(float(v) for v in x)
+        key = self.seen(x)
         if key not in self.known:
             try:
                 self.known[key] = self.solve(self.inner, self.potential, self.at(x)) if self.positive(x) else None
             except (QuenchedError, ZeroDivisionError):
                 self.known[key] = None
         return self.known[key]
+
+    def seen(self, x: Array) -> tuple[float, ...]:
+        """What the inner problem has of the numbers: those of opposite sign are often the same to it."""
+        if self.inner.labels:
+            return tuple(float(v) for v in x)
+        return tuple(float(v) for v in np.ravel(self.parts(*(float(v) for v in x))))
+
+    @cached_property
+    def parts(self) -> Callable[..., list[float]]:
+        """Those coefficients of the inner problem that depend on the numbers."""
+        p = self.inner
+        sites = [t.f for t in p.one_points] + [f for t in p.two_points for f in (t.f, t.g)]
+        rows = [[a.constant for a in p.arguments], p.noise, p.static, *p.gain, *p.mean_gain, [f.expr for f in sites]]
+        exprs = [e for row in rows for e in row]
+        fixed = self.values | {DT: 0.371, DS: 0.823, U: 0.619}
+        return lambdify(self.symbols, [e.subs(fixed) for e in exprs if e.has(*self.symbols)])
 
     def positive(self, x: Array) -> bool:
         """Whether all gains of power spectra are positive: eliminated units that do not decay make others."""
@@ -181,6 +203,34 @@ class _Outer:
 
     def root(self, x: Array, kind: str, known: list[Array]) -> Array | None:
         """x = F(x) by a few iterations, then Newton's method; None if there is none, or one that is known."""
+        state = self.pick(x, kind)
+        if state is None:
+            return None
+        vector = vector_of(self.averages(x), state)
+        if vector is None:
+            return self.nested(x, kind, known)
+        y, points = vector.start(state), np.asarray(state.one_point)
+        for _ in range(3):
+            new = x + 0.7 * (self.image(x, points) - x)
+            if any(_approaches(z, x, new) for z in known):
+                return None
+            moved = follow(vector, self.averages(new), y)
+            if moved is None:
+                state = self.pick(new, kind)
+                if state is None:
+                    return None
+                vector = vector_of(self.averages(new), state) or vector
+                moved = vector.start(state)
+            x, y = new, moved
+            points = ones(vector, self.averages(x), y)
+        answer = joint(vector, self.averages, self.coefficients, y, x)
+        if answer is None or not answer[2] < _SOLVED * (1 + float(np.max(np.abs(answer[1])))):
+            return None
+        x = answer[1]
+        return None if any(_same(x, z) for z in known) or not self.positive(x) else x
+
+    def nested(self, x: Array, kind: str, known: list[Array]) -> Array | None:
+        """The same where states are functions of the lag: with all of them at every step."""
         for _ in range(3):
             change = self.excess(x, kind)
             if np.max(np.abs(change)) >= _NOWHERE:
@@ -204,7 +254,12 @@ class _Outer:
     def polish(self, x: Array, kind: str) -> tuple[Array, float]:
         """Newton's method, for one number by secants, and what is left of the equation."""
         if len(x) > 1:
-            answer = root(lambda y: self.excess(y, kind), x, method="hybr", options={"xtol": 1e-12, "eps": 1e-7})
+            answer = root(
+                lambda y: self.excess(y, kind),
+                x,
+                method="hybr",
+                options={"xtol": 1e-12, "eps": 1e-7, "maxfev": 40 * len(x)},
+            )
             return np.asarray(answer.x), float(np.max(np.abs(answer.fun)))
         before, after = x, x + self.excess(x, kind)
         for _ in range(20):
@@ -214,18 +269,36 @@ class _Outer:
             before, after = after, after - g * (after - before) / (g - f)
         return after, float(abs(self.excess(after, kind)[0]))
 
-    def slope(self, x: Array, kind: str) -> Array:
-        """dF/dx by differences."""
-        steps = _STEP * np.eye(len(x))
-        return np.array(
-            [(self.excess(x + h, kind) - self.excess(x - h, kind)) / (2 * _STEP) for h in steps]
-        ).T + np.eye(len(x))
+    def moved(self, x: Array, step: Array, kind: str, state: Branch) -> tuple[Array, Array, Array] | None:
+        """Means, variances and one-point averages of a state where the numbers are changed a little."""
+        vector = vector_of(self.averages(x), state)
+        averages = self.averages(x + step)
+        y = None if vector is None else follow(vector, averages, vector.start(state))
+        if vector is not None and y is not None:
+            return *vector.moments(y), ones(vector, averages, y)
+        other = self.pick(x + step, kind)
+        return None if other is None else (other.mean, other.variance, np.asarray(other.one_point))
 
-    def branch(self, x: Array, kind: str, final: Inner) -> Branch:
+    def slope(self, x: Array, kind: str, state: Branch) -> Array:
+        """dF/dx by differences."""
+        rows = []
+        for h in _STEP * np.eye(len(x)):
+            ends = [self.moved(x, step, kind, state) for step in (h, -h)]
+            if ends[0] is None or ends[1] is None:
+                rows.append(np.zeros(len(x)))
+                continue
+            rows.append((self.image(x + h, ends[0][2]) - self.image(x - h, ends[1][2])) / (2 * _STEP))
+        return np.array(rows).T
+
+    def branch(self, x: Array, kind: str, final: Final) -> Branch | None:
         """The state at consistent numbers, with what their uncertainty adds to its errors."""
-        raw = final(self.inner, self.potential, self.at(x))
-        state = next(b for b in (raw.state, *raw.branches) if b.kind == kind)
-        slope = self.slope(x, kind)
+        raw = self.final(x, kind, final)
+        misses = [(self.miss(x, b), k) for k, b in enumerate((raw.state, *raw.branches)) if b.kind == kind]
+        least, chosen = min(misses, default=(np.inf, 0))
+        if not least < 1e-6 * (1 + np.max(np.abs(x))):
+            return None
+        state = (raw.state, *raw.branches)[chosen]
+        slope = self.slope(x, kind, state)
         free = self.directions
         held = bool(free) and float(np.max(np.real(np.linalg.eigvals(slope[np.ix_(free, free)])))) >= 1
         miss = np.abs(self.image(x, np.asarray(state.one_point)) - x) + np.abs(
@@ -236,12 +309,25 @@ class _Outer:
         state = replace(state, numbers=numbers, stable=state.stable and not held)
         return _with_doubt(self, self.with_rate(state, x), x, doubt, kind)
 
+    def final(self, x: Array, kind: str, final: Final) -> RawSolution:
+        """All states at consistent numbers, with rates where they are not those of a fixed point."""
+        key = (*self.seen(x), kind in ("trivial", "static"))
+        if key not in self.evaluated:
+            self.evaluated[key] = final(self.inner, self.potential, self.at(x), not key[-1])
+        return self.evaluated[key]
+
+    def miss(self, x: Array, state: Branch) -> float:
+        """How far the numbers are from those that a state gives."""
+        return float(np.max(np.abs(self.image(x, np.asarray(state.one_point)) - x)))
+
     def with_rate(self, state: Branch, x: Array) -> Branch:
         """The state with the growth rate of the modes that carry the numbers, where they decay slowest."""
         rate = coupled_rate(self.averages, self.coefficients, x, self.directions, state)
         if rate is None or not rate.value > state.growth.value:
             return state
-        return replace(state, growth=rate, stable=state.stable and rate.value < 0)
+        # A real zero is polished to rounding.
+        turning = rate.error > 1e-9 * (1 + abs(rate.value))
+        return replace(state, growth=rate, stable=state.stable and rate.value < _MARGINAL, turning=turning)
 
 
 def _same(x: Array, y: Array) -> bool:
@@ -259,13 +345,12 @@ def _with_doubt(outer: _Outer, state: Branch, x: Array, doubt: Array, kind: str)
     mean, variance = np.array(state.mean_error), np.array(state.variance_error)
     one, two = np.array(state.one_point_error), np.array(state.two_point_error)
     for k, e in enumerate(doubt):
-        moved = outer.pick(x + _STEP * np.eye(len(x))[k], kind)
-        here = outer.pick(x, kind)
-        if moved is None or here is None:
+        moved = outer.moved(x, _STEP * np.eye(len(x))[k], kind, state)
+        if moved is None:
             continue
-        mean = mean + np.abs(moved.mean - here.mean) / _STEP * e
-        variance = variance + np.abs(moved.variance - here.variance) / _STEP * e
-        one = one + np.abs(moved.one_point - here.one_point) / _STEP * e
+        mean = mean + np.abs(moved[0] - state.mean) / _STEP * e
+        variance = variance + np.abs(moved[1] - state.variance) / _STEP * e
+        one = one + np.abs(moved[2] - state.one_point) / _STEP * e
     relative = np.max(variance / np.maximum(np.abs(state.variance), 1e-300), initial=0.0)
     covariance = {p: state.covariance_error[p] + relative * np.abs(c) for p, c in state.covariance.items()}
     return replace(

@@ -39,7 +39,7 @@ class FixedPoint:
         return bool(np.all(self.covariance == 0))
 
 
-def _static_map(averages: Averages, m: Array, q: Array) -> tuple[Array, Array]:
+def static_map(averages: Averages, m: Array, q: Array) -> tuple[Array, Array]:
     """Right-hand sides of the static equations."""
     problem = averages.problem
     v = np.maximum(variances(averages, q), TINY)
@@ -82,7 +82,7 @@ def _one_argument(averages: Averages) -> list[tuple[Array, Array, float, int]]:
     """Follow every mean along a scan of the variance; sign changes of the static equation, polished."""
     found = []
     for m in mean_roots(averages, TINY):
-        q = _static_map(averages, np.array([m]), np.zeros(1))[1]
+        q = static_map(averages, np.array([m]), np.zeros(1))[1]
         if abs(q[0]) < 1e-20:
             found.append(_polish(averages, np.array([m]), np.zeros(1)))
     scan = np.geomspace(1e-9, 1e7, 129)
@@ -104,7 +104,7 @@ def _one_argument(averages: Averages) -> list[tuple[Array, Array, float, int]]:
 
 def _excess(averages: Averages, m: float, v: float) -> float:
     """(static map of the variance)/variance − 1, zero within its rounding error."""
-    value = float(_static_map(averages, np.array([m]), np.array([v]))[1][0]) / v - 1
+    value = float(static_map(averages, np.array([m]), np.array([v]))[1][0]) / v - 1
     return 0.0 if abs(value) < 1e-14 else value
 
 
@@ -167,11 +167,11 @@ def _polish(averages: Averages, m: Array, q: Array) -> tuple[Array, Array, float
         m, q = x[:n] * unit, x[n:] * unit**2
         q = q.copy()
         q[diagonal] = np.abs(q[diagonal])
-        new_m, new_q = _static_map(averages, m, q)
+        new_m, new_q = static_map(averages, m, q)
         return np.concatenate([(new_m - m) / unit, (new_q - q) / unit**2])
 
     for _ in range(5 if n + closure > 2 else 0):
-        new_m, new_q = _static_map(averages, m, q)
+        new_m, new_q = static_map(averages, m, q)
         m, q = (m + new_m) / 2, (q + new_q) / 2
     start = np.concatenate([m / unit, q / unit**2])
     answer = root(residual, start, method="hybr", options={"xtol": 1e-14})
@@ -186,8 +186,8 @@ def _polish(averages: Averages, m: Array, q: Array) -> tuple[Array, Array, float
 
 def _polish_trivial(averages: Averages, m: Array) -> tuple[Array, Array, float, int] | None:
     zero = np.zeros(averages.problem.closure)
-    answer = root(lambda x: _static_map(averages, x, zero)[0] - x, m, method="hybr", options={"xtol": 1e-14})
-    mean, q = _static_map(averages, answer.x, zero)
+    answer = root(lambda x: static_map(averages, x, zero)[0] - x, m, method="hybr", options={"xtol": 1e-14})
+    mean, q = static_map(averages, answer.x, zero)
     rest = float(np.max(np.abs(mean - answer.x)))
     if rest > 1e-9 * (1 + np.max(np.abs(mean))) or np.max(np.abs(q)) > 1e-18:
         return None
@@ -202,7 +202,7 @@ def _finish(averages: Averages, m: Array, q: Array, rest: float, iterations: int
 
     def residual(x: Array) -> Array:
         full = x * scale
-        new_m, new_q = _static_map(averages, full[:n], full[n:])
+        new_m, new_q = static_map(averages, full[:n], full[n:])
         return np.concatenate([new_m, new_q]) / scale - x
 
     x = np.concatenate([m, q]) / scale

@@ -26,6 +26,8 @@ from .types import Array, Number
 
 _EPS = float(np.finfo(float).eps)
 _WIDTHS = tuple(2.0**-k for k in range(8))
+#: Variance beyond which Hermite series are too long.
+_WIDEST = 90
 _POINTS = (101, 201, 401, 801, 1601, 3201)
 
 
@@ -108,7 +110,7 @@ def plane_average(
     smooth = not len(f.kinks) and not len(g.kinks)
     slopes = f.slope is not None and g.slope is not None
     if smooth and slopes:
-        series = mehler(f, g, m1, s1, m2, s2, theta, tol)
+        series = mehler(f, g, m1, s1, m2, s2, theta, tol, want=want)
         if series is not None:
             return series
     average = _smooth_plane if smooth else _kinked_plane
@@ -149,7 +151,7 @@ def _level(average: Callable[[Array, int], Array], theta: Array, smooth: bool, t
 def hermite_rule(orders: int) -> tuple[Array, Array]:
     """Nodes z and matrix (orders, nodes) from f(z) to its coefficients in normalised Hermite polynomials."""
     reach = 13.5
-    z = np.linspace(-reach, reach, 401 if orders <= 256 else 801 if orders <= 512 else 1201)
+    z = np.linspace(-reach, reach, 401 if orders <= 256 else 801 if orders <= 512 else 1201 if orders <= 2048 else 1601)
     root = np.exp(-0.25 * z * z)
     basis = np.empty((orders, len(z)))
     basis[0], basis[1] = root, z * root
@@ -168,20 +170,21 @@ def mehler(
     theta: Array,
     tol: float,
     weights: Array | None = None,
-) -> tuple[Array, Array, float] | None:
-    """⟨fg⟩ = Σ a_n b_n ρⁿ and the same for the slopes, if the squares of the coefficients exhaust ⟨f²⟩ and ⟨f'²⟩.
+    want: bool = True,
+) -> tuple[Array, Array | None, float] | None:
+    """⟨fg⟩ = Σ a_n b_n ρⁿ and (unless unwanted) the same for the slopes, if their squares exhaust ⟨f²⟩ and ⟨f'²⟩.
 
     With `weights` (nodes,) the means are arrays (nodes,), the functions take arrays (nodes, points), and the weighted
     sum over nodes is returned.
     """
     assert f.slope is not None
     assert g.slope is not None
-    if s1 * s2 > 40:
+    if s1 * s2 > _WIDEST:
         return None
     share = np.ones(1) if weights is None else weights
     first_mean, second_mean = (np.reshape(m, (-1, 1)) for m in (m1, m2))
     same = f is g and s1 == s2 and np.array_equal(first_mean, second_mean)
-    for orders in (64, 128, 256, 512, 1024):
+    for orders in (64, 128, 256, 512, 1024, 2048, 4096):
         z, matrix = hermite_rule(orders)
         with np.errstate(all="ignore"):
             u, v = first_mean + s1 * z, second_mean + s2 * z
@@ -190,7 +193,7 @@ def mehler(
         if not all(np.all(np.isfinite(x)) for x in (*first, *second)):
             return None
         pairs, ripe, error = [], True, 0.0
-        for a, b in zip(first, second, strict=True):
+        for a, b in list(zip(first, second, strict=True))[: 2 if want else 1]:
             ca, size_a, lost_a, last_a = _coefficients(np.broadcast_to(a, u.shape), matrix)
             cb, size_b, lost_b, last_b = (
                 (ca, size_a, lost_a, last_a) if same else _coefficients(np.broadcast_to(b, v.shape), matrix)
@@ -204,7 +207,7 @@ def mehler(
             error = error or lost
         if ripe:
             powers = np.sin(theta)[:, None] ** np.arange(orders)
-            return powers @ pairs[0], powers @ pairs[1], error
+            return powers @ pairs[0], powers @ pairs[1] if want else None, error
     return None
 
 

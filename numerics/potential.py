@@ -306,7 +306,7 @@ def _schur(jacobian: Array) -> float:
     return float(jacobian[2, 2] - jacobian[2, :2] @ np.linalg.solve(jacobian[:2, :2], jacobian[:2, 2]))
 
 
-def _is_maximum(particle: Particle, v: float, limit: float, m: float) -> bool:
+def is_maximum(particle: Particle, v: float, limit: float, m: float) -> bool:
     """Whether V is largest at the limit, so that the particle can come to rest there."""
     low = float(np.arcsin(limit / v))
     slope = sum(
@@ -316,7 +316,7 @@ def _is_maximum(particle: Particle, v: float, limit: float, m: float) -> bool:
     return slope < particle.stiffness
 
 
-def _equations(particle: Particle, v: float, limit: float, m: float, tol: float = 1e-13) -> tuple[Array, Array]:
+def equations(particle: Particle, v: float, limit: float, m: float, tol: float = 1e-13) -> tuple[Array, Array]:
     """Energy, force at the limit and mean equation (dimensionless), and estimates of their numerical errors."""
     low = float(np.arcsin(np.clip(limit / v, -1.0, 1.0)))
     tables = particle.tables(m, v, min(low, 0.0) - 0.05, tol, slopes=False)
@@ -336,7 +336,7 @@ def _polish_general(particle: Particle, v: float, rho: float, m: float, known: l
     unit = np.sqrt(v)
 
     def residual(x: Array, tol: float = 1e-10) -> Array:
-        return _equations(particle, float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit), tol)[0]
+        return equations(particle, float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit), tol)[0]
 
     start = np.array([np.log(v), rho, m / unit])
     answer = root(residual, start, method="hybr", options={"xtol": 1e-9, "eps": 1e-6, "maxfev": 40})
@@ -347,14 +347,14 @@ def _polish_general(particle: Particle, v: float, rho: float, m: float, known: l
     here = State(v, limit, m, 0.0, 0.0, 0.0, int(answer.nfev))
     if any(not _differ(here, other) for other in known):
         return None
-    if not _is_maximum(particle, v, limit, m):
+    if not is_maximum(particle, v, limit, m):
         return None
     steps = 1e-4 * np.eye(3)
     jacobian = np.array([(residual(x + h) - residual(x - h)) / 2e-4 for h in steps]).T
     for _ in range(3):
         x = x - np.linalg.solve(jacobian, residual(x, 1e-13))
     v, limit, m = float(np.exp(x[0])), float(x[1] * np.exp(x[0])), float(x[2] * unit)
-    value, noise = _equations(particle, v, limit, m)
+    value, noise = equations(particle, v, limit, m)
     if not np.all(np.abs(value) < 1e-9):
         return None
     error = np.abs(np.linalg.inv(jacobian)) @ (np.abs(value) + noise)

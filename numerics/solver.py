@@ -80,8 +80,10 @@ def solve_from(
         def inner(p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float]) -> RawSolution:
             return solve(p, q, at, tol=tol, rates=False)
 
-        def final(p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float]) -> RawSolution:
-            return solve(p, q, at, lags=lags, tol=tol, rates=rates)
+        def final(
+            p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float], moving: bool
+        ) -> RawSolution:
+            return solve(p, q, at, lags=lags, tol=tol, rates=rates and moving)
 
         return solve_closing(problem, potential, values, inner, final), None
     if problem.closing:

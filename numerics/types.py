@@ -52,6 +52,7 @@ class Branch:
     notes : tuple of str
         Limitations that apply to this branch.
     numbers : name → (value, error) of the numbers in gains and inputs that the state determines
+    turning : whether the mode that `growth` belongs to oscillates, as far as it is one of these numbers
     """
 
     label: str
@@ -77,6 +78,7 @@ class Branch:
     method: str
     notes: tuple[str, ...] = field(default=())
     numbers: dict[str, tuple[float, float]] = field(default_factory=dict)
+    turning: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ _LONG = {
 _LOST = (
     "the {} state is unstable: a change of the means grows, so that networks end in an oscillation or in another state"
 )
+#: The same where numbers that a state determines take part (they are named), and how they leave.
+_ESCAPED = (
+    "the {} state is unstable: a change of {} grows{}, and no other stationary state was found that networks stay in:"
+    " they end in an oscillation or elsewhere"
+)
 
 
 class Branch:
@@ -53,6 +58,8 @@ class Branch:
         Of a name: root mean square of what the observable is the mean of, and what that is; None for others.
     doubt : str
         Why this may not be the true state although the equations hold, empty where there is no reason.
+    mirror : str
+        Label of the branch that is the same with the opposite sign, empty if none is: networks end in either.
     undetermined : str
         Why the equations do not single out a state, so that no simulation can confirm or refute it; empty if they do.
     """
@@ -69,12 +76,13 @@ class Branch:
         rms: Callable[[str], tuple[float, str] | None] = lambda name: None,
         doubt: str = "",
         undetermined: str = "",
+        mirror: str = "",
     ) -> None:
         self.label, self.kind, self.names = label, kind, names
         self._stable, self._growth = stable, growth
         self.shared = shared
         self.rms = rms
-        self.doubt, self.undetermined = doubt, undetermined
+        self.doubt, self.undetermined, self.mirror = doubt, undetermined, mirror
         self._get = get
         self._known: dict[str, Quantity] = {}
         self._reasons: dict[str, str] = {}
@@ -238,7 +246,19 @@ class Solution:
         rows = [f"  {n} = {q.value:.10g} ± {q.error:.1g}" for n, q in numbers.items()]
         given = ", ".join(f"{k} = {v:g}" for k, v in self.parameters.items())
         others = [f"  other branch: {b!r}" for b in self.branches if b is not self.main]
-        return "\n".join([f"{self.provenance['model']} at {given}: {self.main!r}", *rows, *others])
+        notes = [f"  note: {note}" for note in (self.main.undetermined, self.multistability) if note]
+        return "\n".join([f"{self.provenance['model']} at {given}: {self.main!r}", *rows, *others, *notes])
+
+    @property
+    def multistability(self) -> str:
+        """Which states of opposite sign coexist, so that the start of a network decides; empty where none do."""
+        main = self.main
+        if not main.mirror or not main.stable:
+            return ""
+        return (
+            f"{main.label} and {main.mirror} coexist: the equations stay the same where the sign changes, and where a"
+            " network starts decides which of the two it is in"
+        )
 
 
 def load(path: str | Path) -> Solution:
@@ -293,9 +313,34 @@ def _branch(theory: Theory, values: Mapping[Any, float], solved: RawSolution, in
         get=lambda name: evaluate(state, name),
         shared=shared,
         rms=lambda name: rms_of_mean(state, name),
-        undetermined=_LOST.format(raw.label) if main and not raw.stable else "",
+        undetermined=_escape(raw) if main and not raw.stable else "",
+        mirror=_mirror(solved, raw),
     )
     return with_jacobian(theory, branch, JacobianReader(theory, values, lambda: gaussian_laws(theory, raw)))
+
+
+def _escape(raw: RawBranch) -> str:
+    """Why an unstable state is no prediction."""
+    if not raw.numbers:
+        return _LOST.format(raw.label)
+    turning = " while it turns" if raw.turning else ""
+    return _ESCAPED.format(raw.label, ", ".join(raw.numbers), turning)
+
+
+def _mirror(solved: RawSolution, raw: RawBranch) -> str:
+    """The label of the branch with the opposite mean or the opposite numbers, all else the same."""
+    return next((b.label for b in solved.branches if b is not raw and _opposite(raw, b)), "")
+
+
+def _opposite(a: RawBranch, b: RawBranch) -> bool:
+    if a.kind != b.kind or a.stable != b.stable:
+        return False
+    pairs = [(a.numbers[n][0], b.numbers[n][0]) for n in a.numbers] + list(zip(a.mean, b.mean, strict=True))
+    kept = zip((*a.variance, a.growth.value), (*b.variance, b.growth.value), strict=True)
+    scale = 1e-6 * (1 + max(abs(x) for pair in pairs for x in pair))
+    sizes = all(abs(abs(x) - abs(y)) < scale for x, y in pairs)
+    turned = any(abs(x + y) < scale < abs(x) for x, y in pairs)
+    return sizes and turned and all(abs(x - y) < 1e-6 * (1 + abs(x)) for x, y in kept)
 
 
 def summary(branch: Branch) -> dict[str, Any]:
@@ -305,6 +350,7 @@ def summary(branch: Branch) -> dict[str, Any]:
         "label": branch.label,
         "kind": branch.kind,
         "stable": branch.stable,
+        "mirror": branch.mirror,
         "growth": {"value": branch.growth.value, "error": branch.growth.error},
         "observables": {n: {"value": q.value, "error": q.error} for n, q in numbers.items()},
     }
@@ -314,7 +360,8 @@ def _loaded(row: dict[str, Any], stored: dict[str, Quantity] | None) -> Branch:
     numbers = {n: Quantity(q["value"], q["error"]) for n, q in row["observables"].items()}
     known = stored if stored is not None else numbers
     growth = Quantity(row["growth"]["value"], row["growth"]["error"])
-    return Branch(row["label"], row["kind"], row["stable"], growth, list(known), known.__getitem__)
+    parts = row["label"], row["kind"], row["stable"], growth, list(known), known.__getitem__
+    return Branch(*parts, mirror=row.get("mirror", ""))
 
 
 def _array(name: str, quantity: Quantity) -> xr.DataArray:

@@ -53,9 +53,9 @@ def rightmost(gain: float, strength: float, size: int, seed: int) -> float:
 
 
 def test_an_overlap_returns_more_slowly_than_random_modes_do() -> None:
-    """g = 0.5, c = 1.1: random modes decay at −0.54, the overlap at −0.17; against networks of 300 units."""
+    """g = 0.5, c = 1.1: random modes decay at −0.54, the overlap at −0.17; against networks of 200 units."""
     solution = derive(rank_one()).solve(g=0.5, c=1.1)
-    rates = [rightmost(0.5, 1.1, 300, seed) for seed in range(10)]
+    rates = [rightmost(0.5, 1.1, 200, seed) for seed in range(10)]
     assert solution.main.growth.value == pytest.approx(np.mean(rates), abs=0.05)
     assert np.std(rates) / np.sqrt(10) < 0.02
     trivial = next(b for b in solution.branches if b.kind == "trivial")
@@ -91,3 +91,27 @@ def test_noise_does_not_hide_the_rate_of_an_overlap() -> None:
     assert main.kind == "noisy"
     assert slope is not None
     assert main.growth.value == pytest.approx(0.9 * slope - 1, abs=1e-8)
+
+
+# -- several directions -----------------------------------------------------------------------------------------------
+def test_overlaps_that_turn_have_no_stationary_state() -> None:
+    """A skew pair beside random couplings: overlaps grow at c⟨φ'⟩ − 1 while they turn, nothing else is consistent."""
+    n = Quenched("n", Normal(0, 1))
+    pair = outer(m, m) + outer(n, n) + outer(m, n) - outer(n, m)
+    solution = derive(Dynamics({x: -x + J @ tanh(x) + c * pair @ tanh(x) / N})).solve(g=1.5, c=2)
+    assert [b.kind for b in solution.branches] == ["static", "dynamic", "trivial"]
+    assert not any(b.stable for b in solution.branches)
+    slope = 1 - float(solution["C_phi0"])
+    assert solution.main.growth.value == pytest.approx(2 * slope - 1, abs=1e-4)
+    assert "h_m1, h_m2 grows while it turns" in solution.main.undetermined
+    assert solution.main.undetermined in str(solution)
+
+
+def test_states_of_opposite_sign_coexist() -> None:
+    solution = derive(rank_one()).solve(g=0.5, c=1.5)
+    first, second = (b for b in solution.branches if b.stable)
+    assert (first.mirror, second.mirror) == (second.label, first.label)
+    assert f"{first.label} and {second.label} coexist" in solution.multistability
+    biased = derive(Dynamics({x: -x + J @ tanh(x) + c * outer(m, m) @ tanh(x) / N + m / 10})).solve(g=0.5, c=1.5)
+    assert biased.main.mirror == ""
+    assert biased.multistability == ""
