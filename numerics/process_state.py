@@ -54,6 +54,8 @@ class ProcessState:
     sweeps : number of sweeps
     residual : last change of the outputs' covariance with shared random numbers, relative to its scale
     cut : part of the memory beyond the reach, estimated from its decay within it
+    slowest : longest time in which an output's autocorrelation falls half of the way to its value half a window away
+    unfinished : largest part of that way that is left at a quarter of the window
     """
 
     tau: Array
@@ -65,6 +67,8 @@ class ProcessState:
     residual: float
     sampling: Sampling
     cut: float = 0.0
+    slowest: float = 0.0
+    unfinished: float = 0.0
 
 
 @dataclass(frozen=True)

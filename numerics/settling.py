@@ -16,6 +16,7 @@ from quenched.theory.errors import ConvergenceError
 from quenched.theory.problem import SiteProcess
 
 from .process_state import Orders, ProcessState, Sampling, memory_cut
+from .starts import have_a_choice
 from .trajectories import ProcessSampler
 from .types import Array, Number
 
@@ -28,6 +29,8 @@ SILENT = 1e-3
 #: Length of a window in units of the slowest correlation time (measured: shorter ones make slow states too weak), and
 #: moving part of a covariance that counts.
 _LAPS, _STILL = 8.0, 1e-3
+#: Part of the moving covariance that may still be lost between a quarter and half of the window.
+UNFINISHED = 0.15
 #: Length of a window in correlation times of a first guess from declared starts.
 _WINDOW = 40.0
 
@@ -63,24 +66,12 @@ def solve_process(
     how = sampling or Sampling()
     if extend and how.start is None and first is not None and process.clock == "flow":
         how = _wide(how, first[1])
-    sampler = ProcessSampler(process, values, how)
-    guess = sampler.guess(*(how.start or first or _START))
-    now, history = _settle(sampler, guess, progress)
-    for _ in range(_EXTENSIONS if extend else 0):
-        if memory_cut(now) < _CUT:
-            break
-        longer = replace(sampler.how, reach=2 * sampler.how.reach)
-        longer = replace(longer, steps=2 * longer.steps if 5 * sampler.reach > longer.steps else longer.steps)
-        sampler = ProcessSampler(process, values, longer)
-        now, more = _settle(sampler, _on_grid(now, longer.steps, sampler.reach), progress)
-        history, how = history + more, longer
-    for _ in range(_EXTENSIONS if extend else 0):
-        silent = _size(now) < 2 * SILENT * _size(guess)
-        if silent or _LAPS * slowest(sampler, now) < sampler.how.steps * sampler.dt:
-            break
-        sampler = ProcessSampler(process, values, replace(sampler.how, steps=2 * sampler.how.steps))
-        now, more = _settle(sampler, _on_grid(now, sampler.how.steps, sampler.reach), progress)
-        history, how = history + more, sampler.how
+    sweeps = _Sweeps(process, values, how, how.start or first or _START, progress)
+    if extend:
+        sweeps = _looked_longer(sweeps)
+        _reach_further(sweeps)
+        _outlast(sweeps)
+    sampler, now, history, how = sweeps.sampler, sweeps.now, sweeps.history, sweeps.sampler.how
     iterates = []
     for k in range(how.average):
         now = sampler.sweep(now, np.random.default_rng((how.seed, 1, k)))
@@ -88,6 +79,86 @@ def solve_process(
         if progress:
             progress(len(history) + k + 1, how.settle + how.average)
     return _summary(sampler, iterates, history)
+
+
+class _Sweeps:
+    """Sweeps from a first guess, and on from where they are on other grids."""
+
+    def __init__(self, process, values, how, start, progress) -> None:  # type: ignore[no-untyped-def]
+        self.process, self.values, self.start, self.progress = process, values, start, progress
+        self.history: list[float] = []
+        self.sampler = ProcessSampler(process, values, how)
+        guess = self.sampler.guess(*start)
+        self.guessed = _size(guess)
+        self._settle(guess)
+
+    def _settle(self, now: Orders) -> None:
+        self.now, more = _settle(self.sampler, now, self.progress)
+        self.history += more
+
+    def go_on(self, how: Sampling) -> None:
+        """Settle on another grid."""
+        self.sampler = ProcessSampler(self.process, self.values, how)
+        self._settle(_on_grid(self.now, how.steps, self.sampler.reach))
+
+    def again(self, how: Sampling) -> _Sweeps:
+        """Settle on another grid from the first guess.
+
+        Raises
+        ------
+        ConvergenceError
+        """
+        return _Sweeps(self.process, self.values, how, self.start, self.progress)
+
+
+def _looked_longer(sweeps: _Sweeps) -> _Sweeps:
+    """What sweeps end in that stand still in their window, where units could as well be in other states.
+
+    A state that moves and takes long to, is lost in a window of less than several of its correlation times; where that
+    window leaves units a choice they stand still. In a longer one it is found.
+    """
+    how, found = sweeps.sampler.how, sweeps
+    for k in range(_EXTENSIONS if _may_be_slow(sweeps) else 0):
+        how = replace(how, dt=2 * how.dt) if k == 0 else replace(how, steps=2 * how.steps)
+        try:
+            other = sweeps.again(how)
+        except ConvergenceError:
+            continue
+        if not stands_still(other.sampler, other.now):
+            found = other
+            break
+    return found
+
+
+def _may_be_slow(sweeps: _Sweeps) -> bool:
+    """Whether units stand still, in one of several ways, with a memory that hangs on how they move."""
+    sampler, now = sweeps.sampler, sweeps.now
+    silent = _size(now) < 2 * SILENT * sweeps.guessed
+    if silent or not sampler.flow or not sampler.bonds or not stands_still(sampler, now):
+        return False
+    return have_a_choice(sampler, now)
+
+
+def _reach_further(sweeps: _Sweeps) -> None:
+    """Lengthen the memory until what lies beyond it is small."""
+    for _ in range(_EXTENSIONS):
+        if memory_cut(sweeps.now) < _CUT:
+            break
+        longer = replace(sweeps.sampler.how, reach=2 * sweeps.sampler.how.reach)
+        sweeps.go_on(
+            replace(longer, steps=2 * longer.steps if 5 * sweeps.sampler.reach > longer.steps else longer.steps)
+        )
+
+
+def _outlast(sweeps: _Sweeps) -> None:
+    """Lengthen the window until it is many correlation times long."""
+    for _ in range(_EXTENSIONS):
+        sampler, now = sweeps.sampler, sweeps.now
+        silent = _size(now) < 2 * SILENT * sweeps.guessed
+        long = _LAPS * slowest(sampler, now) < sampler.how.steps * sampler.dt
+        if silent or (long and unfinished(sampler, now) < UNFINISHED):
+            break
+        sweeps.go_on(replace(sampler.how, steps=2 * sampler.how.steps))
 
 
 def _wide(how: Sampling, time: float) -> Sampling:
@@ -106,14 +177,32 @@ def _size(now: Orders) -> float:
 
 def slowest(sampler: ProcessSampler, now: Orders) -> float:
     """The longest time in which the autocorrelation of an output falls half of the way to its value at long lags."""
-    times = [0.0]
+    return max((float(np.argmax(row < row[0] / 2)) * sampler.dt for row in _moving(sampler, now)), default=0.0)
+
+
+def unfinished(sampler: ProcessSampler, now: Orders) -> float:
+    """The largest part of what moves in an output that is lost between a quarter and half of the window.
+
+    Of a correlation that has fallen to a constant part by then, nothing is; of one that still falls, much.
+    """
+    return max((float(row[len(row) // 2]) / float(row[0]) for row in _moving(sampler, now)), default=0.0)
+
+
+def stands_still(sampler: ProcessSampler, now: Orders) -> bool:
+    """Whether no output moves in the window."""
+    return not _moving(sampler, now)
+
+
+def _moving(sampler: ProcessSampler, now: Orders) -> list[Array]:
+    """Autocorrelations of the outputs that move, without their value half a window away, up to there."""
+    rows = []
     for unit in sampler.process.units:
         for o, _ in unit.outputs:
             curve = now.covariance[o.name, o.name][: sampler.how.steps // 2]
-            moving = np.abs(curve - curve[-1])
-            if moving[0] > _STILL * abs(curve[0]):
-                times.append(float(np.argmax(moving < moving[0] / 2)) * sampler.dt)
-    return max(times)
+            row = np.abs(curve - curve[-1])
+            if row[0] > _STILL * abs(curve[0]):
+                rows.append(row)
+    return rows
 
 
 def _on_grid(now: Orders, steps: int, reach: int) -> Orders:
@@ -179,6 +268,7 @@ def _summary(sampler: ProcessSampler, iterates: list[Orders], history: list[floa
         orders[key] = value
         correlation[key] = (value[:half], error[:half])
     means = {a: Number(*(float(v[0]) for v in average("mean", a))) for a in first.mean}
+    found = Orders(orders, first.mean, {})
     return ProcessState(
         np.arange(half, dtype=float) * sampler.dt,
         means,
@@ -189,6 +279,8 @@ def _summary(sampler: ProcessSampler, iterates: list[Orders], history: list[floa
         history[-1],
         sampler.how,
         memory_cut(iterates[-1]) if sampler.process.memory else 0.0,
+        slowest(sampler, found),
+        unfinished(sampler, found),
     )
 
 

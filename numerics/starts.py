@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from sympy import Symbol
 
 from quenched.theory.errors import NotCovered, QuenchedError
-from quenched.theory.problem import SiteProcess
+from quenched.theory.problem import SampledUnit, SiteProcess
 
 from .process_state import Orders, ProcessState, state_orders
 from .trajectories import ProcessSampler
+from .types import Array
 
 #: Distance of the starts, and differences of means that count, in standard deviations of a unit and standard errors.
 _FAR, _SEEN, _SURE = 2.0, 0.05, 5.0
+#: Part of the sampled units that may end elsewhere by chance.
+_FEW = 0.02
 #: Correlation time of a first guess in which units stay where they start, in memory times of the bonds.
 _LONG = 8.0
 
@@ -29,17 +34,25 @@ def start_dependence(process: SiteProcess, values: dict[Symbol, float], state: P
             "the state whose correlations alternate in sign from step to step is stationary as well: how far units are "
             "in either depends on where they started"
         )
-    for unit, module in zip(process.units, sampler.modules, strict=True):
-        if not unit.states:
-            continue
-        size = max(float(np.sqrt(np.abs(state.orders[s.name, s.name][0]))) for s in unit.states)
-        sides = []
-        for off in (_FAR * size, -_FAR * size):
-            try:
-                found = sampler.integrate(unit, module, now, np.random.default_rng((state.sampling.seed, 3)), [], off)
-            except QuenchedError:
-                return f"units that start {off:+.2g} away from the middle diverge: the state is reached from near only"
-            sides.append(found[0])
+    return remembered_starts(sampler, now)
+
+
+def have_a_choice(sampler: ProcessSampler, now: Orders) -> bool:
+    """Whether more than a few of the sampled units end elsewhere, in the same field, where they start elsewhere."""
+    for unit, size, sides in _from_either_side(sampler, now):
+        if isinstance(sides, str):
+            return True
+        gap = np.abs((sides[0] - sides[1]).mean(axis=1)).max(axis=-1)
+        if unit.states and np.mean(gap > _SEEN * size) > _FEW:
+            return True
+    return False
+
+
+def remembered_starts(sampler: ProcessSampler, now: Orders) -> str:
+    """How units differ in given fields after they start from either side, in words; empty if they do not."""
+    for unit, size, sides in _from_either_side(sampler, now):
+        if isinstance(sides, str):
+            return sides
         gap = (sides[0] - sides[1]).mean(axis=1)  # of every path, averaged over the lap
         spread = (sides[0] ** 2 - sides[1] ** 2).mean(axis=1)
         for i, s in enumerate(unit.states):
@@ -48,10 +61,27 @@ def start_dependence(process: SiteProcess, values: dict[Symbol, float], state: P
                 if far > _SEEN * scale and far > _SURE * error:
                     return (
                         f"units remember where they started: ⟨{what}⟩ from far above and from far below differ by "
-                        f"{far:.2g} after {state.sampling.steps * sampler.dt:.4g} units of time, so there are several "
+                        f"{far:.2g} after {sampler.how.steps * sampler.dt:.4g} units of time, so there are several "
                         "stationary states, or a memory longer than this"
                     )
     return ""
+
+
+def _from_either_side(sampler: ProcessSampler, now: Orders) -> Iterator[tuple[SampledUnit, float, list[Array] | str]]:
+    """Units, the size of their states, and their paths from far above and far below, or in words that they diverge."""
+    for unit, module in zip(sampler.process.units, sampler.modules, strict=True):
+        if not unit.states:
+            continue
+        size = max(float(np.sqrt(np.abs(now.covariance[s.name, s.name][0]))) for s in unit.states)
+        sides: list[Array] | str = []
+        for off in (_FAR * size, -_FAR * size):
+            try:
+                found = sampler.integrate(unit, module, now, np.random.default_rng((sampler.how.seed, 3)), [], off)
+            except QuenchedError:
+                sides = f"units that start {off:+.2g} away from the middle diverge: the state is reached from near only"
+                break
+            sides = [*sides, found[0]]
+        yield unit, size, sides
 
 
 def declared_moments(

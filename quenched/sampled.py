@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 
 _CUT = "memory is cut at {:g}, where {:.0%} of it remains: give Sampling(reach=…)"
+_SLOW = (
+    "correlations still fall at the end of a window of {:g}, {:.0%} of what moves is left at a quarter of it: "
+    "give Sampling(steps=…, dt=…) for a window of {:.2g}"
+)
+#: Length of a window, in half-times of the slowest correlation, that is long (and shorter windows underrate these).
+_LONG = 16
 #: Relative error of a number above which paths are marched in time for a better one.
 FINE = 0.004
 
@@ -89,7 +95,7 @@ def solve_sampled(
         reader.names(),
         reader.quantity,
         rms=reader.rms,
-        doubt=_CUT.format(state.sampling.reach, state.cut) if state.cut > 0.03 else "",
+        doubt=_doubt(state),
         undetermined=numerics.start_dependence(seen, dict(values), state),
     )
     with_jacobian(theory, branch, JacobianReader(theory, values, lambda: sampled_laws(theory, seen, values, state)))
@@ -97,6 +103,18 @@ def solve_sampled(
     silent = silent_branch(theory.model, values)
     branches: list[Branch] = [branch] if silent is None else [silent] if _fallen_silent(state) else [branch, silent]
     return Solution(branches, 0, {str(k): float(v) for k, v in values.items()}, provenance)
+
+
+def _doubt(state: ProcessState) -> str:
+    """Why the grid of a state does not do: a memory that is cut, a window that correlations outlast."""
+    from quenched.numerics.settling import UNFINISHED
+
+    if state.cut > 0.03:
+        return _CUT.format(state.sampling.reach, state.cut)
+    if state.unfinished < UNFINISHED or _fallen_silent(state):
+        return ""
+    window = 2 * len(state.tau) * float(state.tau[1] - state.tau[0])
+    return _SLOW.format(window, state.unfinished, max(2 * window, _LONG * state.slowest))
 
 
 def _fallen_silent(state: ProcessState) -> bool:
