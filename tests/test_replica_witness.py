@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sympy import Heaviside, Rational, exp, sign, symbols
+from sympy import Heaviside, Max, Rational, exp, sign, symbols, tanh
 
 from quenched import (
     Field,
@@ -63,6 +63,16 @@ TAUGHT = {
     "noisy": Gibbs(
         {s: Normal(0, 1)},
         energy=total((x @ teacher + Quenched("e", Normal(0, Rational(3, 10)), over=patterns) - x @ s) ** 2) / 2,
+        beta=beta,
+    ),
+    "flipped": Gibbs(
+        {s: Spherical()},
+        energy=total(Max(0, kappa - Quenched("c", Ising(), over=patterns) * sign(x @ teacher) * (x @ s))),
+        beta=beta,
+    ).observe(m=mean(s * teacher)),
+    "bounded": Gibbs(
+        {s: Normal(0, 1)},
+        energy=total((tanh(x @ teacher) + Quenched("e", Normal(0, h), over=patterns) - tanh(x @ s)) ** 2) / 2,
         beta=beta,
     ),
 }

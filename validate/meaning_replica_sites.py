@@ -17,17 +17,18 @@ from sympy import Expr, Mul, Symbol, lambdify, powsimp
 
 from quenched.numerics.quadrature import legendre, trapezoid
 from quenched.numerics.replica_labels import make_site
-from quenched.numerics.replica_parts import kinks
+from quenched.numerics.replica_parts import arguments, kinks
 from quenched.theory.priors import fixed_norm
 from quenched.theory.problem_replicas import X
-from quenched.theory.replica_forms import SiteInField, replica_site
-from quenched.validate.meaning import number
+from quenched.theory.replica_forms import SiteInField, Variable, replica_site
 
 Array = NDArray[Any]
 Values = Mapping[Symbol, float]
 
 #: Panels of the grids of states and local fields, and their reach in standard deviations.
 PANELS, REACH = 24, 9.0
+#: Labels of a smaller probability are left out of averages.
+RARE = 1e-13
 
 
 def numbers_at(expr: Any, numbers: Mapping[Any, Any]) -> Any:
@@ -51,6 +52,33 @@ def some_labels(site: SiteInField, at: Values, most: int = 3) -> Iterator[dict[S
     yield from found[:: max(1, len(found) // most)][:most]
 
 
+@lru_cache(maxsize=64)
+def _weights(variable: Variable) -> tuple[tuple[Expr | None, Expr, tuple[Expr, ...]], ...]:
+    """Value and weight of every piece, and what the steps in it change their form at."""
+    # one exponent: factors that overflow and vanish have no product
+    found = [(p.value, powsimp(p.weight, combine="exp")) for p in replica_site(variable).pieces]
+    return tuple((value, w, tuple(a for a in arguments(w) if a.has(X))) for value, w in found)
+
+
+def _edges(weight: Expr, corners: tuple[Expr, ...], numbers: Mapping[Symbol, float]) -> set[float]:
+    """The kinks of a weight at given labels and parameters."""
+    found: set[float] = set()
+    for argument in corners:
+        line = _line(argument)
+        if line is None:
+            return set(kinks(weight.xreplace(dict(numbers))))
+        slope, constant = (float(numbers_at(c, numbers)) for c in line)
+        found |= {-constant / slope} if slope else set()
+    return found
+
+
+@lru_cache(maxsize=256)
+def _line(argument: Expr) -> tuple[Expr, Expr] | None:
+    """(a, b) of a X + b."""
+    slope, constant = argument.coeff(X, 1), argument.coeff(X, 0)
+    return (slope, constant) if (argument - slope * X - constant).expand() == 0 and not slope.has(X) else None
+
+
 @dataclass(frozen=True)
 class Moments:
     """Z, and ⟨x⟩, ⟨x²⟩ of one replica at fields b (arrays)."""
@@ -68,22 +96,20 @@ class Direct:
     """One site at given labels, summed by brute force."""
 
     def __init__(self, site: SiteInField, numbers: Mapping[Symbol, float], panels: int = PANELS) -> None:
-        measure = replica_site(site.variable)
         prior = site.variable.weight.prior
         self.free = prior is None or fixed_norm(prior[1]) is None
-        self.kind = measure.kind
-        # one exponent: factors that overflow and vanish have no product
-        weights = [(p.value, powsimp(p.weight, combine="exp").xreplace(dict(numbers))) for p in measure.pieces]
-        edges = sorted({e for value, w in weights if value is None for e in kinks(w)})
+        self.kind = site.variable.kind
+        weights = _weights(site.variable)
+        edges = sorted({e for value, w, corners in weights if value is None for e in _edges(w, corners, numbers)})
         self.u, step = grid(edges, panels)
         total = np.zeros_like(self.u)
         atoms, masses = [], []
-        for value, weight in weights:
+        for value, weight, _ in weights:
             if value is None:
-                total = total + numbers_at(weight, {X: self.u})
+                total = total + numbers_at(weight, {**numbers, X: self.u})
             else:
-                atoms.append(float(value.xreplace(dict(numbers))))
-                masses.append(float(weight))
+                atoms.append(float(numbers_at(value, numbers)))
+                masses.append(float(numbers_at(weight, numbers)))
         self.f = total
         self.x = np.concatenate([self.u if total.any() else [], atoms])
         self.mu = np.concatenate([total * step if total.any() else [], masses])
@@ -100,9 +126,10 @@ class Direct:
             w = self.mu * np.exp(exponent - top[..., None])
             z = w.sum(-1)
             return Moments(z * np.exp(top), w @ self.x / z, w @ self.x**2 / z)
-        w, y = self._normal(b, v) * self.f, (self.u - b[..., None]) / v
-        z = w.sum(-1)
-        return Moments(z, (w * y).sum(-1) / z, (w * (y**2 - 1 / v)).sum(-1) / z)
+        powers = np.stack([self.f, self.f * self.u, self.f * self.u**2], axis=-1)
+        z, one, two = np.moveaxis(self._normal(b, v) @ powers, -1, 0)
+        first, second = (one - b * z) / v, (two - 2 * b * one + b**2 * z) / v**2 - z / v
+        return Moments(z, first / z, second / z)
 
     def bounded(self, b: float, v: float) -> bool:
         """Whether a state in fields ±b with V = v has no weight to speak of where the grid ends."""
@@ -147,16 +174,29 @@ def site_mean(
     site: SiteInField, at: dict[Symbol, float], scale: Expr, powers: list[int], panels: int = PANELS
 ) -> float:
     """E over labels and the Gaussian field of scale · Π ⟨x^p⟩."""
+    _, w = trapezoid(10 * panels + 1)
     total = 0.0
-    z, w = trapezoid(10 * panels + 1)
-    for labels, probability in every_label(site, at):
-        numbers = {**at, **labels}
-        direct = Direct(site, numbers, panels)
-        b, k, v = (number(e, numbers).real for e in (site.b, site.k, site.v))
-        found = direct.moments(b + np.sqrt(k) * z, v)
+    for labels, probability, found in _every_moment(site, tuple(at.items()), panels):
         product_ = np.prod([np.ones_like(w), *(found.power(p) for p in powers)], axis=0)
-        total += probability * number(scale, numbers).real * float(w @ product_ / w.sum())
+        size = float(numbers_at(scale, {**at, **labels}))
+        total += probability * size * float(w @ product_ / w.sum())
     return total
+
+
+@lru_cache(maxsize=8)
+def _every_moment(
+    site: SiteInField, place_: tuple[tuple[Symbol, float], ...], panels: int
+) -> list[tuple[dict[Symbol, float], float, Moments]]:
+    """Moments of a site in every field at every label: kept for other powers of them."""
+    at, (z, _) = dict(place_), trapezoid(10 * panels + 1)
+    out = []
+    for labels, probability in every_label(site, at):
+        if abs(probability) < RARE:
+            continue
+        numbers = {**at, **labels}
+        b, k, v = (float(numbers_at(e, numbers)) for e in (site.b, site.k, site.v))
+        out.append((labels, probability, Direct(site, numbers, panels).moments(b + np.sqrt(k) * z, v)))
+    return out
 
 
 def every_label(site: SiteInField, at: dict[Symbol, float]) -> Iterator[tuple[dict[Symbol, float], float]]:

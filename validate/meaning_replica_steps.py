@@ -51,6 +51,9 @@ Array = NDArray[Any]
 Rng = np.random.Generator
 Values = Mapping[Symbol, float]
 
+#: What an order parameter is compared relative to where it vanishes.
+SMALL = 1e-4
+
 
 # -- Zⁿ --------------------------------------------------------------------------------------------------------------
 def replicate_deviation(model: Gibbs, action: ReplicatedAction, values: Values, rng: Rng) -> float:
@@ -401,7 +404,8 @@ def stationarity_deviation(free: FreeEntropyForm, after: SaddleEquations, values
     for unknown, rhs in after.equations.items():
         direct = orbit_average(action, named[unknown], at)
         if direct is not None:
-            worst = max(worst, relative(np.array(ev.number(rhs, at)), np.array(direct)))
+            scale = SMALL + abs(direct)  # symmetries make some of them vanish
+            worst = max(worst, relative(np.array(ev.number(rhs, at)), np.array(direct), scale))
     return worst
 
 
