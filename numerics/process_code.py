@@ -19,7 +19,7 @@ from quenched.theory.problem import SampledUnit
 from .cache import digest, load
 from .path_responses import jumps
 
-VERSION = "6"
+VERSION = "7"
 
 _LOOP = '''
 @njit(cache=True, fastmath=True, _nrt=False)
@@ -144,17 +144,18 @@ def follow(
                     look_back(history, moved, first, step, late, source, z0)
                     outputs(y, z0, q, p, out)
                     for b in range(nb):
-                        psi2[b, step] = out[b]
+                        psi2[b, step] = 0.5 * (psi[b, step] + out[b])
                 for b in range(nb):
-                    answer[path, k, b, lag] += (psi2[b, step] - psi[b, step]) / eps / windows
+                    seen = out[b] if lag == 0 and FLOW else psi2[b, step]
+                    answer[path, k, b, lag] += (seen - psi[b, step]) / eps / windows
                 if lag == reach:
                     break
                 if lag == 0:
                     tail(psi2, past, step, reach, work)
                 for u in range(m):
                     mem[u] = work[u]
-                    for b in range(nb):
-                        mem[u] += kernel[u, b, 0] * psi2[b, step]
+                    for b in range(nb):  # of the jump itself nothing is past yet
+                        mem[u] += kernel[u, b, 0] * (psi[b, step] if lag == 0 else psi2[b, step])
                 tail(psi2, past, step + 1, reach, work)
                 look_back(history, moved, first, step, late, source, z0)
                 look_back(history, moved, first, step + 1, late, source, z1)

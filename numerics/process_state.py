@@ -56,6 +56,7 @@ class ProcessState:
     cut : part of the memory beyond the reach, estimated from its decay within it
     slowest : longest time in which an output's autocorrelation falls half of the way to its value half a window away
     unfinished : largest part of that way that is left at a quarter of the window
+    iterates : the order parameters of every averaged sweep
     """
 
     tau: Array
@@ -69,6 +70,7 @@ class ProcessState:
     cut: float = 0.0
     slowest: float = 0.0
     unfinished: float = 0.0
+    iterates: tuple[Orders, ...] = ()
 
 
 @dataclass(frozen=True)

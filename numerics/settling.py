@@ -31,6 +31,8 @@ SILENT = 1e-3
 _LAPS, _STILL = 8.0, 1e-3
 #: Part of the moving covariance that may still be lost between a quarter and half of the window.
 UNFINISHED = 0.15
+#: How many times as long as it has to averaging may take.
+_LONGER = 10
 #: Length of a window in correlation times of a first guess from declared starts.
 _WINDOW = 40.0
 
@@ -42,6 +44,7 @@ def solve_process(
     sampling: Sampling | None = None,
     first: tuple[Mapping[tuple[str, str], float], float] | None = None,
     extend: bool = False,
+    tol: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProcessState:
     """Solve a self-consistent process by sampled trajectories.
@@ -54,6 +57,7 @@ def solve_process(
     first : second moments of the outputs and correlation time to begin with, where `sampling` gives no start
     extend : whether the reach of the memory grows until the memory has decayed, and the window until it is many
         correlation times long
+    tol : relative error of the variances of outputs above which averaging goes on, up to ten times as long
     progress : called with (sweeps done, sweeps at most)
 
     Raises
@@ -72,12 +76,12 @@ def solve_process(
         _reach_further(sweeps)
         _outlast(sweeps)
     sampler, now, history, how = sweeps.sampler, sweeps.now, sweeps.history, sweeps.sampler.how
-    iterates = []
-    for k in range(how.average):
-        now = sampler.sweep(now, np.random.default_rng((how.seed, 1, k)))
+    iterates: list[Orders] = []
+    while len(iterates) < how.average or (tol and len(iterates) < _LONGER * how.average and _scatter(iterates) > tol):
+        now = sampler.sweep(now, np.random.default_rng((how.seed, 1, len(iterates))))
         iterates.append(now)
         if progress:
-            progress(len(history) + k + 1, how.settle + how.average)
+            progress(len(history) + len(iterates), how.settle + max(how.average, len(iterates)))
     return _summary(sampler, iterates, history)
 
 
@@ -159,6 +163,10 @@ def _outlast(sweeps: _Sweeps) -> None:
         if silent or (long and unfinished(sampler, now) < UNFINISHED):
             break
         sweeps.go_on(replace(sampler.how, steps=2 * sampler.how.steps))
+def _scatter(iterates: list[Orders]) -> float:
+    """The largest error of a variance, relative to the largest variance."""
+    values, errors = chain_mean(np.array([[float(c[0]) for c in orders.covariance.values()] for orders in iterates]))
+    return float(np.max(errors) / max(np.max(np.abs(values)), 1e-300))
 
 
 def _wide(how: Sampling, time: float) -> Sampling:
@@ -223,7 +231,7 @@ def _settle(sampler: ProcessSampler, now: Orders, progress) -> tuple[Orders, lis
     """Sweeps with shared random numbers until the outputs' covariance moves less than its sampling error."""
     how = sampler.how
     history: list[float] = []
-    largest = 0.0
+    largest, smallest = 0.0, SILENT * _size(now)
     bound = 1.0 / np.sqrt(how.paths)
     for k in range(how.settle):
         new = sampler.sweep(now, np.random.default_rng((how.seed, 0)))
@@ -236,7 +244,7 @@ def _settle(sampler: ProcessSampler, now: Orders, progress) -> tuple[Orders, lis
         if progress:
             progress(k + 1, how.settle + how.average)
         settled = moved < 0.3 * bound and _remaining(history) < bound
-        if k > 4 and (settled or size < SILENT * largest):
+        if k > 4 and (settled or size < min(SILENT * largest, smallest)):
             return now, history
     if history[-1] > 5 * bound or _remaining(history) > 10 * bound:
         raise ConvergenceError(
@@ -260,7 +268,7 @@ def _summary(sampler: ProcessSampler, iterates: list[Orders], history: list[floa
     first = iterates[0]
 
     def average(part: str, key: object) -> tuple[Array, Array]:
-        return _chain_mean(np.array([getattr(o, part)[key] for o in iterates]))
+        return chain_mean(np.array([getattr(o, part)[key] for o in iterates]))
 
     correlation, orders = {}, {}
     for key in first.covariance:
@@ -281,10 +289,11 @@ def _summary(sampler: ProcessSampler, iterates: list[Orders], history: list[floa
         memory_cut(iterates[-1]) if sampler.process.memory else 0.0,
         slowest(sampler, found),
         unfinished(sampler, found),
+        tuple(iterates),
     )
 
 
-def _chain_mean(rows: Array) -> tuple[Array, Array]:
+def chain_mean(rows: Array) -> tuple[Array, Array]:
     """Mean of correlated iterates, and its error from their scatter and lag-one correlation."""
     n = len(rows)
     mean = rows.mean(axis=0)

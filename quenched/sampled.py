@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sympy import Add, Expr, Mul, S, Symbol, expand
+from sympy import Add, Dummy, Expr, Mul, S, Symbol, expand, lambdify
 
-from quenched.readout import GROWTH, Quantity, combine
+from quenched.readout import GROWTH, Quantity
 from quenched.theory.cross import CrossCovariance, observed_between_units
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import At, Field, Quenched
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _CUT = "memory is cut at {:g}, where {:.0%} of it remains: give Sampling(reach=…)"
+Array = Any
 _SLOW = (
     "correlations still fall at the end of a window of {:g}, {:.0%} of what moves is left at a quarter of it: "
     "give Sampling(steps=…, dt=…) for a window of {:.2g}"
@@ -49,13 +50,19 @@ class Probe:
 
 
 def solve_sampled(
-    theory: Theory, values: Mapping[Any, float], *, sampling: Sampling | None = None, seed: int = 0
+    theory: Theory,
+    values: Mapping[Any, float],
+    *,
+    sampling: Sampling | None = None,
+    tol: float | None = None,
+    seed: int = 0,
 ) -> Solution:
     """Solve a theory whose units are not Gaussian.
 
     Parameters
     ----------
     sampling : time step, window, number of paths and sweeps (a default that takes about half a minute)
+    tol : relative error of variances above which sweeps are averaged for longer, up to ten times as long
 
     Raises
     ------
@@ -83,7 +90,7 @@ def solve_sampled(
     how = sampling or numerics.Sampling(seed=seed)
     started = any(bond.initial is not None for bond in theory.model.bonds)
     first = numerics.declared_moments(seen, dict(values)) if started else None
-    state = numerics.solve_process(seen, dict(values), sampling=how, first=first, extend=sampling is None)
+    state = numerics.solve_process(seen, dict(values), sampling=how, first=first, extend=sampling is None, tol=tol or 0)
     reader = _Reader(theory.written, seen, dict(values), state, probes)
     reader.fluctuations = theory.fluctuations if crossed else None
     noisy = any(u.noises for u in process.units)
@@ -290,7 +297,25 @@ class _Reader:
         means = sorted(expr.atoms(Mean), key=str)
         if not means or expr.atoms(Functional):
             raise NotCovered(f"no theory formula for the observable {expr} from sampled trajectories")
-        return self._sharper(expr, combine(self.values, expr, {node: self._node(node) for node in means}))
+        return self._sharper(expr, self._combined(expr, means))
+
+    def _combined(self, expr: Expr, means: list[Mean]) -> Quantity:
+        """An expression in means. Its error is that of its change from sweep to sweep, to first order in the means."""
+        from quenched.numerics.settling import chain_mean
+
+        slots = {node: Dummy() for node in means}
+        function = lambdify(list(slots.values()), expr.xreplace({**slots, **self.values}), "numpy")
+        rows = [self._node(node) for node in means]
+        centre = [row.mean(axis=0) for row in rows]
+        value, change = function(*centre), np.zeros((len(rows[0]), 1))
+        for k, row in enumerate(rows):
+            size = row.std(axis=0)
+            moved = function(*(c + size if j == k else c for j, c in enumerate(centre))) - value
+            change = change + np.divide(moved, size, out=np.zeros_like(size), where=size > 0) * (row - centre[k])
+        error = chain_mean(change)[1]
+        if change.shape[1] == 1:
+            return Quantity(float(value[0]), float(error[0]))
+        return Quantity(value, error, "tau", self.state.tau)
 
     def _sharper(self, expr: Expr, found: Quantity) -> Quantity:
         """A number that is not known well enough, from paths that are marched in time until they have settled.
@@ -335,30 +360,28 @@ class _Reader:
         lags = self.state.tau[:: max(1, len(self.state.tau) // 64)]
         return between(state, what, names, lags, tol=1.0)
 
-    def _node(self, node: Mean) -> Quantity:
-        total = Quantity(0.0, 0.0)
+    def _node(self, node: Mean) -> Array:
+        """⟨body⟩ of every averaged sweep, (sweeps, 1) or as a curve over lags (sweeps, k)."""
+        total = np.zeros((len(self.state.iterates), 1))
         for constant, factors in terms_of(node):
-            scale = float(constant.xreplace(self.values))
-            part = self._product([(time, self.probes[body, node.population.name].name) for time, body in factors], node)
-            curve = total if total.axis else part
-            total = Quantity(
-                total.value + scale * part.value, total.error + abs(scale) * part.error, curve.axis, curve.at
-            )
+            names = [(time, self.probes[body, node.population.name].name) for time, body in factors]
+            total = total + float(constant.xreplace(self.values)) * self._product(names, node)
         return total
 
-    def _product(self, factors: list[tuple[Expr, str]], node: Mean) -> Quantity:
+    def _product(self, factors: list[tuple[Expr, str]], node: Mean) -> Array:
         if not factors:
-            return Quantity(1.0, 0.0)
+            return np.ones(1)
         if len(factors) == 1:
-            return self._mean(factors[0][1])
+            return np.array([orders.mean[factors[0][1]] for orders in self.state.iterates])
         if len(factors) > 2:
             raise NotCovered(f"{node} needs the joint law at {len(factors)} times: at most two are covered")
         (first, a), (second, b) = factors
         lag = expand(second - first)
-        curve = self._curve(a, b)
+        curves = np.array([o.covariance.get((a, b), o.covariance.get((b, a))) for o in self.state.iterates])
+        curves = curves[:, : len(self.state.tau)]
         if lag in (tau, -tau):
-            return curve
+            return curves
         if lag.free_symbols:
             raise NotCovered(f"the times in {node} differ by {lag}, expected tau or a number")
         at = abs(float(lag))
-        return Quantity(float(np.interp(at, curve.at, curve.value)), float(np.interp(at, curve.at, curve.error)))
+        return np.array([[np.interp(at, self.state.tau, curve)] for curve in curves])

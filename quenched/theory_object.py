@@ -150,6 +150,11 @@ class Theory:
         return self.derivation.layered
 
     @property
+    def samples(self) -> bool:
+        """Whether units are not Gaussian, so that `solve` samples their paths."""
+        return self.derivation.problem is None and self.derivation.process is not None
+
+    @property
     def takes_lags(self) -> bool:
         """Whether `solve` gives curves at any lags asked for (sampled ones keep the lags of their grid)."""
         return self.derivation.problem is not None or self.in_time
@@ -242,7 +247,7 @@ class Theory:
         lags : array of shape (k,), optional
             Lags τ ≥ 0 of all curves, in the declaration's unit of time (steps of a map).
         tol : float, optional
-            Accuracy asked for, relative.
+            Accuracy asked for, relative; of sampled paths that of variances, for up to ten times as many sweeps.
         sampling : quenched.numerics.Sampling or quenched.numerics.March, optional
             How trajectories are sampled, for units that are not Gaussian (with `times` a `March`: paths a batch,
             batches, time step).
@@ -314,10 +319,10 @@ class Theory:
 
             return solve_in_time(self, values, InTime(times, lags, dt, scheme, nodes, tol, window), size)
         self._keep_size(values, size)
-        if self.derivation.problem is None and self.derivation.process is not None:
+        if self.samples:
             from quenched.sampled import solve_sampled
 
-            return solve_sampled(self, values, sampling=sampling)
+            return solve_sampled(self, values, sampling=sampling, tol=tol)
         options = {} if tol is None else {"tol": tol}
         return Solution.of(self, values, self.solved(values, lags=lags, **options))
 

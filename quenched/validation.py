@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Looks at growing data: the quick tier has one, the full tier extends its runs towards its target.
 FULL_LOOKS = 3
+#: Accuracy of sampled theories in the quick tier and in the full one: less than half of what is to be resolved.
+SAMPLED = {True: 0.0035, False: 0.002}
 #: A value this many errors from zero has a sign.
 _CLEAR = 20.0
 
@@ -217,12 +219,13 @@ def _target(model: Any, theory: Theory, point: dict[str, Any], quick: bool, chos
         return _in_window(model, theory, point, quick, chosen)
     sizes = tier_sizes(quick, chosen, theory.in_time) if theory.right.keeps_size else ()
     size: dict[str, Any] = {"N": max(sizes)} if sizes else {}
-    solution = theory.right.solve(own, **size)
+    exact: dict[str, Any] = {"tol": SAMPLED[quick]} if getattr(theory, "samples", False) else {}
+    solution = theory.right.solve(own, **size, **exact)
     smallest = theory.right.solve(own, N=min(sizes)) if sizes and theory.in_time else None
     design = design_of(model, model.values(point), solution, quick, chosen, smallest)
     lags: dict[str, Any] = {"lags": design.lags} if theory.takes_lags and isinstance(design, Design) else {}
     if theory is not theory.right or theory.takes_lags:
-        solution = theory.solve(own, **lags, **size)
+        solution = theory.solve(own, **lags, **size, **exact)
     others = {N: (solution, theory.solve(own, **lags, N=N)) for N in _sizes(design) if size and size != {"N": N}}
     return Target(point, solution, design, sized=others | _rounded(model, theory, own, design))
 

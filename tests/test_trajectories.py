@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sympy import exp, sign, sqrt, symbols, tanh
 
+from quenched import derive, mean
 from quenched.numerics.process_state import ProcessState, Sampling
 from quenched.numerics.settling import solve_process
 from quenched.numerics.starts import start_dependence
@@ -65,6 +66,29 @@ def test_response_of_a_linear_unit_decays_exponentially() -> None:
     assert np.allclose(value, np.exp(-lags), atol=0.02)
 
 
+def test_responses_are_of_second_order_in_the_step() -> None:
+    """η < 0: the response of a linear network solves (iω + 1 − ηg² S) S = 1, whatever the noise."""
+    omega = np.linspace(-400, 400, 400001)
+    w = -1.8  # ηg²
+    exact_spectrum = (1 + 1j * omega - np.sqrt((1 + 1j * omega) ** 2 - 4 * w)) / (2 * w)
+    apart = []
+    for dt, steps in ((0.2, 256), (0.1, 512)):
+        state = solved(linear(eta), Sampling(dt, steps, 20, 10.0, settle=40, average=3), g=1.5, s2=1e-4, eta=-0.8)
+        value = state.response["phi", "h"][0]
+        lags = np.array([1.0, 2.0])
+        exact = [(exact_spectrum * np.exp(1j * omega * u)).real.mean() * 800 / (2 * np.pi) for u in lags]
+        apart.append(np.abs(value[np.round(lags / dt).astype(int)] - exact).max())
+    assert apart[0] < 0.01
+    assert apart[1] < apart[0] / 3
+
+
+def test_a_noisy_state_far_below_its_first_sweeps_is_not_silence() -> None:
+    """Sweeps without memory yet start ten thousand times too large."""
+    net = Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ (100 * tanh(x / 100)) + WhiteNoise("xi")})
+    state = solved(net, Sampling(0.2, 256, 100, 10.0, settle=60, average=10), g=1.5, eta=-0.8)
+    assert float(state.correlation["x", "x"][0][0]) < 1
+
+
 def memory_map() -> Map:
     return Map({x: Gaussian("J", variance=g**2, symmetry=eta) @ x + sqrt(s2) * WhiteNoise("xi")})
 
@@ -122,3 +146,13 @@ def test_divergence_is_said() -> None:
 def test_missing_parameter_is_named() -> None:
     with pytest.raises(QuenchedError, match="s2"):
         solve_process(process(linear(0)), {g: 0.5})
+
+
+def test_ratios_are_better_known_than_their_parts() -> None:
+    """Fourth moment and variance err together from sweep to sweep; so does what is made of them."""
+    net = Dynamics({x: -x + Gaussian("J", variance=g**2, symmetry=eta) @ tanh(x)}, defaults={g: 2, eta: 0.3})
+    net.observe(two=mean(x**2), four=mean(x**4), kurtosis=mean(x**4) / mean(x**2) ** 2)
+    state = derive(net).solve(sampling=SHORT, tol=0.02)
+    relative = {name: state.error(name) / float(state[name]) for name in net.observables}
+    assert relative["kurtosis"] < 0.8 * (relative["four"] + 2 * relative["two"])
+    assert relative["two"] < 0.02
