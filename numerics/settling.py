@@ -163,6 +163,8 @@ def _outlast(sweeps: _Sweeps) -> None:
         if silent or (long and unfinished(sampler, now) < UNFINISHED):
             break
         sweeps.go_on(replace(sampler.how, steps=2 * sampler.how.steps))
+
+
 def _scatter(iterates: list[Orders]) -> float:
     """The largest error of a variance, relative to the largest variance."""
     values, errors = chain_mean(np.array([[float(c[0]) for c in orders.covariance.values()] for orders in iterates]))
