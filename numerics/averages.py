@@ -30,6 +30,7 @@ from .planes import (
 )
 from .quadrature import chebyshev, smooth_panels
 from .sites import Function, Site, find_kinks, jump_at
+from .steps import steps_of, steps_plane
 from .tables import Table, diverges
 from .types import Array, Number
 
@@ -255,7 +256,7 @@ class Averages:
     def site(self, k: int, label: int = 0) -> Site:
         """Site function k at one node of the labels."""
         if (k, label) not in self._sites:
-            self._sites[k, label] = self._make_site(k, self.p[label])
+            self._sites[k, label] = self.generated.site_at(k, self.p[label], self._make_site)
         return self._sites[k, label]
 
     def _make_site(self, k: int, p: tuple[float, ...]) -> Site:
@@ -278,7 +279,7 @@ class Averages:
         probe = np.concatenate([np.linspace(-30, 30, 121) + 1e-3, kinks + 1e-9, kinks - 1e-9])
         jumps = bool(len(kinks)) and bool(np.any(np.abs(value(kinks + 1e-9) - value(kinks - 1e-9)) > 1e-6))
         usable = derivative(np.zeros(1)) is not None and not jumps and bool(np.all(np.isfinite(derivative(probe))))
-        return Site(name, value, lambda u: raw(u, p), derivative if usable else None, kinks)
+        return Site(name, value, lambda u: raw(u, p), derivative if usable else None, kinks, steps_of(value, kinks))
 
     def stacked(self, sites: Sequence[int], nodes: Sequence[tuple[int, float]]) -> list[Site] | None:
         """Smooth site functions of arrays (nodes, …) at many nodes at once; None for kinked ones and for one node."""
@@ -329,7 +330,10 @@ class Averages:
             return smooth_line_averages(_product(function), m + offset[at], v, shares)
         for l, weight in nodes:
             site = self.site(k, l)
-
+            if site.steps is not None:
+                found = (site.steps.slope if derivative else site.steps.mean)(m + offset[l], v)
+                total, error = total + weight * found, error + 4 * _EPS * abs(weight * found)
+                continue
             if not derivative:
                 integrand = _product(site.value)
             elif site.slope is not None:
@@ -354,6 +358,10 @@ class Averages:
             f, g = self.site(k, l), self.site(j, l)
             if derivative and (f.slope is None or g.slope is None):
                 return Number(np.inf, 0.0)
+            if f.steps is not None and g.steps is not None:
+                found = f.steps.times(g.steps).mean(m + offset[l], v)
+                total, error = total + weight * found, error + 4 * _EPS * abs(weight * found)
+                continue
             first, second = (f.slope or f.value, g.slope or g.value) if derivative else (f.value, g.value)
             part = line_average(_product(first, second), m + offset[l], v, np.concatenate([f.kinks, g.kinks]))
             total, error = total + weight * part.value, error + weight * part.error
@@ -453,9 +461,13 @@ class Averages:
             if many is not None:
                 f, g = many
                 where = (m1 + offsets[at, source.a], np.sqrt(v1), m2 + offsets[at, source.b], np.sqrt(v2))
-                series = mehler(f, g, *where, theta, tol, shares)
+                series = mehler(f, g, *where, theta, tol, shares, want)
                 if series is not None:
                     return series
+            one, two = self.site(kf, at[0]), self.site(kg, at[0])
+            if one.steps and two.steps and all(self.site(k, l) is s for k, s in ((kf, one), (kg, two)) for l in at):
+                where = (m1 + offsets[at, source.a], np.sqrt(v1), m2 + offsets[at, source.b], np.sqrt(v2))
+                return steps_plane(one.steps, two.steps, *where, theta, shares)
             t, p, error = np.zeros(len(theta)), np.zeros(len(theta)), 0.0
             for l, weight in nodes:
                 f, g = self.site(kf, l), self.site(kg, l)

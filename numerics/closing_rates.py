@@ -34,7 +34,7 @@ def coupled_rate(
     state : the state there: a fixed point, or a moving one that they leave as it is to first order (by symmetry)
     """
     averages = at(x)
-    if not free or not covered(averages):
+    if not free or not covered(averages) or not np.isfinite(state.growth.value):
         return None
     problem = averages.problem
     fixed = state.kind in ("trivial", "static")
@@ -74,7 +74,9 @@ def coupled_rate(
             matrix[:, numbers, numbers] += np.multiply.outer(filters[o.a], read)
         return np.asarray(np.linalg.det(np.eye(matrix.shape[1]) - matrix))
 
-    return rightmost_zero(averages, determinant)
+    rate = rightmost_zero(averages, determinant)
+    # Where outputs jump at the very place where units are, only the step limits a difference quotient.
+    return Number(np.inf, 0.0) if rate is not None and rate.value > 0.01 / _STEP else rate
 
 
 def covered(averages: Averages) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from types import ModuleType
+from typing import Any
 
 from sympy import (
     Abs,
@@ -81,6 +82,17 @@ class Generated:
         self.labels = tuple(label.symbol for label in problem.labels)
         self.sites = _distinct_sites(problem)
         self.parameters = _free_parameters(problem, potential, self.labels)
+        self._sites_at: dict[tuple[float, ...], Any] = {}
+
+    def site_at(self, k: int, p: tuple[float, ...], make: Callable[[int, tuple[float, ...]], Any]) -> Any:
+        """What `make` makes of site function k at parameters and labels p, remembered for those that it contains."""
+        at = [x for s, x in zip((*self.parameters, *self.labels), p, strict=True) if self.sites[k].expr.has(s)]
+        key = (float(k), *at)
+        if key not in self._sites_at:
+            if len(self._sites_at) > 4096:
+                self._sites_at.clear()
+            self._sites_at[key] = make(k, p)
+        return self._sites_at[key]
 
     def site(self, f: SiteFunction) -> int:
         """Index of a site function."""

@@ -22,6 +22,7 @@ from .quadrature import (
     trapezoid,
 )
 from .sites import Function, Site
+from .steps import steps_plane
 from .types import Array, Number
 
 _EPS = float(np.finfo(float).eps)
@@ -107,6 +108,8 @@ def plane_average(
     want: bool = True,
 ) -> tuple[Array, Array | None, float]:
     """⟨f g⟩ and (unless unwanted) ⟨f' g'⟩, None for distributions, at angles θ; estimated error of the former."""
+    if f.steps is not None and g.steps is not None:
+        return steps_plane(f.steps, g.steps, m1, s1, m2, s2, theta)
     smooth = not len(f.kinks) and not len(g.kinks)
     slopes = f.slope is not None and g.slope is not None
     if smooth and slopes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
+from .steps import Steps
 from .types import Array
 
 Function = Callable[[Array], Array]
@@ -17,7 +18,8 @@ Function = Callable[[Array], Array]
 class Site:
     """A site function at fixed parameters and labels.
 
-    `raw` is `value` without the check that it is finite; `slope` is None where the derivative is a distribution.
+    `raw` is `value` without the check that it is finite; `slope` is None where the derivative is a distribution;
+    `steps` are the jumps of a function that is constant but for them.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Site:
     raw: Function
     slope: Function | None
     kinks: Array
+    steps: Steps | None = None
 
 
 def jump_at(f: Function, kink: float) -> float:

@@ -340,7 +340,7 @@ def _opposite(a: RawBranch, b: RawBranch) -> bool:
     scale = 1e-6 * (1 + max(abs(x) for pair in pairs for x in pair))
     sizes = all(abs(abs(x) - abs(y)) < scale for x, y in pairs)
     turned = any(abs(x + y) < scale < abs(x) for x, y in pairs)
-    return sizes and turned and all(abs(x - y) < 1e-6 * (1 + abs(x)) for x, y in kept)
+    return sizes and turned and all(x == y or abs(x - y) < 1e-6 * (1 + abs(x)) for x, y in kept)
 
 
 def summary(branch: Branch) -> dict[str, Any]:

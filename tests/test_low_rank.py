@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
-from sympy import Expr, symbols, tanh
+from sympy import Expr, pi, sign, symbols, tanh
 
 from quenched import (
     Dynamics,
@@ -25,7 +26,10 @@ from quenched import (
     mean,
     outer,
 )
+from quenched.numerics.planes import plane_average
 from quenched.numerics.quadrature import trapezoid
+from quenched.numerics.sites import Site
+from quenched.numerics.steps import Steps, steps_of
 
 g, c = symbols("g c", positive=True)
 x = Field("x")
@@ -115,3 +119,57 @@ def test_states_of_opposite_sign_coexist() -> None:
     biased = derive(Dynamics({x: -x + J @ tanh(x) + c * outer(m, m) @ tanh(x) / N + m / 10})).solve(g=0.5, c=1.5)
     assert biased.main.mirror == ""
     assert biased.multistability == ""
+
+
+# -- outputs that jump ------------------------------------------------------------------------------------------------
+def signs(u: Any) -> Any:
+    return np.sign(u)
+
+
+def stairs(u: Any) -> Any:
+    return 2 * np.heaviside(u - 0.5, 0.5) + np.heaviside(u + 1, 0.5)
+
+
+def stepped(f: Any, kinks: list[float]) -> Site:
+    places = np.array(kinks)
+    return Site("f", f, f, None, places, steps_of(f, places))
+
+
+@pytest.mark.parametrize(("f", "g"), [("sign", "sign"), ("sign", "stairs"), ("stairs", "stairs")])
+@pytest.mark.parametrize(("m1", "m2"), [(0.0, 0.0), (0.3, 0.3), (2.0, -0.4)])
+def test_averages_of_steps_are_sums_over_jumps(f: str, g: str, m1: float, m2: float) -> None:
+    """Against the quadrature of their values at moderate correlations, and the limits of full correlation."""
+    sites = {"sign": stepped(signs, [0.0]), "stairs": stepped(stairs, [-1.0, 0.5])}
+    one, two = sites[f], sites[g]
+    assert one.steps is not None
+    assert two.steps is not None
+    theta = np.linspace(-1.1, 1.1, 9)
+    values, _, error = plane_average(one, two, m1, 1.3, m2, 0.8, theta)
+    slow, _, doubt = plane_average(replace(one, steps=None), two, m1, 1.3, m2, 0.8, theta)
+    assert np.max(np.abs(values - slow)) < 1e-10 + 3 * doubt
+    assert error < 1e-10
+    ends = plane_average(one, two, m1, 1.3, m2, 0.8, np.array([-np.pi / 2, 0.0, np.pi / 2]))[0]
+    z = (np.arange(200000) + 0.5) / 200000
+    normal = norm.ppf(z)
+    for value, turn in ((ends[0], -1), (ends[2], 1)):
+        exact = np.mean(one.value(m1 + 1.3 * normal) * two.value(m2 + 0.8 * turn * normal))
+        assert value == pytest.approx(exact, abs=4e-5)
+    assert ends[1] == pytest.approx(one.steps.mean(m1, 1.69) * two.steps.mean(m2, 0.64), abs=1e-15)
+
+
+def test_only_functions_that_are_constant_but_for_jumps_are_steps() -> None:
+    assert steps_of(lambda u: np.sign(u) * (1 + 1e-9 * u), np.array([0.0])) is None
+    assert steps_of(lambda u: np.where(u > 700, 2.0, np.sign(u)), np.array([0.0])) is None
+    square = Steps(-1.0, np.array([0.0]), np.array([2.0]))
+    assert square.times(square).mean(0.4, 2.0) == 1.0
+    assert square.slope(0.0, 2.0) == pytest.approx(1 / np.sqrt(np.pi))
+
+
+@pytest.mark.parametrize("other", [pytest.param(tanh(x), marks=pytest.mark.slow), sign(x)])
+def test_a_direction_read_by_signs_beside_random_couplings(other: Expr) -> None:
+    """κ = ⟨m sign⟩ = cκ·√(2/πV): V = 2c²/π whatever random couplings do, as long as κ does not vanish."""
+    net = Dynamics({x: -x + J @ other + c * outer(m, m) @ sign(x) / N}).observe(V=mean(x**2))
+    solution = derive(net).solve(g=1.2, c=2)
+    assert float(solution["V"]) == pytest.approx(float(8 / pi), abs=1e-8)
+    assert solution.main.mirror
+    assert "coexist" in str(solution)
