@@ -296,7 +296,11 @@ def _summary(sampler: ProcessSampler, iterates: list[Orders], history: list[floa
 
 
 def chain_mean(rows: Array) -> tuple[Array, Array]:
-    """Mean of correlated iterates, and its error from their scatter and lag-one correlation."""
+    """Mean of correlated iterates, and its error from their scatter and lag-one correlation.
+
+    Few iterates underrate both where they are much correlated: the correlation is corrected for its bias (−(1 + 3ρ)/n
+    to first order, Marriott & Pope 1954; Kendall 1954), the scatter for what the mean itself moves.
+    """
     n = len(rows)
     mean = rows.mean(axis=0)
     if n < 3:
@@ -305,5 +309,7 @@ def chain_mean(rows: Array) -> tuple[Array, Array]:
     variance = (off**2).sum(axis=0) / (n - 1)
     lagged = (off[1:] * off[:-1]).sum(axis=0) / (n - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        rho = np.clip(np.where(variance > 0, lagged / variance, 0.0), 0.0, 0.95)
-    return mean, np.sqrt(variance / n * (1 + rho) / (1 - rho))
+        rho = np.where(variance > 0, lagged / variance, 0.0)
+    rho = np.clip((n * rho + 1) / (n - 3), 0.0, 0.95) if n > 3 else np.clip(rho, 0.0, 0.95)
+    times = np.minimum((1 + rho) / (1 - rho), n / 2)  # iterates that count as one
+    return mean, np.sqrt(variance * (n - 1) / (n - times) * times / n)

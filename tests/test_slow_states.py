@@ -9,7 +9,7 @@ import pytest
 
 from quenched import catalogue, derive
 from quenched.numerics import March, Sampling
-from quenched.numerics.settling import slowest, stands_still, unfinished
+from quenched.numerics.settling import chain_mean, slowest, stands_still, unfinished
 from quenched.numerics.trajectories import ProcessSampler
 
 THEORY = derive(catalogue["neuronal-synaptic"]())
@@ -54,3 +54,15 @@ def test_chaos_beside_fixed_points_is_found() -> None:
     assert float(found["C_phi0"]) == pytest.approx(marched, abs=0.03)
     assert float(stuck["C_phi0"]) > marched + 0.07
     assert "remember where they started" in stuck.main.undetermined
+
+
+@pytest.mark.parametrize(("rho", "within"), [(0.0, 0.98), (0.8, 0.9)])
+def test_errors_of_correlated_iterates(rho: float, within: float) -> None:
+    """Twenty iterates of an autoregressive chain: the mean scatters as its stated error says."""
+    rng = np.random.default_rng(0)
+    chain = [rng.standard_normal(2000)]
+    for _ in range(19):
+        chain.append(rho * chain[-1] + np.sqrt(1 - rho**2) * rng.standard_normal(2000))
+    mean, error = chain_mean(np.array(chain))
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(mean.std(), rel=0.25)
+    assert np.mean(np.abs(mean) < 3 * error) > within
