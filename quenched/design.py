@@ -176,8 +176,9 @@ class StaticDesign:
     called: str = "{}"
 
     def with_trials(self, trials: int) -> StaticDesign:
-        """The same with another number of realisations."""
-        return replace(self, trials=trials, also=tuple(d.with_trials(trials) for d in self.also))
+        """The same with another number of realisations, and as many times more or fewer of further simulations."""
+        also = tuple(d.with_trials(round(d.trials * trials / self.trials)) for d in self.also)
+        return replace(self, trials=trials, also=also)
 
     def simulation(self, N: int) -> dict[str, Any]:
         """Settings of `simulate` at a size, seeds apart."""
@@ -238,10 +239,12 @@ def design_of(
     if elsewhere and "only" in given:
         settings["only"] = tuple(n for n in given["only"] if n not in elsewhere)
         if not settings["only"]:  # nothing is left for the first simulation
-            settings = {"trials": settings["trials"], **{k: v for k, v in also[-1].items() if k != "called"}}
+            trials = {k: v for k, v in {**tier, **also[-1], **given}.items() if k == "trials"}
+            settings = {**{k: v for k, v in also[-1].items() if k != "called"}, **trials}
             also = also[:-1]
     sizes, trials = tuple(settings.pop("sizes")), settings.pop("trials")
-    return StaticDesign(sizes, trials, settings, also=tuple(_further(d, trials) for d in also))
+    further = [{**d, "trials": given.get("trials") or d.get("trials", trials)} for d in also]
+    return StaticDesign(sizes, trials, settings, also=tuple(map(_further, further)))
 
 
 #: Overlap of a state with a row that it is near.
@@ -261,9 +264,9 @@ def _asked(further: Sequence[Mapping[str, Any]], only: Sequence[str]) -> tuple[M
     return tuple(d for d in cut if d["only"])
 
 
-def _further(settings: Mapping[str, Any], trials: int) -> StaticDesign:
+def _further(settings: Mapping[str, Any]) -> StaticDesign:
     how = dict(settings)
-    return StaticDesign(tuple(how.pop("sizes")), trials, called=how.pop("called"), how=how)
+    return StaticDesign(tuple(how.pop("sizes")), how.pop("trials"), called=how.pop("called"), how=how)
 
 
 def at_size(model: Any, values: Mapping[Any, float], N: int) -> dict[str, float]:

@@ -30,6 +30,7 @@ from quenched import (
     units,
     validate,
 )
+from quenched.design import StaticDesign, design_of
 from quenched.replica_mutants import REPLICA_MUTANTS
 from quenched.validate import gibbs_routes, simulate_gibbs
 from quenched.validate.exact_counts import ln_count
@@ -251,6 +252,22 @@ def test_small_systems_are_counted_beside_large_ones(tmp_path: Path) -> None:
     wrong = validate(system(), theory=derive(system()).mutate("overlap-terms-dropped"), **how)
     assert wrong.verdict == "disagree", wrong
     assert wrong["S (counted)"].p_value < 1e-6
+
+
+def test_searches_have_realisations_of_their_own() -> None:
+    """Fewer than fixed points have, in proportion at later looks; what a user asks for holds for both."""
+    model = system()
+    values, solution = model.values({}), derive(model).solve()
+    design = design_of(model, values, solution, True, {})
+    assert isinstance(design, StaticDesign)
+    (search,) = design.also
+    assert search.how["only"] == ("alpha_BP",)
+    assert search.trials < design.trials
+    assert design.with_trials(2 * design.trials).also[0].trials == 2 * search.trials
+    asked = design_of(model, values, solution, True, {"trials": 7})
+    assert {asked.trials, *(d.trials for d in asked.also)} == {7}  # type: ignore[union-attr]
+    alone = design_of(model, values, solution, True, {"only": ("alpha_BP",)})
+    assert (alone.trials, alone.sizes) == (search.trials, search.sizes)
 
 
 @pytest.mark.parametrize("name", REPLICA_MUTANTS)

@@ -402,12 +402,12 @@ def tier(
     if small == "messages":
         sizes = _sizes(model, values, (250, 500, 1000))
         searched, also = thresholds(model), _counts(model, values, quick)
-        trials = (180 if searched else 320) if quick else 1200  # a search takes longer than a fixed point
-        if searched:
-            search = {"sizes": SIZES, "route": "messages", "only": searched}
+        if searched:  # a search takes longer than a fixed point
+            search = {"sizes": SIZES, "route": "messages", "only": searched, "trials": 140 if quick else 1200}
             if len(searched) == len(model.observables):
-                return search | {"trials": trials}
+                return search
             also = (*also, search | {"called": "{}"})
+        trials = (260 if searched else 320) if quick else 1200
         return {"sizes": sizes, "trials": trials, "route": "messages", "also": also}
     if small == "enumerate" and _needs_counts(what):
         return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
@@ -422,7 +422,7 @@ def tier(
     if any(node.functional == "SpinGlassSusceptibility" for node in what.nodes):
         # pairs of units: corrections in 1/N are large, and chains need many samples
         sizes = _sizes(model, values, (125, 250, 500))
-        return {"sizes": sizes, "trials": 72 if quick else 400, "sweeps": 600, "burn": 60}
+        return {"sizes": sizes, "trials": 100 if quick else 400, "sweeps": 600, "burn": 60}
     if _spread(model, program, near):
         # a state between patterns is soft along their sequence, and the rows on its way are no noise: few in all
         wanted = _of_rows(model, values)
@@ -430,7 +430,7 @@ def tier(
     if any(f.starts for f in program.fields):
         # a state of its own for every start: realisations cost little, and few rows are far from many
         wanted = tuple(round(n * _enlarged(model, values, 250)) for n in (250, 500, 1000))
-        return {"sizes": _sizes(model, values, wanted), "trials": 48 if quick else 150, **SHORT}
+        return {"sizes": _sizes(model, values, wanted), "trials": 72 if quick else 150, **SHORT}
     if all(f.kind == "atoms" for f in program.fields):
         return {"sizes": _sizes(model, values, (32, 64, 128)), "trials": 1800 if quick else 11000, **LONG}
     return {"sizes": _sizes(model, values, (50, 100, 200)), "trials": 60 if quick else 240}
