@@ -501,3 +501,28 @@ def test_a_keyword_like_nothing_names_the_settings() -> None:
     solvable = derive(Dynamics({x: -x + Gaussian("J", variance=1) @ tanh(x)}))
     with pytest.raises(QuenchedError, match=r"unknown parameter 'durations'.*settings: lags"):
         solvable.solve(durations=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Dynamics({x: -x}, initial=1), r'Dynamics has no argument .initial.: .* Field\("x", initial='),
+        (lambda: Dynamics({x: -x}, default={}), "did you mean 'defaults'"),
+        (lambda: WhiteNoise("xi", shared=True), "WhiteNoise has no argument 'shared': every unit has its own"),
+        (lambda: WhiteNoise("xi", units, None, 1), r"takes 3 arguments \(name, over, each\), got 4"),
+        (lambda: Field("y", init=1), "did you mean 'initial'"),
+        (lambda: Gaussian("K", 1, symetry=1), "did you mean 'symmetry'"),
+        (lambda: Population("Q", frac=1), "did you mean 'fraction'"),
+    ],
+)
+def test_declarations_name_arguments_that_do_not_exist(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(QuenchedError, match=words) as caught:
+        make()
+    assert isinstance(caught.value, TypeError)
+
+
+def test_starts_that_know_the_couplings_are_refused_by_theories() -> None:
+    K, first = Gaussian("K", variance=1), Quenched("first", Normal(0, 1))
+    y = Field("y", initial=K @ first)
+    with pytest.raises(QuenchedError, match="K @ first of y is correlated with the couplings: expected a law"):
+        derive(Dynamics({y: -y + K @ sympy.tanh(y)})).solve(times=[0, 1])

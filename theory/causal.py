@@ -23,7 +23,7 @@ from quenched.theory.fields import At, Field, Quenched, WhiteNoise
 from quenched.theory.linear import NeedsTrajectories
 from quenched.theory.lower import SiteField
 from quenched.theory.naming import field_names, unit_name
-from quenched.theory.problem import Label
+from quenched.theory.problem import INDEPENDENT, Label
 from quenched.theory.problem_causal import CausalUnit, MeanSource, Output, PairSource, Row, TwoTimeProblem
 from quenched.theory.readoff import Contribution, EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
@@ -153,7 +153,9 @@ class _Marching:
             elif reads_only(sympify(initial), labels):
                 start.append((sympify(initial).xreplace(labels).subs(t, 0), S.Zero))
             else:
-                raise NotCovered(f"the initial value {initial} of {s.name} is correlated with the couplings")
+                raise NotCovered(
+                    f"the initial value {initial} of {s.name} is correlated with the couplings: {INDEPENDENT}"
+                )
         return start, extra
 
     # -- outputs and fields -----------------------------------------------------------------------------------------

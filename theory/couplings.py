@@ -12,6 +12,7 @@ from quenched.theory.algebra import Diag, Inverse, Matrix, Outer, Transpose, dia
 from quenched.theory.distributions import Law, Normal, as_law
 from quenched.theory.errors import QuenchedError
 from quenched.theory.fields import Compared, UnitSymbol, as_redraw, bind, open_leaves, population_of
+from quenched.theory.keywords import named_arguments
 from quenched.theory.observables import split_scalar, total
 from quenched.theory.spaces import NOTHING, Population, as_name, as_population, as_scalar, units
 
@@ -129,6 +130,7 @@ class Gaussian(RandomMatrix):
     diagonal: Expr | None
     correlation: dict[Matrix, Expr]
 
+    @named_arguments
     def __new__(
         cls,
         name: Any,
@@ -188,6 +190,7 @@ class Iid(RandomMatrix):
 
     law: Law
 
+    @named_arguments
     def __new__(cls, name: Any, law: Any, over: Any = (units, units), redraw: Any = None) -> Iid:
         text = as_name(name, "Iid")
         spaces = spaces_of(over, text)

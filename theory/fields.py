@@ -15,6 +15,7 @@ from sympy.core.symbol import Str
 
 from quenched.theory.distributions import Law, as_law
 from quenched.theory.errors import AmbiguousExpression, NotCovered, QuenchedError
+from quenched.theory.keywords import named_arguments
 from quenched.theory.spaces import NOTHING, RESERVED, Population, as_expr, as_name, as_population, t, units
 
 #: When a random quantity is drawn afresh.
@@ -192,6 +193,7 @@ class Field(UnitSymbol):
     ``x(t - d)`` is the field at another time, ``x[1]`` the field in a copy of the whole system with the same disorder.
     """
 
+    @named_arguments
     def __new__(
         cls, name: Any, population: Any = units, initial: Any = None, each: Any = None, over: Any = None
     ) -> Field:
@@ -244,6 +246,7 @@ class Quenched(UnitSymbol):
         Extra copy index (samples): one number per unit and sample, as inputs have. Without it all samples share it.
     """
 
+    @named_arguments
     def __new__(cls, name: Any, law: Any, over: Any = units, redraw: str | None = None, each: Any = None) -> Quenched:
         text = as_name(name, "Quenched")
         law = as_law(law, f"law of {text!r}")
@@ -274,6 +277,7 @@ class WhiteNoise(UnitSymbol):
     is independent for every sample, without it all samples share it.
     """
 
+    @named_arguments
     def __new__(cls, name: Any, over: Any = units, each: Any = None) -> WhiteNoise:
         if not isinstance(name, (str, Str)):
             raise QuenchedError(f'WhiteNoise is named, equal names are the same noise: WhiteNoise("xi"), got {name!r}')

@@ -12,6 +12,7 @@ from quenched.theory.couplings import Apply, RandomMatrix, Row
 from quenched.theory.distributions import Law, as_law
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Field, Quenched, WhiteNoise, plain, population_of
+from quenched.theory.keywords import named_arguments
 from quenched.theory.landscape import Height, Landscape
 from quenched.theory.observables import Functional, Mean
 from quenched.theory.priors import on_sphere
@@ -56,6 +57,7 @@ class Gibbs:
     clock = "none"
     dt = None
 
+    @named_arguments
     def __init__(
         self,
         priors: Mapping[Field, Law],

@@ -12,6 +12,7 @@ from sympy.core.symbol import Str
 from quenched.theory.distributions import Law
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import Field, Quenched
+from quenched.theory.keywords import named_arguments
 from quenched.theory.model import Map
 from quenched.theory.spaces import Population, as_scalar
 from quenched.theory.substitute import content_key
@@ -41,6 +42,7 @@ class Layers(Map):
         For a depth that is no positive whole number, a field without start, or fields with different samples.
     """
 
+    @named_arguments
     def __init__(
         self,
         eqs: Mapping[Field, Any],

@@ -13,6 +13,7 @@ from quenched.theory.checks import check_domain, check_laws, check_model, check_
 from quenched.theory.couplings import RandomMatrix
 from quenched.theory.errors import QuenchedError, nearest
 from quenched.theory.fields import Field, Quenched, WhiteNoise
+from quenched.theory.keywords import named_arguments
 from quenched.theory.observables import Critical
 from quenched.theory.spaces import N, Population
 from quenched.theory.substitute import (
@@ -64,6 +65,7 @@ class Model:
     #: Number of steps of a map that runs from a declared start (see `Layers`), None where time has no end.
     steps: int | None = None
 
+    @named_arguments
     def __init__(
         self,
         eqs: Mapping[Field, Any],

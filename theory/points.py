@@ -18,7 +18,7 @@ from quenched.theory.errors import NotCovered
 from quenched.theory.fields import At, Quenched, WhiteNoise
 from quenched.theory.lower import SiteField
 from quenched.theory.naming import unit_name
-from quenched.theory.problem import Label
+from quenched.theory.problem import INDEPENDENT, Label
 from quenched.theory.problem_points import PointProblem, PointUnit
 from quenched.theory.readoff import EffectiveProcess
 from quenched.theory.record import Form, Line, Rule
@@ -157,5 +157,5 @@ def _start(state: SiteField, symbols: dict[Expr, Symbol], labels: list[Label]) -
         return label
     value = sympify(initial).subs(t, 0)
     if not reads_only(value, symbols):
-        raise NotCovered(f"the initial value {initial} of {state.name} is correlated with the couplings")
+        raise NotCovered(f"the initial value {initial} of {state.name} is correlated with the couplings: {INDEPENDENT}")
     return value.xreplace(symbols)

@@ -230,6 +230,11 @@ class OperatorSymbol:
 
 #: Start of a state that is correlated with the couplings, so that no single unit knows its law.
 CORRELATED = "correlated with the couplings"
+#: What a start of a theory is expected to be.
+INDEPENDENT = (
+    "expected a law or numbers of each unit that are drawn without them, Normal(0, 1) or a Quenched number"
+    " (a simulation can start anywhere)"
+)
 
 
 @dataclass(frozen=True)

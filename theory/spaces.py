@@ -13,6 +13,7 @@ from sympy import Basic, Expr, Integer, Symbol, Tuple, sympify
 from sympy.core.symbol import Str
 
 from quenched.theory.errors import QuenchedError
+from quenched.theory.keywords import named_arguments
 
 #: Reference size: couplings over an extensive population scale with it, and populations have fraction·N units.
 N: Symbol = Symbol("N", positive=True, integer=True)
@@ -102,6 +103,7 @@ class Population(Basic):
     size: Expr | None
     labels: Basic | None
 
+    @named_arguments
     def __new__(cls, name: Any, fraction: Any = None, size: Any = None, labels: Any = None) -> Population:
         text = as_name(name, "Population")
         fraction, size, labels = (None if part == NOTHING else part for part in (fraction, size, labels))

@@ -15,6 +15,7 @@ from quenched.theory.eigenvalue_observables import NAMES, Count, Edge, Moment, O
 from quenched.theory.errors import NotCovered, QuenchedError, nearest
 from quenched.theory.fields import Field, Quenched, UnitSymbol
 from quenched.theory.indices import entry_law, entry_law_latex
+from quenched.theory.keywords import named_arguments
 from quenched.theory.observables import Functional, Mean
 from quenched.theory.record import Form, Line
 from quenched.theory.render import latex, text
@@ -80,6 +81,7 @@ class Spectrum:
     False
     """
 
+    @named_arguments
     def __init__(self, matrix: Any, name: str | None = None, defaults: Mapping[Any, Any] | None = None) -> None:
         self.blocks: Blocks = _as_blocks(matrix)
         self.heads: tuple[Row, ...] = tuple(dict.fromkeys(p for pair in self.blocks for p in pair))
