@@ -7,7 +7,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Abs, Expr, Float, Heaviside, Max, Min, Poly, S, Symbol, default_sort_key, im, lambdify, sign
+from sympy import (
+    Abs,
+    DiracDelta,
+    Expr,
+    Float,
+    Heaviside,
+    Max,
+    Min,
+    Poly,
+    S,
+    Symbol,
+    default_sort_key,
+    im,
+    lambdify,
+    sign,
+)
 from sympy.core.relational import Relational
 
 from quenched.theory.errors import NotCovered, QuenchedError
@@ -58,6 +73,8 @@ class SpaceNodes:
         return found
 
     def _at(self, expr: Expr, nodes: Array) -> Complex:
+        if expr.has(DiracDelta):
+            raise NotCovered(f"the slope {expr} of what jumps has no spectrum: expected a function without jumps there")
         function = lambdify([x.symbol for x in self.space.labels], expr.xreplace(_numbers(self.values)), "numpy")
         return np.broadcast_to(function(*nodes.T), len(nodes)).astype(complex)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.fft import dct
-from sympy import DiracDelta, Expr, Symbol, lambdify
+from sympy import Basic, Derivative, DiracDelta, Expr, Symbol, lambdify
 
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.problem import SampledUnit, SiteProcess
@@ -63,6 +63,8 @@ def process_growth(
 ) -> Number:
     """Largest Lyapunov exponent, per unit time (per step of a map), with its sampling error.
 
+    Infinite where what couplings read jumps, or what reads them: a small difference becomes its square root at once.
+
     Parameters
     ----------
     process, values, state : the process, its parameters and its solution
@@ -72,10 +74,12 @@ def process_growth(
     Raises
     ------
     NotCovered
-        If an output or equation jumps, so that a small difference has no finite rate.
+        If an equation jumps, so that a small difference has no finite rate.
     """
     if process.operators:
         raise NotCovered("the growth of differences through eliminated populations, for units that are not Gaussian")
+    if _read_jumps(process):
+        return Number(np.inf, 0.0)
     rng = np.random.default_rng((state.sampling.seed, 2))
     rates: list[float] = []
     for _ in range(_DRAWS):
@@ -86,6 +90,23 @@ def process_growth(
         if found.error < _PRECISE * abs(found.value):
             break
     return found
+
+
+def _read_jumps(process: SiteProcess) -> bool:
+    """Whether what couplings read, or what reads couplings, jumps: an output in its unit, an equation in a field."""
+    read = {a for _, _, _, *pair in process.covariance for a in pair}
+    for u in process.units:
+        moving = {*u.states, *(s for s, _, _ in u.earlier)}
+        if any(name in read and moving & _jumping(body) for name, body in u.outputs):
+            return True
+        if any(set(u.fields) & _jumping(body) for body in u.rhs):
+            return True
+    return False
+
+
+def _jumping(body: Expr) -> set[Basic]:
+    """Symbols in which an expression jumps."""
+    return {s for s in body.free_symbols if body.diff(s).has(DiracDelta, Derivative)}
 
 
 def _tangent(process: SiteProcess, unit: SampledUnit, paths: Paths, values: dict[Symbol, float]) -> _Unit:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from sympy import Expr, Symbol
+from sympy import Derivative, DiracDelta, Expr, Symbol
 from sympy.printing.pycode import PythonCodePrinter
 
 from quenched.theory.errors import NotCovered
@@ -19,7 +19,9 @@ from quenched.theory.problem import SampledUnit
 from .cache import digest, load
 from .path_responses import jumps
 
-VERSION = "7"
+VERSION = "8"
+#: How large a kick of a field is, in generated code.
+_SIZE = Symbol("kick_size")
 
 _LOOP = '''
 @njit(cache=True, fastmath=True, _nrt=False)
@@ -131,8 +133,8 @@ def follow(
                 hh[u] += mem[u]
                 for b in range(nb):
                     hh[u] += kernel[u, b, 0] * psi[b, first]
-            kick(y, z0, hh, noise[path, at], q, p, dt, kicked[k], jump)
             eps = size[k] * (-1.0) ** (window + path) if JUMPS else size[k]
+            kick(y, z0, hh, noise[path, at], q, p, dt, kicked[k], eps, jump)
             for lag in range(reach + 1):
                 step = first + lag
                 at = step % steps
@@ -268,7 +270,7 @@ def unit_source(unit: SampledUnit, parameters: tuple[Symbol, ...], clock: str) -
     )
     parts = [head, _function("rhs", "x, z, h, xi, q, p, dt, out", [code(e) for e in rhs])]
     parts.append(_function("outputs", "x, z, q, p, out", [code(body) for _, body in unit.outputs]))
-    parts.append(_kick(unit, code, scale))
+    parts.append(_kick(unit, code, scale, clock))
     return "\n\n".join(parts) + "\n" + _LOOP
 
 
@@ -278,11 +280,22 @@ def _function(name: str, args: str, rows: list[str]) -> str:
     return f"@njit(cache=True, fastmath=True, _nrt=False)\ndef {name}({args}):\n{used}{body}\n"
 
 
-def _kick(unit: SampledUnit, code, scale) -> str:  # type: ignore[no-untyped-def]
+def _answer(e: Expr, field: Symbol, clock: str) -> Expr:
+    """Change of a right-hand side by a kick of a field, in its units; over a jump that of the kick's own size."""
+    slope = e.diff(field)
+    if not slope.has(DiracDelta, Derivative):
+        return slope
+    if clock == "flow":
+        raise NotCovered(f"{e} jumps in the field {field}: no impulse of it has a response in continuous time")
+    return (e.xreplace({field: field + _SIZE}) - e) / _SIZE
+
+
+def _kick(unit: SampledUnit, code, scale, clock: str) -> str:  # type: ignore[no-untyped-def]
     rows = []
     for u, field in enumerate(unit.fields):
         rows.append(f"    {'if' if u == 0 else 'elif'} u == {u}:")
-        rows += [f"        out[{i}] = {code(e.diff(field).xreplace(scale))}" for i, e in enumerate(unit.rhs)]
+        rows += [f"        out[{i}] = {code(_answer(e, field, clock).xreplace(scale))}" for i, e in enumerate(unit.rhs)]
     body = "\n".join(rows) or "    pass"
     used = "    sqrt_dt = math.sqrt(dt)\n" if "sqrt_dt" in body else ""
-    return f"@njit(cache=True, fastmath=True, _nrt=False)\ndef kick(x, z, h, xi, q, p, dt, u, out):\n{used}{body}\n"
+    head = "@njit(cache=True, fastmath=True, _nrt=False)\ndef kick(x, z, h, xi, q, p, dt, u, kick_size, out):\n"
+    return f"{head}{used}{body}\n"

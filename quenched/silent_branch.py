@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sympy import Expr, S
+from sympy import Expr, Heaviside, S, sign
 
 from quenched.readout import GROWTH, Quantity
 from quenched.solution import Branch
 from quenched.theory.bonds import bond_equations
+from quenched.theory.couplings import Apply
 from quenched.theory.errors import NotCovered
 from quenched.theory.fields import Field, unbind
 from quenched.theory.naming import Output, standard_names
@@ -23,17 +24,27 @@ if TYPE_CHECKING:
 
 
 def silent_branch(model: Model, values: Mapping[Any, float]) -> SilentBranch | None:
-    """The silent state of a dynamics, None where it is no state, or one whose stability is not derived."""
+    """The silent state of a dynamics; None where it is no state, sits on a jump, or its stability is not derived."""
     from quenched.fixed_points import fixed_point_stability
 
     at_zero = {x: S.Zero for x in model.fields}
     drives = [d for e in bond_equations(model.bonds) for d in e.drives]
     if model.quenched or any((d.left * d.right).xreplace(at_zero) != 0 for d in drives):
         return None
+    if any(_at_rest(step.args[0]) == 0 for e in model.eqs.values() for step in e.atoms(Heaviside, sign)):
+        return None
     try:
         return SilentBranch(model, values, fixed_point_stability(model))
     except NotCovered:
         return None
+
+
+def _at_rest(expr: Expr) -> Expr:
+    """An expression of one unit where all fields vanish, and what couplings return with them."""
+    bare = expr.xreplace({a: S.Zero for a in expr.atoms(Apply)})
+    return bare.replace(
+        lambda e: isinstance(e, Field) or (hasattr(e, "field") and hasattr(e, "time")), lambda e: S.Zero
+    )
 
 
 class SilentBranch(Branch):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import erf
 from sympy import Heaviside, Max, Rational, exp, sign, sin, sqrt, symbols, tanh
 
 from quenched import (
@@ -16,6 +17,7 @@ from quenched import (
     Map,
     N,
     Normal,
+    NotCovered,
     Population,
     Quenched,
     Uniform,
@@ -27,7 +29,7 @@ from quenched import (
     simulate,
     t,
 )
-from quenched.numerics import March
+from quenched.numerics import March, Sampling
 from quenched.numerics.path_responses import jumps
 from quenched.theory.model import Model
 from quenched.theory.readoff import EffectiveProcess
@@ -36,6 +38,7 @@ from quenched.validate.meaning_steps import Ensemble
 g, q = symbols("g q", positive=True)
 eta, s2 = symbols("eta s2", real=True)
 x = Field("x")
+BRIEF = Sampling(steps=256, paths=200, settle=12, average=6)
 
 
 def test_a_symmetric_linear_network_relaxes_as_its_modes() -> None:
@@ -129,3 +132,41 @@ def test_a_quench_against_networks(symmetry: float) -> None:
             theirs = run[name].values
             spread = np.hypot(theirs.std() / np.sqrt(len(theirs)), error)
             assert abs(mine - theirs.mean()) < 4 * spread + 0.01, (name, at)
+
+
+# -- units that jump, with partial symmetry ---------------------------------------------------------------------------
+def symmetric(strength: float) -> Gaussian:
+    return Gaussian("J", variance=1, symmetry=strength)
+
+
+def test_maps_that_jump_in_their_fields_have_responses_to_finite_kicks() -> None:
+    """x' = sign(Jx + 0.7): without symmetry ⟨x⟩ = 2Φ(0.7) − 1; with it memory is measured, and nothing is silent."""
+    b = symbols("b")
+    for strength in (0.0, 0.3):
+        solution = derive(Map({x: sign(symmetric(strength) @ x + b)})).solve(b=0.7, sampling=BRIEF)
+        assert [branch.kind for branch in solution.branches] == ["dynamic"]
+        assert solution.main.growth.value == np.inf
+        assert "growth inf" in str(solution)
+        if strength == 0:
+            assert float(solution["mean_x"]) == pytest.approx(erf(0.7 / np.sqrt(2)), abs=0.03)
+
+
+def test_jumping_outputs_of_a_flow_have_no_silent_state_and_no_finite_growth() -> None:
+    solution = derive(Dynamics({x: -x + symmetric(0.5) @ sign(x)})).solve()
+    assert len(solution.branches) == 1
+    assert solution.main.growth.value == np.inf
+    with pytest.raises(NotCovered, match="jumps in the field"):
+        derive(Dynamics({x: -x + sign(symmetric(0.5) @ tanh(x))})).solve(sampling=BRIEF)
+
+
+@pytest.mark.slow
+def test_memory_of_a_map_that_jumps_agrees_with_networks() -> None:
+    """C(2) is 0.58 without symmetry, 0.80 at 0.3 (units with their own thresholds)."""
+    m = Quenched("m", Normal(0, 1))
+    net = Map({x: sign(symmetric(0.3) @ x + m)})
+    solution = derive(net).solve()
+    run = simulate(net, N=800, trials=6, seed=4, store=False, workers=1, lyapunov=False)
+    for lag in (1, 2, 4):
+        found = run["C_x"].sel(tau=lag).values
+        assert float(solution["C_x"].sel(tau=lag)) == pytest.approx(found.mean(), abs=0.02)
+    assert float(solution["C_x"].sel(tau=2)) > 0.75
