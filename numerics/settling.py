@@ -17,7 +17,7 @@ from quenched.theory.problem import SiteProcess
 
 from .process_state import Orders, ProcessState, Sampling, memory_cut
 from .starts import have_a_choice
-from .trajectories import ProcessSampler
+from .trajectories import ProcessSampler, forgetting_time
 from .types import Array, Number
 
 #: Part of the memory that may be cut, and doublings of its reach.
@@ -31,6 +31,8 @@ SILENT = 1e-3
 _LAPS, _STILL = 8.0, 1e-3
 #: Part of the moving covariance that may still be lost between a quarter and half of the window.
 UNFINISHED = 0.15
+#: Length of a window in those of the memory of dynamic couplings.
+_REACHES = 4
 #: How many times as long as it has to averaging may take.
 _LONGER = 10
 #: Length of a window in correlation times of a first guess from declared starts.
@@ -70,6 +72,8 @@ def solve_process(
     how = sampling or Sampling()
     if extend and how.start is None and first is not None and process.clock == "flow":
         how = _wide(how, first[1])
+    if extend:
+        how = remembering(how, forgetting_time(process, values), process.clock)
     sweeps = _Sweeps(process, values, how, how.start or first or _START, progress)
     if extend:
         sweeps = _looked_longer(sweeps)
@@ -178,6 +182,15 @@ def _wide(how: Sampling, time: float) -> Sampling:
     """
     steps = 2 ** int(np.ceil(np.log2(_WINDOW * time / (2 * how.dt))))
     return replace(how, dt=2 * how.dt, steps=max(how.steps, steps), settle=2 * how.settle)
+
+
+def remembering(how: Sampling, time: float, clock: str) -> Sampling:
+    """A memory as long as that of the dynamic couplings, in a window several times as long."""
+    if time <= how.reach:
+        return how
+    dt, reach = how.dt if clock == "flow" else 1.0, 1.01 * time
+    steps = 2 ** int(np.ceil(np.log2(_REACHES * reach / dt)))
+    return replace(how, reach=reach, steps=max(how.steps, steps))
 
 
 def _size(now: Orders) -> float:

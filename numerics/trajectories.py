@@ -28,6 +28,16 @@ from .types import Array
 FORGOTTEN = 3e-3
 
 
+def forgetting_time(process: SiteProcess, values: dict[Symbol, float]) -> float:
+    """Time (steps of a map) after which dynamic couplings have forgotten; 0 where none are, or where they never do."""
+    known = {s.name: v for s, v in values.items()}
+    rates = [float(sympify(b[2]).subs({s: known[s.name] for s in sympify(b[2]).free_symbols})) for b in process.bonds]
+    if process.clock == "flow":
+        return max((np.log(FORGOTTEN) / rate for rate in rates if rate < 0), default=0.0)
+    slow = [abs(rate) for rate in rates if 0 < abs(rate) < 1]
+    return max((1 + np.log(FORGOTTEN * (1 - r)) / np.log(r) for r in slow), default=0.0)
+
+
 class ProcessSampler:
     """One process at given parameters: turns order parameters into new ones."""
 

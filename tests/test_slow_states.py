@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sympy import Rational
 
-from quenched import catalogue, derive
+from quenched import catalogue, derive, discretise
 from quenched.numerics import March, Sampling
-from quenched.numerics.settling import chain_mean, slowest, stands_still, unfinished
-from quenched.numerics.trajectories import ProcessSampler
+from quenched.numerics.settling import chain_mean, remembering, slowest, stands_still, unfinished
+from quenched.numerics.trajectories import FORGOTTEN, ProcessSampler, forgetting_time
+from quenched.theory.errors import QuenchedError
 
 THEORY = derive(catalogue["neuronal-synaptic"]())
 WINDOW = Sampling(dt=0.25, steps=1024, paths=80, reach=16, settle=40, average=3)
@@ -66,3 +68,24 @@ def test_errors_of_correlated_iterates(rho: float, within: float) -> None:
     mean, error = chain_mean(np.array(chain))
     assert np.sqrt(np.mean(error**2)) == pytest.approx(mean.std(), rel=0.25)
     assert np.mean(np.abs(mean) < 3 * error) > within
+
+
+def test_memory_is_as_long_as_that_of_the_couplings() -> None:
+    """Synapses that are slower than the default reach of the memory need no settings."""
+    process = THEORY.derivation.process
+    assert process is not None
+    values = THEORY.values({}, g=1, k=1, p=10)
+    time = forgetting_time(process, values)
+    assert np.exp(-time / 10) == pytest.approx(FORGOTTEN)
+    with pytest.raises(QuenchedError, match="remember more than 20"):
+        ProcessSampler(process, values, Sampling())
+    longer = remembering(Sampling(), time, "flow")
+    sampler = ProcessSampler(process, values, longer)
+    assert sampler.reach * sampler.dt > time
+    assert longer.steps * longer.dt > 4 * time
+    assert remembering(Sampling(), 10.0, "flow") == Sampling()
+    quick = derive(discretise(catalogue["neuronal-synaptic"](), Rational(1, 2)))
+    steps = quick.derivation.process
+    assert steps is not None
+    count = forgetting_time(steps, quick.values({}, g=1, k=1, p=10))
+    assert 0.95**count / 0.05 == pytest.approx(FORGOTTEN * 0.95, rel=0.06)
