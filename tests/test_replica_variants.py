@@ -22,13 +22,16 @@ from quenched import (
     NotCovered,
     Population,
     Quenched,
+    QuenchedError,
     Spherical,
     Uniform,
+    catalogue,
     derive,
     mean,
     simulate,
     total,
     units,
+    zero_temperature,
 )
 from quenched.numerics.replica_parts import parts_of
 from quenched.numerics.replica_sites import state
@@ -122,3 +125,33 @@ def test_soft_spins_are_solved_and_checked() -> None:
     theory = derive(coupled.observe(Q=mean(spin**2)))
     assert float(theory.solve()["replicon"]) < 1
     assert [t.title for t in verify(theory.derivation) if t.passed is False] == []
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("assumption", ["real", "positive"])
+def test_numbers_may_have_names_of_the_derivation(assumption: str) -> None:
+    """Random fields called q, a reference tilted towards by a parameter x, a teacher next to a parameter zeta."""
+    x, zeta = symbols("x zeta", **{assumption: True})
+    field, reference = Quenched("q", Normal(0, Rational(9, 100))), Quenched("ref", Ising())
+    energy = -total(s * (Gaussian("J", variance=Rational(1, 4), symmetry=1) @ s)) / 2 - total(
+        (field + x * reference) * s
+    )
+    tilted = derive(Gibbs({s: Ising()}, energy=energy).observe(p=mean(s * reference), overlap=mean(s[1] * s[2])))
+    found = tilted.solve(x=0.3)
+    assert [float(found[n]) for n in ("p", "overlap")] == pytest.approx([0.262653, 0.162196], abs=6e-7)
+    inputs = Iid("inputs", Normal(0, 1), over=(patterns, units))
+    weight = Heaviside((inputs @ s) * sign(inputs @ Quenched("w_0", Normal(0, 1))) + zeta)
+    taught = derive(Gibbs({s: Normal(0, 1)}, weight=weight))
+    plain = derive(catalogue["bayes-perceptron"]()).solve(alpha=1)
+    assert float(taught.solve(alpha=1, zeta=1e-9)["q"]) == pytest.approx(float(plain["q"]), abs=1e-7)
+    assert float(taught.instance().solve(alpha=1, zeta=1e-9)["q"]) == pytest.approx(float(plain["q"]), abs=1e-7)
+
+
+def test_names_that_stay_taken_say_so() -> None:
+    energy = -total(s * (Gaussian("J", symmetry=1) @ s)) / 2
+    for name in ("n", "L_1"):
+        with pytest.raises(QuenchedError, match="another name"):
+            derive(Gibbs({s: Ising()}, energy=energy - symbols(name, real=True) * total(s)))
+    chi = symbols("chi", positive=True)
+    with pytest.raises(QuenchedError, match="another name"):
+        derive(zero_temperature(Gibbs({s: Ising()}, energy=energy - chi * total(s))))

@@ -22,7 +22,7 @@ from quenched.theory.laws import Law, strong_mean
 from quenched.theory.problem_replicas import L, Piece, ReplicaSite, X, site_average
 from quenched.theory.record import Form, Line, Rule
 from quenched.theory.render import equation_line, latex, text
-from quenched.theory.replica_ansatz import label_moment
+from quenched.theory.replica_ansatz import label_moment, unused
 from quenched.theory.spaces import N, Population
 
 #: A second moment over the sites of a population: its name, and the multiple of x² (or of x) that is averaged.
@@ -238,7 +238,8 @@ class _Evolution:
                 if size != 0:
                     key = (one.other.site, (one.other.factor * here.other.factor).expand())
                     cross += size * self._named(self.means, "m", key)
-        zeta = Quenched("zeta", Normal(0, 1), over=self._population(site.name))
+        name = unused("zeta", (*self.graph.parameters, *site.labels))
+        zeta = Quenched(name, Normal(0, 1), over=self._population(site.name))
         root = sqrt(square.expand())
         shift = cross / root
         mean, k = law.mean + shift * zeta, (law.k - shift**2).expand()

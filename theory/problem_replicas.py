@@ -20,8 +20,8 @@ from typing import Any, Literal
 from sympy import Add, Basic, Expr, Mul, S, Symbol, Tuple, sympify
 from sympy.core.symbol import Str
 
-#: Value of the site variable (of a state, or of a local field) in base measures and weights.
-X = Symbol("x", real=True)
+#: Value of the site variable (of a state, or of a local field) in base measures and weights; no declaration has it.
+X = Symbol("x'", real=True)
 #: L₀ = L and its derivatives with respect to b.
 L = tuple(Symbol(f"L_{k}", real=True) for k in range(9))
 

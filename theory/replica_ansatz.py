@@ -10,7 +10,7 @@ for states and for conjugate fields (x = −iû) alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, ClassVar, Literal
@@ -235,7 +235,7 @@ class Ansatz:
 
     def _fresh(self, letter: str, tag: str) -> Symbol:
         taken = {s.name for s in self.action.parameters} | {str(v) for v in self.values.values()}
-        taken |= set(self.action.fields)
+        taken |= set(self.action.fields) | {q.name for site in self.action.sites for q in site.labels}
         name = letter if not tag or letter == "lambda" else f"{letter}_{tag}"
         while name in taken:
             name += f"_{tag}" if tag else "_0"
@@ -291,7 +291,8 @@ class Given:
         size, weight = range(len(self.names)), self.variable.weight
         root = lower_root(self.square)
         back = root.inv()
-        zeta = [Quenched(_tagged("zeta", len(self.names), k), Normal(0, 1), over=weight.population) for k in size]
+        name = unused("zeta", (*self.ansatz.action.parameters, *weight.labels))
+        zeta = [Quenched(_tagged(name, len(self.names), k), Normal(0, 1), over=weight.population) for k in size]
         d = [Add(*(back[k, j] * self.cross[j] for j in size)) for k in size]
         swap = {
             self.ansatz.action.fields[name.removeprefix("hat_")].symbol: self.mean[j]
@@ -307,6 +308,13 @@ class Given:
         parts = tuple((n, tuple((back[k, j], zeta[k], d[k]) for k in size)) for j, n in enumerate(self.names))
         shift = Add(*(d[k] * zeta[k] for k in size))
         return replace(self.variable, weight=seen), shift, Add(*(e**2 for e in d)), parts
+
+
+def unused(name: str, taken: Iterable[Any]) -> str:
+    """The name, or one like it where some symbol has it already."""
+    while name in {symbol.name for symbol in taken}:
+        name += "_0"
+    return name
 
 
 def _tagged(name: str, count: int, k: int) -> str:

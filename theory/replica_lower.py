@@ -141,11 +141,8 @@ class _Lowering:
                 raise NotCovered(f"two fields are called {fld.name!r}: give them different names")
             self.fields[fld.name] = SiteField(fld.name, "state", fld.population, fld)
             self.outputs[fld, fld.population] = fld.name
-        beta = self.model.beta
-        if self.model.cold:
-            beta = COLD
-            if any(p.name == COLD.name for p in self.model.parameters):
-                raise NotCovered(f"a parameter called {COLD.name!r} at zero temperature: give it another name")
+        self._check_names()
+        beta = COLD if self.model.cold else self.model.beta
         for term in Add.make_args((-beta * self.model.energy).expand()):
             self._energy(term)
         for weight in self.model.weights:
@@ -162,6 +159,18 @@ class _Lowering:
             self.model.parameters,
             sites=sites,
         )
+
+    def _check_names(self) -> None:
+        """Names that the derivation itself gives to numbers are no declaration's."""
+        cold = self.model.cold
+        for own in (*self.model.parameters, *self.model.quenched):
+            if own.name.startswith("L_") and own.name[2:].isdigit():
+                raise NotCovered(f"{own.name!r} is what the derivation calls a derivative of L: give it another name")
+            if own == Symbol("n", real=True):
+                raise NotCovered("a real parameter 'n', as the number of replicas is called: give it another name")
+            if cold and own.name in (COLD.name, "chi"):
+                kind = "number" if isinstance(own, Quenched) else "parameter"
+                raise NotCovered(f"a {kind} called {own.name!r} at zero temperature: give it another name")
 
     def _sites(self) -> tuple[SiteWeight, ...]:
         priors = {f.population: (f, law) for f, law in self.model.priors.items()}
