@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from sympy import Rational, erf, symbols, tanh
 
@@ -91,7 +92,28 @@ def two_rates() -> Model:
     return net.observe(C_x0=mean(x**2), C_phi0=mean(tanh(x) ** 2))
 
 
-OTHERS = [excitatory_only, sliding_threshold, homeostatic_gain, partly_symmetric, slow_gain, running_average, two_rates]
+def following() -> Model:
+    """p·A' = B − A, q·B' = −B + drive, as two bonds that do not read each other: A = S + r·B with r = q/(q − p)."""
+    drive, r = k / N * outer(tanh(x), tanh(x)) / q, q / (q - p)
+    return Dynamics({x: -x + (J + A + r * B) @ tanh(x), A: -A / p - r * drive, B: -B / q + drive})
+
+
+def presynaptic() -> Model:
+    """Bonds that grow with the activity of one of their units alone."""
+    return Dynamics({x: -x + (J + A) @ tanh(x), A: (-A + k / N * outer(1, tanh(x))) / p})
+
+
+OTHERS = [
+    excitatory_only,
+    sliding_threshold,
+    homeostatic_gain,
+    partly_symmetric,
+    slow_gain,
+    running_average,
+    two_rates,
+    following,
+    presynaptic,
+]
 
 
 @pytest.mark.parametrize("make", OTHERS)
@@ -99,6 +121,15 @@ def test_every_step_of_other_rules(make: Callable[[], Model]) -> None:
     theory = derive(make())
     assert theory.solvable
     assert [f"{t.title}: {t.detail}" for t in verify(theory.derivation) if t.passed is not True] == []
+
+
+def test_a_bond_that_follows_another_remembers_with_both_rates() -> None:
+    """k/(q − p)·(e^{−τ/q} − e^{−τ/p}): what p·A' = B − A keeps of a kick of B."""
+    process = derive(following()).derivation.process
+    assert process is not None
+    values, lags = {p: 2.0, q: 5.0, k: 0.7}, np.linspace(0, 10, 6)
+    weight = sum(float(b[1].subs(values)) * np.exp(float(b[2].subs(values)) * lags) for b in process.bonds)
+    assert weight == pytest.approx(0.7 / 3 * (np.exp(-lags / 5) - np.exp(-lags / 2)), abs=1e-12)
 
 
 def test_rules_that_are_not_covered() -> None:

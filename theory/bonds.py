@@ -16,6 +16,9 @@ from quenched.theory.fields import At
 from quenched.theory.observables import Mean
 from quenched.theory.spaces import Population, as_name
 
+#: What to do with a sum over units where only what a unit knows of itself is read.
+FOLLOWED = "let a field m of each unit follow it, m' = ({} − m)/T with a short time T, and read that"
+
 
 class BondField(RandomMatrix):
     """A coupling matrix that moves: ``Field("A", over=(rows, cols))``, with an equation of its own.
@@ -100,7 +103,11 @@ def bond_equation(bond: BondField, rhs: Any) -> BondEquation:
 def _hint(word: tuple[Matrix, ...]) -> str:
     """What of a word comes close to an equation of a bond."""
     if len(word) == 1 and isinstance(word[0], BondField):
-        return f"; a bond that follows another one, {word[0].name}, is not covered"
+        return (
+            f"; a bond that follows another one, {word[0].name}, is not covered: decaying at rates a and b, and driven "
+            "by c times the other, it is c/(b − a) times the other plus a bond that decays at a and is driven by "
+            "−c/(b − a) times what drives the other"
+        )
     if any(isinstance(f, BondField) for f in word):
         return "; their decay has one rate for all pairs of units"
     return ""
@@ -129,8 +136,9 @@ def _drives(rhs: Matrix, bond: BondField, where: str) -> tuple[Expr, tuple[Drive
 
 
 def _site(vector: Expr, where: str) -> Expr:
-    if vector.atoms(Apply) or vector.atoms(Mean):
-        raise NotCovered(f"{where} reads {vector}, a sum over units: write it as a field of its own")
+    sums = sorted({*vector.atoms(Apply), *vector.atoms(Mean)}, key=str)
+    if sums:
+        raise NotCovered(f"{where} reads {vector}, with a sum over units: {FOLLOWED.format(sums[0])}")
     return vector
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sympy import Expr, I, S, Symbol
 
-from quenched.theory.bonds import BondEquation, bond_equations
+from quenched.theory.bonds import FOLLOWED, BondEquation, bond_equations
 from quenched.theory.couplings import Apply, Transpose
 from quenched.theory.delays import longer
 from quenched.theory.errors import NotCovered
@@ -369,7 +369,7 @@ class _Lowering:
     def _mean(self, node: Mean, owner: Field | None) -> Symbol:
         """A population mean inside an equation is the deterministic coupling 1/(fN)."""
         if owner is None:
-            raise NotCovered(f"{node} inside a coupling or another mean: write it as a field of its own")
+            raise NotCovered(f"{node} inside a coupling or another mean: {FOLLOWED.format(node)}")
         body = unbind(node.body)
         count = sum(1 for law in self.laws if law.startswith("mean_")) + 1
         key = (node, owner.population)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 
-from sympy import Expr, S
+from sympy import Dummy, Expr, Pow, S
 
 from quenched.theory.errors import QuenchedError
 from quenched.theory.spaces import N
@@ -157,8 +157,11 @@ def powers_of_n(coef: Expr) -> list[tuple[Expr, Expr]]:
     if not coef.has(N):
         return [(coef, S.Zero)]
     parts: dict[Expr, Expr] = {}
-    for piece in coef.expand().as_ordered_terms():
-        rest, powers = piece.as_independent(N)
+    # Expanding multiplies denominators out, N with sums that do not hold it.
+    apart = {p: Dummy() for p in coef.atoms(Pow) if not p.has(N) and p.base.is_Add}
+    back = {dummy: p for p, dummy in apart.items()}
+    for piece in coef.xreplace(apart).expand().as_ordered_terms():
+        rest, powers = (part.xreplace(back) for part in piece.as_independent(N))
         base, exponent = powers.as_base_exp() if powers != 1 else (N, S.Zero)
         if base != N or exponent.has(N):
             raise QuenchedError(f"N must occur in powers only, found {powers} in {coef}")
