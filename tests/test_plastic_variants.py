@@ -93,9 +93,9 @@ def two_rates() -> Model:
 
 
 def following() -> Model:
-    """p·A' = B − A, q·B' = −B + drive, as two bonds that do not read each other: A = S + r·B with r = q/(q − p)."""
+    """p·A' = C − A, q·C' = −C + drive, as two bonds that do not read each other: B = r·C, r = q/(q − p)."""
     drive, r = k / N * outer(tanh(x), tanh(x)) / q, q / (q - p)
-    return Dynamics({x: -x + (J + A + r * B) @ tanh(x), A: -A / p - r * drive, B: -B / q + drive})
+    return Dynamics({x: -x + (J + A + B) @ tanh(x), A: -A / p - r * drive, B: -B / q + r * drive})
 
 
 def presynaptic() -> Model:
@@ -124,7 +124,7 @@ def test_every_step_of_other_rules(make: Callable[[], Model]) -> None:
 
 
 def test_a_bond_that_follows_another_remembers_with_both_rates() -> None:
-    """k/(q − p)·(e^{−τ/q} − e^{−τ/p}): what p·A' = B − A keeps of a kick of B."""
+    """k/(q − p)·(e^{−τ/q} − e^{−τ/p}): what p·A' = C − A keeps of a kick of C."""
     process = derive(following()).derivation.process
     assert process is not None
     values, lags = {p: 2.0, q: 5.0, k: 0.7}, np.linspace(0, 10, 6)
