@@ -56,9 +56,11 @@ def _gap(
     """How far the equation of one unknown is from its fixed value, all others solved."""
 
     near: list[Array] = []
+    multipliers: dict[Symbol, float] = {}  # those of the last parameter are close
 
     def gap(p: float) -> float:
         ev = Evaluator(problem, values | {parameter: p})
+        ev.guess = multipliers
         x = near[-1].copy() if near else next(starts(problem))
         for k in range(400):
             x[index] = fixed

@@ -216,8 +216,11 @@ class Evaluator:
                 found = self.number(average, at | {lam: size})
             except ConvergenceError:  # the measure is not normalisable: its norm is infinite
                 return 50.0
-            with np.errstate(divide="ignore"):
-                return float(np.log(found) - np.log(value))
+            if found <= 0:  # by rounding, where the measure shrinks to a point
+                return -50.0
+            if not np.isfinite(found):  # overflows, where almost nothing confines it
+                return 50.0
+            return float(np.log(found) - np.log(value))
 
         def scaled(y: float) -> float:
             return excess(float(np.exp(y)))

@@ -28,6 +28,8 @@ from .types import Array
 #: Logarithm of what is left out of integrals up to infinity, and cells of the grid that tells where they are large.
 DEPTH, CELLS = 40.0, 256
 LOG2PI = float(np.log(2 * np.pi))
+#: Where a tail of a normal number is as its expansion in the inverse of its end says, to rounding.
+FAR_TAIL = 40.0
 #: Nodes of the integral over a weight that has no closed form.
 SMOOTH = 160
 
@@ -111,7 +113,13 @@ def _tail(a: Array, side: float) -> tuple[Array, Array, Array]:
     mass = log_ndtr(-side * a)
     with np.errstate(over="ignore"):
         mean = side * np.exp(-0.5 * a * a - (0.5 * LOG2PI + mass))
+    if np.max(side * a, initial=0.0) < FAR_TAIL:
         return mass, mean, (a - mean) * mean
+    t = np.maximum(side * a, FAR_TAIL)  # beyond, both terms of the exponent are as large as their rounding
+    far = side * (t + 1 / t - 2 / t**3 + 10 / t**5 - 74 / t**7)
+    more = -1 + 1 / t**2 - 6 / t**4 + 50 / t**6 - 518 / t**8
+    near = side * a < FAR_TAIL
+    return mass, np.where(near, mean, far), np.where(near, (a - np.where(near, mean, 0.0)) * mean, more)
 
 
 def mixture(logs: list[Array], means: list[Array], excess: list[Array]) -> tuple[Array, Array, Array]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 from sympy import Abs, Heaviside, Rational, exp, log, symbols
 
 from quenched import (
@@ -331,6 +332,27 @@ def test_what_is_no_number_is_in_doubt() -> None:
     run = simulate(cold, 60, trials=16, seed=1, beta=4, **how)
     assert "not in equilibrium" in repr(run)
     assert "dt=" not in repr(run)
+
+
+def test_margins_of_weights_of_one_sign() -> None:
+    """Capacities are half of those of all weights on the sphere, and samples keep the signs."""
+    alpha, kappa = symbols("alpha", positive=True), symbols("kappa", real=True)
+    w, patterns = Field("w"), Population("pattern", fraction=alpha)
+    x, y = Iid("x", Normal(0, 1), over=(patterns, units)), Quenched("y", Ising(), over=patterns)
+    model = Gibbs({w: Positive(Spherical())}, weight=Heaviside(y * (x @ w) - kappa))
+    theory = derive(model)
+    for margin in (0.3, 1.034314):
+        free = (1 + margin**2) * ndtr(margin) + margin * np.exp(-(margin**2) / 2) / np.sqrt(2 * np.pi)
+        found = theory.capacity("alpha", bracket=(0.1, 1.5), kappa=margin)
+        assert found.value == pytest.approx(1 / free / 2, abs=1e-5)
+    model.observe(margin=Margin(kappa), alpha_c=Capacity(alpha))
+    run = simulate(model, 80, trials=60, seed=4, params={"alpha": 0.25, "kappa": 0}, workers=1, store=False)
+    for name, value in (("margin", 1.034314), ("alpha_c", 1.0)):
+        sample = run[name]
+        assert float(sample.mean[0]) == pytest.approx(value, abs=3 * float(sample.error[0]) + 1 / 80), name
+    bounded = Gibbs({w: Box(Spherical(), -2, 2)}, weight=Heaviside(y * (x @ w) - kappa)).observe(margin=Margin(kappa))
+    with pytest.raises(QuenchedError, match="bound at zero"):
+        simulate(bounded, 20, trials=2, params={"alpha": 0.25, "kappa": 0}, workers=1, store=False)
 
 
 def test_separable_dichotomies_as_cover_counts_them() -> None:

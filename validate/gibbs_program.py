@@ -103,6 +103,7 @@ class StateField:
     labels : array functions of the labels that the weight of a site sees
     starts : array functions of the declared initial states, one for every copy that has its own, none without one
     smooth : the weight of a site where it is quadratic
+    ends : lowest and highest value, as array functions; empty where there is none
     """
 
     name: str
@@ -115,6 +116,7 @@ class StateField:
     labels: tuple[str, ...]
     starts: tuple[str, ...]
     smooth: Smooth | None
+    ends: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -365,7 +367,13 @@ class ProgramWriter:
             tuple(self.function(label, "l") for label in self._site_labels(f)),
             tuple(self.function(x, "i") for x in self.model.starts or (f.initial,) if isinstance(x, Expr)),
             self._smooth(site, [f]),
+            self._ends(law),
         )
+
+    def _ends(self, law: Any) -> Any:
+        if not isinstance(law, Restricted):
+            return "", ""
+        return tuple("" if end.is_infinite else self.function(end, "end") for end in (law.low, law.high))
 
     # -- a function of means -----------------------------------------------------------------------------------------
     def _joint(self) -> tuple[list[Mean], Expr]:

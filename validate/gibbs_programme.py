@@ -38,6 +38,19 @@ def solved_programmes(system: System, experiment: GibbsExperiment) -> Array:
     return out
 
 
+def signs(system: System) -> Array:
+    """G of what a sign-constrained prior demands of every unit, G w ≥ 0; no rows without one."""
+    (field,) = system.program.fields
+    size = system.sizes[field.population]
+    rows = np.zeros((0, size))
+    for name, sign in zip(field.ends, (1.0, -1.0), strict=True):
+        if name and system.per_unit(name, size).any():
+            raise NotCovered(f"margins of {field.name} on a sphere within bounds: a bound at zero is covered")
+        if name:
+            rows = np.vstack([rows, sign * np.eye(size)])
+    return rows
+
+
 # -- the polyhedron --------------------------------------------------------------------------------------------------
 def constraints(system: System, parameter: str = "") -> tuple[Array, Array, Array]:
     """(G, h, d) of the constraints G w ≥ h; d is the slope of h in a parameter (zero without one)."""
@@ -111,16 +124,18 @@ def largest_margin(system: System, parameter: str) -> float:
         There is none with a positive margin (beyond a capacity the problem is not convex).
     """
     G, h, d = constraints(system, parameter)
+    fixed = signs(system)
     k = system.program.parameters.index(parameter)
     radius, base = np.sqrt(G.shape[1]), h - d * system.p[k]
     if np.any(d <= 0):
         raise NotCovered(f"{parameter} does not tighten all constraints")
+    rows, zero = np.vstack([G, fixed]), np.zeros(len(fixed))
     if not base.any() and np.allclose(d, d[0]):  # a cone: the margin scales with the norm
-        norm, _ = least_norm(G, np.ones(len(G)))
+        norm, _ = least_norm(rows, np.append(np.ones(len(G)), zero))
         if not np.isfinite(norm):
             raise QuenchedError(f"no state meets all constraints with a margin at N = {system.place[1]}")
         return float(radius / norm / d[0])
-    return _search(lambda x: least_norm(G, base + d * x)[0] - radius)
+    return _search(lambda x: least_norm(rows, np.append(base + d * x, zero))[0] - radius)
 
 
 def _search(excess: Callable[[float], float]) -> float:
@@ -147,20 +162,20 @@ def most_constraints(experiment: GibbsExperiment, parameter: str) -> float:
     value = max(here, 1e-3)
     for _ in range(12):
         value *= 2
-        G, h = _enlarged(experiment, parameter, value / here)
-        if not feasible(G, h):
+        G, h, fixed = _enlarged(experiment, parameter, value / here)
+        if not feasible(G, h, fixed):
             break
     else:
         raise QuenchedError(f"all constraints can be met up to {parameter} = {value:g}: there is no capacity")
     lo, hi = 0, len(G)
     while hi - lo > 1:
         middle = (lo + hi) // 2
-        lo, hi = (middle, hi) if feasible(G[:middle], h[:middle]) else (lo, middle)
+        lo, hi = (middle, hi) if feasible(G[:middle], h[:middle], fixed) else (lo, middle)
     return lo / experiment.N
 
 
-def _enlarged(experiment: GibbsExperiment, parameter: str, factor: float) -> tuple[Array, Array]:
-    """The constraints of a realisation with the populations of the constraints enlarged by a factor."""
+def _enlarged(experiment: GibbsExperiment, parameter: str, factor: float) -> tuple[Array, Array, Array]:
+    """The constraints of a realisation with their populations enlarged by a factor, and those of the prior."""
     grown = {b.population for b in experiment.program.blocks}
     sizes = {name: round(n * factor) if name in grown else n for name, n in experiment.sizes.items()}
     matrices = tuple(replace(m, rows=sizes[_rows(experiment, k)]) for k, m in enumerate(experiment.matrices))
@@ -169,20 +184,21 @@ def _enlarged(experiment: GibbsExperiment, parameter: str, factor: float) -> tup
     place = (experiment.seed, experiment.N, experiment.realisation)
     system = System(experiment.program, experiment.parameters, sizes, matrices, vectors, place)
     G, h, _ = constraints(system)
-    return G, h
+    return G, h, signs(system)
 
 
 def _rows(experiment: GibbsExperiment, matrix: int) -> str:
     return experiment.row_spaces[matrix]
 
 
-def feasible(G: Array, h: Array) -> bool:
-    """Whether a state on the sphere of radius √(units) meets all constraints (not all h negative)."""
+def feasible(G: Array, h: Array, signs: Array) -> bool:
+    """Whether a state on the sphere of radius √(units) with certain signs meets all constraints."""
     if not len(G):
         return True
+    rows, zero = np.vstack([G, signs]), np.zeros(len(signs))
     if h.any():
-        return least_norm(G, h)[0] <= np.sqrt(G.shape[1])
-    return np.isfinite(least_norm(G, np.ones(len(G)))[0])
+        return least_norm(rows, np.append(h, zero))[0] <= np.sqrt(G.shape[1])
+    return np.isfinite(least_norm(rows, np.append(np.ones(len(G)), zero))[0])
 
 
 __all__: list[Any] = [
