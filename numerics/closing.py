@@ -21,12 +21,13 @@ from quenched.theory.problem import DS, DT, PotentialProblem, StationaryGaussian
 from .averages import Averages
 from .closing_joint import follow, joint, ones, vector_of
 from .closing_rates import coupled_rate
+from .growth_means import Numbers
 from .types import Array, Branch, RawSolution
 
 #: A state at given parameters, without outer numbers: (problem, potential, values) → all its branches.
 Inner = Callable[[StationaryGaussian, PotentialProblem | None, dict[Symbol, float]], RawSolution]
-#: The same with the lags of the result, and with growth rates where the last argument says so.
-Final = Callable[[StationaryGaussian, PotentialProblem | None, dict[Symbol, float], bool], RawSolution]
+#: The same with the lags of the result, and with growth rates where these numbers are given.
+Final = Callable[[StationaryGaussian, PotentialProblem | None, dict[Symbol, float], Numbers | None], RawSolution]
 #: Variances of the trial states that the search starts from.
 _TRIALS = (0.0, 1.0, 0.3, 3.0, 10.0)
 _STEP, _CLOSE, _SOLVED = 1e-5, 1e-6, 1e-9
@@ -313,7 +314,8 @@ class _Outer:
         """All states at consistent numbers, with rates where they are not those of a fixed point."""
         key = (*self.seen(x), kind in ("trivial", "static"))
         if key not in self.evaluated:
-            self.evaluated[key] = final(self.inner, self.potential, self.at(x), not key[-1])
+            numbers = None if key[-1] else Numbers(self.averages, self.coefficients, x, self.directions)
+            self.evaluated[key] = final(self.inner, self.potential, self.at(x), numbers)
         return self.evaluated[key]
 
     def miss(self, x: Array, state: Branch) -> float:

@@ -41,11 +41,10 @@ def coupled_rate(
     q = np.array([state.static[p] if fixed else 0.0 for p in problem.pairs[: problem.closure]])
     m, v = state.mean, np.maximum(state.variance, TINY)
     slopes = equal_time_slopes(averages, m, v, q) if np.any(q) else np.zeros(len(problem.two_points))
-    base, changes = collective_matrix(averages, m, v, q, slopes), _Changes(at, x, free, m, v)
+    base, changes = collective_matrix(averages, m, v, q, slopes), Changes(at, coefficients, x, free, m, v)
     if not fixed and not changes.odd(averages, m, v):
         return None
     one, weights = one_derivatives(averages, m, v), coefficients(x)[free]
-    turned = _turned(coefficients, x, free, changes.value)
     n, dc = len(m), 0.0 if problem.clock == "flow" else 1.0
     diagonal = {a: p for p, (a, b) in enumerate(problem.pairs[: problem.closure]) if a == b} if np.any(q) else {}
 
@@ -70,7 +69,7 @@ def coupled_rate(
             matrix[:, numbers, o.a] += weights[:, k] * one[k][0]
             if o.a in diagonal:
                 matrix[:, numbers, n + diagonal[o.a]] += weights[:, k] * one[k][1]
-            read = np.outer(weights[:, k], changes.one[k]) + turned[k]
+            read = np.outer(weights[:, k], changes.one[k]) + changes.turned[k]
             matrix[:, numbers, numbers] += np.multiply.outer(filters[o.a], read)
         return np.asarray(np.linalg.det(np.eye(matrix.shape[1]) - matrix))
 
@@ -87,10 +86,12 @@ def covered(averages: Averages) -> bool:
     )
 
 
-class _Changes:
+class Changes:
     """How constants, averages and static parts change with free numbers, means and variances kept (…, numbers)."""
 
-    def __init__(self, at: At, x: Array, free: list[int], m: Array, v: Array) -> None:
+    def __init__(
+        self, at: At, coefficients: Callable[[Array], Array], x: Array, free: list[int], m: Array, v: Array
+    ) -> None:
         here = at(x)
         problem = here.problem
         ends = [(at(x + h), at(x - h)) for h in _STEP * np.eye(len(x))[free]]
@@ -106,6 +107,7 @@ class _Changes:
             return np.array([averages.pair_average(s, m[t.a], m[t.a], *3 * (v[t.a],)) for s, t in rows])
 
         self.value = ones(here)
+        self.turned = _turned(coefficients, x, free, self.value)
         self.constant, self.mean_gain = slope(Averages.mean_constant), slope(Averages.mean_gain)
         self.one, self.two, self.static = slope(ones), slope(twos) / 2, slope(Averages.static) / 2
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eig_banded
 from scipy.optimize import brentq
 
 from quenched.theory.errors import ConvergenceError
@@ -292,7 +292,9 @@ def _ground_state(particle: Particle, path: Orbit, energy: _Energy, degree: int)
         matrix = stiff.copy()
         wall = np.sqrt(particle.inertia * max(value - edge, 0.0))
         matrix[-1, -1] += wall
-        low, vectors = eigh(matrix * scale * scale[:, None], subset_by_index=[0, 0])
+        full = matrix * scale * scale[:, None]
+        band = np.stack([np.pad(np.diag(full, -k), (0, k)) for k in range(degree + 1)])
+        low, vectors = eig_banded(band, lower=True, select="i", select_range=(0, 0))
         psi = vectors[:, 0] * scale
         best = -float(low[0])
         # Small elements make the matrix large: polish with Rayleigh quotients, whose terms do not cancel.

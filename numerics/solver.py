@@ -15,6 +15,7 @@ from .assemble import Wave, fixed_branch, wave_branch
 from .averages import Averages
 from .closing import at_numbers, is_open, solve_closing
 from .fixedpoints import fixed_points
+from .growth_means import Numbers, rate_of_means
 from .orbit import Orbit, TurnsBackError, growth, orbit
 from .potential import Particle, State, states
 from .spectral import Guess, spectral_branches
@@ -73,17 +74,22 @@ def solve_from(
     tol: float = 1e-10,
     warm: Guess | None = None,
     rates: bool = True,
+    numbers: Numbers | None = None,
 ) -> tuple[RawSolution, Guess | None]:
-    """`solve` with a guess of the spectral route from neighbouring parameters, and the guess for the next ones."""
+    """`solve` with a guess of the spectral route from neighbouring parameters, and the guess for the next ones.
+
+    `numbers` are those among the values that the state determines.
+    """
     if is_open(problem, values):
 
         def inner(p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float]) -> RawSolution:
             return solve(p, q, at, tol=tol, rates=False)
 
         def final(
-            p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float], moving: bool
+            p: StationaryGaussian, q: PotentialProblem | None, at: dict[Symbol, float], numbers: Numbers | None
         ) -> RawSolution:
-            return solve(p, q, at, lags=lags, tol=tol, rates=rates and moving)
+            moving = numbers is not None
+            return solve_from(p, q, at, lags=lags, tol=tol, rates=rates and moving, numbers=numbers)[0]
 
         return solve_closing(problem, potential, values, inner, final), None
     if problem.closing:
@@ -95,9 +101,9 @@ def solve_from(
     guess = None
     if potential is not None:
         hints = [float(b.variance[0]) for b in branches if b.kind == "static"]
-        branches += _potential_branches(averages, lags, hints, rates)
+        branches += _potential_branches(averages, lags, hints, rates, numbers)
     else:
-        moving, guess = spectral_branches(averages, lags, tol, branches, warm)
+        moving, guess = spectral_branches(averages, lags, tol, branches, warm, numbers)
         branches += moving
     if not branches:
         raise ConvergenceError("no stationary state was found")
@@ -105,7 +111,15 @@ def solve_from(
     return RawSolution(tuple(branches), _main(branches)), guess
 
 
-def _potential_branches(averages: Averages, lags: Array | None, hints: list[float], rates: bool) -> list[Branch]:
+def with_means(averages: Averages, wave: Wave, rate: Number, numbers: Numbers | None) -> Number:
+    """The growth rate of random modes, or that of modes of the means and numbers of a driven state if it is larger."""
+    other = rate_of_means(averages, wave, numbers, rate) if averages.noisy() else None
+    return rate if other is None else other
+
+
+def _potential_branches(
+    averages: Averages, lags: Array | None, hints: list[float], rates: bool, numbers: Numbers | None
+) -> list[Branch]:
     particle = Particle(averages)
     found, failure = [], None
     for state in states(particle, hints):
@@ -117,6 +131,7 @@ def _potential_branches(averages: Averages, lags: Array | None, hints: list[floa
             failure = error
             continue
         wave = potential_wave(averages, state, path)
+        rate = growth(particle, path, energy) if rates else Number(0.0, np.inf)
         found.append(
             wave_branch(
                 averages,
@@ -124,7 +139,7 @@ def _potential_branches(averages: Averages, lags: Array | None, hints: list[floa
                 label="",
                 kind="noisy" if particle.kick else "dynamic",
                 stable=state.stable,
-                growth=growth(particle, path, energy) if rates else Number(0.0, np.inf),
+                growth=with_means(averages, wave, rate, numbers) if rates else rate,
                 lags=lags,
                 iterations=state.iterations,
                 method="potential",

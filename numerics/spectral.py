@@ -19,6 +19,7 @@ from .averages import Averages
 from .delays import lags_of, modes, with_kinks
 from .fixedpoints import static_roots
 from .growth import growth_rate
+from .growth_means import Numbers, rate_of_means
 from .means import followed_mean
 from .stability import TINY, oscillating_mean, variances
 from .system import System
@@ -50,7 +51,12 @@ class Guess:
 
 
 def spectral_branches(
-    averages: Averages, lags: Array | None, tol: float, fixed: list[Branch], warm: Guess | None = None
+    averages: Averages,
+    lags: Array | None,
+    tol: float,
+    fixed: list[Branch],
+    warm: Guess | None = None,
+    numbers: Numbers | None = None,
 ) -> tuple[list[Branch], Guess | None]:
     """Time-dependent branches, each with its growth rate, and the first of them as a guess for near parameters."""
     noisy = averages.noisy()
@@ -67,6 +73,7 @@ def spectral_branches(
         if any(_same(wave, b) for b in branches):
             continue
         growth = growth_rate(averages, wave, source_tables(averages, wave))
+        growth = (rate_of_means(averages, wave, numbers, growth) if noisy else None) or growth
         branches.append(
             wave_branch(
                 averages,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
-from sympy import Expr, pi, sign, symbols, tanh
+from sympy import Expr, Rational, pi, sign, symbols, tanh
 
 from quenched import (
     Dynamics,
@@ -25,6 +25,7 @@ from quenched import (
     derive,
     mean,
     outer,
+    simulate,
 )
 from quenched.numerics.planes import plane_average
 from quenched.numerics.quadrature import trapezoid
@@ -173,3 +174,51 @@ def test_a_direction_read_by_signs_beside_random_couplings(other: Expr) -> None:
     assert float(solution["V"]) == pytest.approx(float(8 / pi), abs=1e-8)
     assert solution.main.mirror
     assert "coexist" in str(solution)
+
+
+# -- rates of driven states -------------------------------------------------------------------------------------------
+def uniform(kind: type, strength: float) -> Any:
+    """Units that excite each other in the mean, beside hardly any random couplings."""
+    K = Gaussian("J", variance=Rational(1, 10**4), mean=strength)
+    rest = -x if kind is Dynamics else 0
+    return kind({x: rest + K @ tanh(x) + WhiteNoise("xi") / 4})
+
+
+@pytest.mark.parametrize("kind", [Dynamics, Map])
+def test_tangents_carry_the_mean_of_driven_units(kind: type) -> None:
+    """Without random couplings δm grows as c⟨φ'⟩ − 1 (flow) or ln c⟨φ'⟩ (map), ⟨φ'⟩ at the mean and variance there."""
+    solution = derive(uniform(kind, 1.3)).solve()
+    v = 1 / 32 if kind is Dynamics else 1 / 16
+    z, weight = trapezoid(401)
+    mean_x = abs(float(solution["mean_x"]))
+    factor = 1.3 * float(weight @ (1 / np.cosh(mean_x + np.sqrt(v) * z) ** 2))
+    assert mean_x > 0.3
+    exact = factor - 1 if kind is Dynamics else np.log(factor)
+    assert solution.main.growth.value == pytest.approx(exact, abs=3e-4)
+
+
+def test_tangents_of_a_driven_state_without_a_mean() -> None:
+    """At mean zero χ and δm part: the mean grows as c⟨φ'⟩ − 1, whatever random couplings do."""
+    K = Gaussian("J", variance=g**2, mean=c)
+    theory = derive(Dynamics({x: -x + K @ tanh(x) + WhiteNoise("xi") / 4}))
+    for strength, stable in ((0.8, True), (1.3, False)):
+        solution = theory.solve(g=0.3, c=strength)
+        state = solution.main if stable else solution.branches[-1]
+        slope = 1 - float(state.quantity("C_phi0").value)
+        assert state.stable is stable
+        assert state.growth.value == pytest.approx(strength * slope - 1, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("directed", [False, True])
+def test_tangents_of_driven_networks(directed: bool) -> None:
+    """A mean and an overlap that noise and random couplings surround, against tangents of networks of 400 units."""
+    K = Gaussian("J", variance=g**2, mean=0 if directed else c)
+    stored = c * outer(m, m) @ tanh(x) / N if directed else 0
+    net = Dynamics({x: -x + K @ tanh(x) + stored + WhiteNoise("xi") / 4})
+    rate = derive(net).solve(g=0.3, c=1.3).main.growth.value
+    found = simulate(net, N=400, trials=6, seed=1, store=False, workers=1, g=0.3, c=1.3)["lyapunov"].values.ravel()
+    error = float(np.std(found, ddof=1) / np.sqrt(len(found)))
+    assert abs(rate - float(np.mean(found))) < 3 * error + 0.01
+    assert error < 0.08
+    assert rate > -0.45  # random modes alone decay at about −0.8
