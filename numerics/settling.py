@@ -59,7 +59,7 @@ def solve_process(
     first : second moments of the outputs and correlation time to begin with, where `sampling` gives no start
     extend : whether the reach of the memory grows until the memory has decayed, and the window until it is many
         correlation times long
-    tol : relative error of the variances of outputs above which averaging goes on, up to ten times as long
+    tol : relative error of the variances of states above which averaging goes on, up to ten times as long
     progress : called with (sweeps done, sweeps at most)
 
     Raises
@@ -81,7 +81,9 @@ def solve_process(
         _outlast(sweeps)
     sampler, now, history, how = sweeps.sampler, sweeps.now, sweeps.history, sweeps.sampler.how
     iterates: list[Orders] = []
-    while len(iterates) < how.average or (tol and len(iterates) < _LONGER * how.average and _scatter(iterates) > tol):
+    while len(iterates) < how.average or (
+        tol and len(iterates) < _LONGER * how.average and _scatter(sampler, iterates) > tol
+    ):
         now = sampler.sweep(now, np.random.default_rng((how.seed, 1, len(iterates))))
         iterates.append(now)
         if progress:
@@ -169,10 +171,11 @@ def _outlast(sweeps: _Sweeps) -> None:
         sweeps.go_on(replace(sampler.how, steps=2 * sampler.how.steps))
 
 
-def _scatter(iterates: list[Orders]) -> float:
-    """The largest error of a variance, relative to the largest variance."""
-    values, errors = chain_mean(np.array([[float(c[0]) for c in orders.covariance.values()] for orders in iterates]))
-    return float(np.max(errors) / max(np.max(np.abs(values)), 1e-300))
+def _scatter(sampler: ProcessSampler, iterates: list[Orders]) -> float:
+    """The largest error of a state's variance, relative to it or to the largest where it is small."""
+    names = [state.name for unit in sampler.process.units for state in unit.states]
+    values, errors = chain_mean(np.array([[o.covariance[n, n][0] for n in names] for o in iterates]))
+    return float(np.max(errors / np.maximum(values, max(float(values.max()) / 10, 1e-300))))
 
 
 def _wide(how: Sampling, time: float) -> Sampling:
