@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from quenched import (
 )
 from quenched.cli import main
 from quenched.theory.counting import ORDER, UnitsAtRest
-from quenched.theory.errors import NotCovered
+from quenched.theory.errors import NotCovered, QuenchedError
+from quenched.validate.fixed_point_count import number_of_points
 from quenched.validate.realise import Network
 from quenched.validate.simulate_dynamics import prepare
 from quenched.validate.witness import survey_mutants, verify
@@ -386,3 +388,38 @@ def test_networks_with_slow_support_have_as_many_stable_points() -> None:
 def test_strong_bonds_hold_every_pattern_of_signs() -> None:
     found = PLASTIC.solve(g=0.8, k=8)
     assert found.complexity.value == pytest.approx(np.log(2), abs=1e-6)
+
+
+class Scripted:
+    """Units whose stable fixed points are found by chance: downstream, and by Newton steps alone."""
+
+    def __init__(self, chances: list[tuple[float, float]]) -> None:
+        self.rng, self.chances, self.units = np.random.default_rng(0), np.array(chances), max(5, len(chances))
+
+    def scale(self, rng: np.random.Generator) -> float:
+        return 1.0
+
+    def starts(self, rng: np.random.Generator) -> Any:
+        return np.zeros((1, self.units))
+
+    def found(self, starts: Any, downstream: bool) -> Any:
+        kept = self.rng.random(len(self.chances)) < self.chances[:, 0 if downstream else 1]
+        return np.eye(self.units)[: len(kept)][kept]
+
+
+@pytest.mark.parametrize("chances", [[(1, 0), (0, 1)], [(1, 0), (1, 1), (0, 1)], [(1, 1)] * 4])
+def test_points_that_one_kind_of_start_never_reaches_are_counted(chances: list[tuple[float, float]]) -> None:
+    assert number_of_points(cast(Any, Scripted(chances)), np.random.default_rng(1)) == len(chances)
+
+
+def test_many_missed_points_are_told() -> None:
+    with pytest.raises(QuenchedError, match="12 rounds of starts"):
+        number_of_points(cast(Any, Scripted([(0.02, 0.02)] * 200)), np.random.default_rng(1))
+
+
+def test_small_networks_are_searched_for_longer() -> None:
+    """One of these has a pair of points that few rounds reach."""
+    net = catalogue["neuronal-synaptic"]()
+    counted = Dynamics(net.equations, defaults=net.defaults).observe(S=Complexity())
+    found = simulate(counted, 5, 120, seed=77, params={"g": 1.5, "k": 3, "p": 2.5}, workers=1, store=False)["S"]
+    assert found.mean[0] == pytest.approx(0.44, abs=5 * found.error[0])

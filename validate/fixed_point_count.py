@@ -30,6 +30,10 @@ _PATTERNS = 12
 _TURNED = 2
 #: Rounds: the fewest, the most; the share of points that may be missed (the count is corrected by it).
 _FEWEST, _MOST, MISSED = 2, 12, 0.02
+#: Rounds at most in networks of fewer units, where they cost less.
+_PATIENCE = 120
+#: Rounds after which points are known if every one was found by two of them.
+_SEVERAL = 8
 #: Steps of relaxation before Newton steps, and their length in units of the fastest rate; Newton steps.
 _RELAX, _LENGTH, _NEWTON = 40, 0.7, 14
 #: Residual of a fixed point, relative; distance of two points that are one; rows that are evaluated together.
@@ -222,32 +226,38 @@ def number_of_points(rest: Rest, rng: np.random.Generator) -> float:
     QuenchedError
         Too many are missed after the last round.
     """
-    first = second = np.zeros((0, rest.units))
+    known, times = np.zeros((0, rest.units)), np.zeros((0, 2), dtype=int)
     scale = rest.scale(rng)
-    for k in range(_MOST):
+    most = min(_MOST * 2 ** max(_PATTERNS - rest.units, 0), _PATIENCE)
+    for k in range(most):
         points = rest.found(scale * rest.starts(rng), downstream=k % 2 == 0)
-        first, second = (_union(first, points), second) if k % 2 == 0 else (first, _union(second, points))
+        known, times = _noted(known, times, points, k % 2)
         if k + 1 < _FEWEST or k % 2 == 0:
             continue
-        union = len(_union(first, second))
-        shared = len(first) + len(second) - union
-        estimate = (len(first) + 1) * (len(second) + 1) / (shared + 1) - 1
+        union, (first, second) = len(known), (times > 0).sum(axis=0)
+        estimate = (first + 1) * (second + 1) / (np.all(times > 0, axis=1).sum() + 1) - 1
         if estimate - union <= MISSED * max(union, 1):
             return float(max(estimate, union))
+        if k + 1 >= _SEVERAL and np.all(times.sum(axis=1) > 1):  # one kind of round may find what the other never does
+            return float(union)
     raise QuenchedError(
-        f"{union} stable fixed points of {rest.units} units were found by {_MOST} rounds of starts, about "
+        f"{union} stable fixed points of {rest.units} units were found by {most} rounds of starts, about "
         f"{estimate - union:.0f} are missed: count smaller networks"
     )
 
 
-def _union(a: Array, b: Array) -> Array:
-    """Points of either set; those of a grid cell's two sides are one."""
-    if not len(a) or not len(b):
-        return a if len(a) else b
+def _noted(known: Array, times: Array, points: Array, kind: int) -> tuple[Array, Array]:
+    """Known points and how often rounds of either kind found them, after a round; a grid cell's two sides are one."""
+    if not len(points):
+        return known, times
     from scipy.spatial import cKDTree
 
-    apart = np.isinf(cKDTree(a).query(b, distance_upper_bound=100 * _SAME)[0])
-    return np.concatenate([a, b[apart]])
+    distance, which = cKDTree(known).query(points, distance_upper_bound=100 * _SAME)
+    new = np.isinf(distance)
+    times = np.concatenate([times, np.zeros((int(new.sum()), 2), dtype=int)])
+    times[np.unique(which[~new]), kind] += 1
+    times[len(known) :, kind] = 1
+    return np.concatenate([known, points[new]]), times
 
 
 def starts(units: int, rng: np.random.Generator) -> Array:
