@@ -23,7 +23,7 @@ from quenched.theory.counted import counted
 from quenched.theory.cross import observed_between_units
 from quenched.theory.eigenvalue_observables import OfEigenvalues
 from quenched.theory.errors import QuenchedError
-from quenched.theory.observables import Lyapunov
+from quenched.theory.observables import Lyapunov, Mean
 from quenched.theory.transient import transient
 
 if TYPE_CHECKING:
@@ -196,6 +196,12 @@ class StaticDesign:
         }
 
 
+def _either_sign(model: Model, solution: Solution) -> bool:
+    """Whether trajectories of one network end in opposite states, and a function of their averages would mix them."""
+    functions = any(e.atoms(Mean) and not isinstance(e, Mean) for e in model.observables.values())
+    return functions and bool(solution.multistability)
+
+
 def design_of(
     model: Any,
     values: Mapping[Symbol, float],
@@ -323,7 +329,7 @@ def plan(
     return Design(
         sizes=tuple(sizes or tier["sizes"]),
         trials=trials or max(FEWEST, round(tier["trials"] / passes(model, values))),
-        trajectories=trajectories or tier["trajectories"],
+        trajectories=trajectories or (1 if _either_sign(model, solution) else tier["trajectories"]),
         burn=burn or rounded(max(transient, BURN * slow, BURN * correlation), step),
         duration=duration or rounded(max(measured, _WINDOW * slow, _WINDOW * correlation), step),
         dt=None if model.clock == "map" else step,

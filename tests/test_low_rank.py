@@ -27,6 +27,7 @@ from quenched import (
     outer,
     simulate,
 )
+from quenched.design import design_of
 from quenched.numerics.planes import plane_average
 from quenched.numerics.quadrature import trapezoid
 from quenched.numerics.sites import Site
@@ -222,3 +223,11 @@ def test_tangents_of_driven_networks(directed: bool) -> None:
     assert abs(rate - float(np.mean(found))) < 3 * error + 0.01
     assert error < 0.08
     assert rate > -0.45  # random modes alone decay at about −0.8
+
+
+def test_networks_in_opposite_states_are_not_averaged_before_a_function_of_their_means() -> None:
+    """Trajectories of one network end at +κ or −κ: the square of their average is not κ²."""
+    values = {"g": 0.5, "c": 1.5}
+    for model, expected in ((rank_one(), True), (rank_one(m / 10), False)):
+        design = design_of(model, model.values(values), derive(model).solve(values), True, {})
+        assert (design.trajectories == 1) is expected
