@@ -166,7 +166,8 @@ def _power(term: Expr, base: Symbol) -> int:
 def cold_nodes(kind: str, parts: tuple[Part, ...], b: Any, k: Any, v: Any, name: str, fine: float) -> Any:
     """(z, weights, maxima at them, whether derivatives jump) for fields b + √k z; rows are labels."""
     rows = np.shape(b)[0] if isinstance(b, np.ndarray) else 1
-    rows = max(rows, *(np.shape(a)[0] if isinstance(a, np.ndarray) else 1 for a in (k, v)))
+    inside = [a for p in parts for a in (p.lo, p.hi, *(p.c or ()))]  # labels may be in the energy alone
+    rows = max(rows, *(np.shape(a)[0] if isinstance(a, np.ndarray) and a.ndim else 1 for a in (k, v, *inside)))
     b, k, v = (np.broadcast_to(np.asarray(a, float).reshape(-1, 1), (rows, 1)) for a in (b, k, v))
     if np.all(k <= 0):
         z, w = np.zeros((rows, 1)), np.ones((rows, 1))
