@@ -177,7 +177,8 @@ def solve_settled(
     Parameters
     ----------
     longest : longest lag that will be asked for
-    dt : time step (default: 1/6 of the fastest relaxation time, at least 20 steps a period)
+    dt : longest time step (default: 1/6 of the fastest relaxation time, at least 20 steps a period); that of a flow
+        is made to divide the period, that of the Euler map is kept
     rule : "map", "euler" or "trapezoid"
     grow : whether a perturbation is carried along
     rough : one step size only (its error is not estimated)
@@ -222,7 +223,10 @@ def solve_settled(
         plan, dt=plan.dt / 2, steps=2 * plan.steps, band=2 * plan.band, first=2 * plan.first, last=2 * plan.last
     )
     fine = replace(
-        fine, grow=None if plan.grow is None else 2 * plan.grow, period=None if plan.period is None else 2 * plan.period
+        fine,
+        grow=None if plan.grow is None else 2 * plan.grow,
+        period=None if plan.period is None else 2 * plan.period,
+        turn=plan.turn if period is None else 2 * plan.turn,
     )
     return replace(_marched(problem, values, fine), coarse=window)
 
@@ -263,7 +267,8 @@ def _plan(
         wanted = fast / _FINE if dt is None else dt
         if turn is not None and dt is None:
             wanted = min(wanted, turn / 20)
-        step = wanted if turn is None or dt is not None else turn / math.ceil(turn / wanted - 1e-9)
+        exact = rule == "euler" and dt is not None
+        step = wanted if turn is None or exact else turn / math.ceil(turn / wanted - 1e-9)
     turns = 1 if turn is None else _whole_turns(turn / step)
     rows = 1 if turn is None else max(1, round(turns * turn / step))
     whole = turn is not None and abs(rows * step - turns * turn) < 1e-6 * turn
@@ -272,8 +277,10 @@ def _plan(
     first = math.ceil(burn / step)
     first = math.ceil(first / rows) * rows if whole else first
     far = math.ceil(longest / step - 1e-9)
+    kept = math.ceil(band / step)
+    kept = 2 * rows + 2 if turn is not None and kept <= 2 * rows < 4 * kept else kept  # what repeats is kept, if it can
     return _Plan(
-        step, first + span + far, far + math.ceil(band / step), first, first + span,
+        step, first + span + far, far + kept, first, first + span,
         max(0, first - math.ceil(_GROW * slow / step)) if grow else None, rows if whole else None, rule, nodes, rows,
     )  # fmt: skip
 
@@ -293,7 +300,9 @@ def _whole_turns(rows: float) -> int:
 
 
 def _marched(problem: TwoTimeProblem, values: dict[Symbol, float], plan: _Plan) -> Window:
-    schedule = Schedule(plan.dt, plan.steps, plan.band, plan.rule, plan.grow, plan.nodes, plan.period or 0)
+    schedule = Schedule(
+        plan.dt, plan.steps, plan.band, plan.rule, plan.grow, plan.nodes, plan.turn if plan.turn > 1 else 0
+    )
     state = Marcher(problem, values, schedule).run()
     return Window(state, plan.first, plan.last, None, plan.period, _unsettled(state, plan))
 
@@ -319,12 +328,13 @@ def _unsettled(state: MarchedState, plan: _Plan) -> float:
 def _cut(window: Window, edge: int, turn: int) -> float:
     """Error by the lags that are not kept: the square of what still decays there, as tails reflect at the cut.
 
-    Compared are lags a whole period (`turn` rows) apart, `edge` rows within the band.
+    Compared are lags a whole period (`turn` rows) apart, less where the band is shorter, `edge` rows within the band.
     """
     state = window.state
     far = state.covariance.shape[2] - 1 - edge
     near = far - turn * max(1, round(0.3 * far / turn))
-    if near < 1:
+    near = far - round(0.3 * far) if near < 1 else near
+    if far - near < 1:
         return 0.0
     diagonal = np.diagonal(state.covariance[window.rows], axis1=3, axis2=4)
     size = np.mean(diagonal[:, :, 0], axis=0)

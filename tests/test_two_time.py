@@ -311,6 +311,23 @@ def test_averages_run_over_whole_periods_of_any_step() -> None:
         theory.solve(dt=0.07, **{**values, "f": 1.9, "tol": 1e-5})
 
 
+def test_motion_that_lasts_is_kept_at_any_step() -> None:
+    """What repeats with the input does not decay with the lag: kept lags hold whole periods, of 31.4 or 32 steps."""
+    theory = derive(catalogue["scs"](drive=True))
+    how: Any = {"g": 2, "I": 1, "omega": 1, "nodes": 8, "lags": [0], "scheme": "euler"}
+    odd, even = (theory.solve(dt=dt, **how) for dt in (0.2, 2 * np.pi / 32))
+    assert float(odd["C_x0"]) == pytest.approx(float(even["C_x0"]), rel=1e-3)
+    assert float(odd["lyapunov"]) == pytest.approx(float(even["lyapunov"]), rel=1e-2)
+
+
+def test_a_map_moves_continuously_with_the_period_of_its_input() -> None:
+    """Periods of 2π, 25/4 and 19/3 steps repeat after 44 steps, nearly, 25 and 19."""
+    S, phase = Gaussian("J", variance=4), Quenched("theta", Uniform(0, 2 * pi))
+    driven = derive(Map({x: x / 2 + S @ tanh(x) / 2 + cos(omega * t + phase) / 2}).observe(C=mean(x**2)))
+    found = [float(driven.solve(omega=2 * np.pi / p, nodes=8, lags=[0])["C"]) for p in (25 / 4, 2 * np.pi, 19 / 3)]
+    assert found == pytest.approx([found[1]] * 3, rel=2e-3)
+
+
 def test_infinite_size_balances_exactly() -> None:
     theory = derive(catalogue["balanced-chaos-suppression"]())
     s = theory.solve(g=3, I_1=20, I_0=1.3, J_0=0.8, dt=0.2, lags=[0.0, 1.0])
