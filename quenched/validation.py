@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Looks at growing data: the quick tier has one, the full tier extends its runs towards its target.
 FULL_LOOKS = 3
 #: Accuracy of sampled theories in the quick tier and in the full one: less than half of what is to be resolved.
-SAMPLED = {True: 0.0035, False: 0.002}
+SAMPLED = {True: 0.0025, False: 0.0015}
 #: A value this many errors from zero has a sign.
 _CLEAR = 20.0
 
