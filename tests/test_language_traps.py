@@ -34,7 +34,7 @@ from sympy import (
 )
 from sympy.utilities.iterables import iterable
 
-from quenched import derive, theory
+from quenched import copies, derive, theory
 from quenched.theory import (
     AmbiguousExpression,
     Critical,
@@ -506,6 +506,8 @@ def test_a_keyword_like_nothing_names_the_settings() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: copies(Dynamics({x: -x}), 2, tilt=1), "copies has no argument .tilt.: copies are independent"),
+        (lambda: Gaussian("J", each=1), "Gaussian has no argument .each.: an index of its own"),
         (lambda: Dynamics({x: -x}, initial=1), r'Dynamics has no argument .initial.: .* Field\("x", initial='),
         (lambda: Dynamics({x: -x}, default={}), "did you mean 'defaults'"),
         (lambda: WhiteNoise("xi", shared=True), "WhiteNoise has no argument 'shared': every unit has its own"),

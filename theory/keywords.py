@@ -16,6 +16,9 @@ _ELSEWHERE = {
     "initial": 'a start belongs to its field: Field("x", initial=…)',
     "shared": "every unit has its own; what all units share is a parameter or a function of t",
     "noise": 'noise is added to the equations: WhiteNoise("xi")',
+    "tilt": "copies are independent given the disorder that they share; weights of their overlap are not covered",
+    "quench": "copies stand on one footing; to hold some while others move is not covered",
+    "each": "an index of its own (samples, components) is not covered: declare a field for every one",
     "symmetric": 'partial symmetry is an argument of couplings: Gaussian("J", variance, symmetry=…)',
 }
 
@@ -25,7 +28,8 @@ class UnknownArgument(QuenchedError, TypeError):
 
 
 def named_arguments(function: F) -> F:
-    """Of an ``__init__`` or ``__new__``: an unknown keyword, or one argument too many, says what there is."""
+    """Of a method or a function of a model: an unknown keyword, or one argument too many, says what there is."""
+    own = "" if function.__name__.startswith("__") else function.__name__
     known = list(signature(function).parameters.values())[1:]
     names = [p.name for p in known if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
     places = sum(p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD) for p in known)
@@ -33,7 +37,7 @@ def named_arguments(function: F) -> F:
 
     @wraps(function)
     def checked(owner: Any, *args: Any, **kwargs: Any) -> Any:
-        kind = (owner if isinstance(owner, type) else type(owner)).__name__
+        kind = own or (owner if isinstance(owner, type) else type(owner)).__name__
         for name in kwargs:
             if name not in names:
                 raise UnknownArgument(

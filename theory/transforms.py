@@ -12,6 +12,7 @@ from quenched.theory.circulant import Circulant
 from quenched.theory.couplings import Gaussian, Iid, RandomMatrix
 from quenched.theory.errors import NotCovered, QuenchedError
 from quenched.theory.fields import Field, UnitSymbol
+from quenched.theory.keywords import named_arguments
 from quenched.theory.model import Map, Model, rebuild
 from quenched.theory.spaces import as_expr, as_scalar, t
 from quenched.theory.substitute import parameters_of, substitute
@@ -77,6 +78,7 @@ def freeze(model: Model, field: Any, at: Any = 0) -> Model:
     return rebuild(type(model), eqs, model.name, model.defaults, model.observables, model.dt)
 
 
+@named_arguments
 def copies(model: Any, n: int, share: Iterable[Any] | None = None, initial: Sequence[Any] | None = None) -> Any:
     """n copies of the whole system, x[1] … x[n].
 
