@@ -402,12 +402,12 @@ def tier(
     if small == "messages":
         sizes = _sizes(model, values, (250, 500, 1000))
         searched, also = thresholds(model), _counts(model, values, quick)
-        if searched:  # a search takes longer than a fixed point
-            search = {"sizes": SIZES, "route": "messages", "only": searched, "trials": 140 if quick else 1200}
+        trials = (230 if searched else 320) if quick else 1200  # a search takes longer than a fixed point
+        if searched:
+            search = {"sizes": SIZES, "route": "messages", "only": searched}
             if len(searched) == len(model.observables):
-                return search
+                return search | {"trials": trials}
             also = (*also, search | {"called": "{}"})
-        trials = (260 if searched else 320) if quick else 1200
         return {"sizes": sizes, "trials": trials, "route": "messages", "also": also}
     if small == "enumerate" and _needs_counts(what):
         return {"sizes": _sizes(model, values, (12, 15, 20)), "trials": 160 if quick else 400}
